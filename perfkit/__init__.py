@@ -1,0 +1,184 @@
+"""LLM calls from sync, threaded Python web apps: pooled, cached, routed, priced and measured in process.
+
+Import the shared instances and use them: `perfkit.chat(...)`, `perfkit.tracker`, `@perfkit.profile`. Everything is
+loaded on first use, so `import perfkit` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perfkit._version import __version__
+
+__all__ = [
+    "Attempt",
+    "AuthenticationError",
+    "BadRequestError",
+    "BudgetExceededError",
+    "CachePolicy",
+    "ChatRequest",
+    "ChatResponse",
+    "ChatStream",
+    "Client",
+    "Clock",
+    "ConfigError",
+    "ConnectionPool",
+    "ContentFilterError",
+    "ContextLengthError",
+    "DeadlineExceeded",
+    "FakeClock",
+    "HTTPClient",
+    "MaxRetriesExceededError",
+    "ModelNotFoundError",
+    "NetworkError",
+    "NoAvailableProviderError",
+    "PerfkitError",
+    "PerformanceTracker",
+    "PoolTimeout",
+    "Profiler",
+    "ProviderError",
+    "ProviderRouter",
+    "RateLimitError",
+    "RecursiveCallError",
+    "ResponseCache",
+    "ResponseFormatError",
+    "ServerError",
+    "StreamInterruptedError",
+    "TokenOptimizer",
+    "TransportError",
+    "UnknownModelError",
+    "UnknownNameError",
+    "Usage",
+    "__version__",
+    "batch",
+    "cache",
+    "chat",
+    "client",
+    "configure",
+    "connections",
+    "optimizer",
+    "profile",
+    "profiler",
+    "reset",
+    "router",
+    "stream",
+    "tracker",
+]
+
+if TYPE_CHECKING:
+    from perfkit._shared import configure, reset
+    from perfkit.caching import CachePolicy, ResponseCache
+    from perfkit.clock import Clock, FakeClock
+    from perfkit.errors import (
+        AuthenticationError,
+        BadRequestError,
+        BudgetExceededError,
+        ConfigError,
+        ContentFilterError,
+        ContextLengthError,
+        DeadlineExceeded,
+        MaxRetriesExceededError,
+        ModelNotFoundError,
+        NetworkError,
+        NoAvailableProviderError,
+        PerfkitError,
+        PoolTimeout,
+        ProviderError,
+        RateLimitError,
+        RecursiveCallError,
+        ResponseFormatError,
+        ServerError,
+        StreamInterruptedError,
+        TransportError,
+        UnknownModelError,
+        UnknownNameError,
+    )
+    from perfkit.metrics import PerformanceTracker
+    from perfkit.pipeline import ChatStream, Client
+    from perfkit.profiling import Profiler
+    from perfkit.routing import ProviderRouter
+    from perfkit.tokens import TokenOptimizer
+    from perfkit.transport import ConnectionPool, HTTPClient
+    from perfkit.values import Attempt, ChatRequest, ChatResponse, Usage
+
+    tracker = PerformanceTracker.instance()
+    connections = ConnectionPool.instance()
+    cache = ResponseCache.instance()
+    router = ProviderRouter.instance()
+    optimizer = TokenOptimizer.instance()
+    profiler = Profiler.instance()
+    client = Client.instance()
+    chat, stream, batch, profile = client.chat, client.stream, client.batch, profiler.profile
+
+_MODULES = {
+    "PerformanceTracker": "perfkit.metrics",
+    "ConnectionPool": "perfkit.transport",
+    "HTTPClient": "perfkit.transport",
+    "ResponseCache": "perfkit.caching",
+    "CachePolicy": "perfkit.caching",
+    "ProviderRouter": "perfkit.routing",
+    "TokenOptimizer": "perfkit.tokens",
+    "Profiler": "perfkit.profiling",
+    "Client": "perfkit.pipeline",
+    "ChatStream": "perfkit.pipeline",
+    "ChatRequest": "perfkit.values",
+    "ChatResponse": "perfkit.values",
+    "Usage": "perfkit.values",
+    "Attempt": "perfkit.values",
+    "Clock": "perfkit.clock",
+    "FakeClock": "perfkit.clock",
+    "configure": "perfkit._shared",
+    "reset": "perfkit._shared",
+    "AuthenticationError": "perfkit.errors",
+    "BadRequestError": "perfkit.errors",
+    "BudgetExceededError": "perfkit.errors",
+    "ConfigError": "perfkit.errors",
+    "ContentFilterError": "perfkit.errors",
+    "ContextLengthError": "perfkit.errors",
+    "DeadlineExceeded": "perfkit.errors",
+    "MaxRetriesExceededError": "perfkit.errors",
+    "ModelNotFoundError": "perfkit.errors",
+    "NetworkError": "perfkit.errors",
+    "NoAvailableProviderError": "perfkit.errors",
+    "PerfkitError": "perfkit.errors",
+    "PoolTimeout": "perfkit.errors",
+    "ProviderError": "perfkit.errors",
+    "RateLimitError": "perfkit.errors",
+    "RecursiveCallError": "perfkit.errors",
+    "ResponseFormatError": "perfkit.errors",
+    "ServerError": "perfkit.errors",
+    "StreamInterruptedError": "perfkit.errors",
+    "TransportError": "perfkit.errors",
+    "UnknownModelError": "perfkit.errors",
+    "UnknownNameError": "perfkit.errors",
+}
+_INSTANCES = {
+    "tracker": "PerformanceTracker",
+    "connections": "ConnectionPool",
+    "cache": "ResponseCache",
+    "router": "ProviderRouter",
+    "optimizer": "TokenOptimizer",
+    "profiler": "Profiler",
+    "client": "Client",
+}
+_METHODS = {"chat": "client", "stream": "client", "batch": "client", "profile": "profiler"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use and keep it (PEP 562)."""
+    if name in _METHODS:
+        value = getattr(__getattr__(_METHODS[name]), name)
+    elif name in _INSTANCES:
+        value = __getattr__(_INSTANCES[name]).instance()
+    elif name in _MODULES:
+        from perfkit._registry import load
+
+        value = load(f"{_MODULES[name]}:{name}")
+    else:
+        raise AttributeError(f"module 'perfkit' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

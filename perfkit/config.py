@@ -1,0 +1,337 @@
+"""Settings: one frozen dataclass a table, and the four layers they come from.
+
+A setting is an argument of `configure()`, else a `PERFKIT_<TABLE>__<KEY>` variable, else a line of perfkit.toml (or of
+[tool.perfkit] in pyproject.toml) in the working directory, else the default written here. The dataclasses are the one
+place for names, types, defaults and bounds: constructors, files and the environment are all checked against them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from perfkit.errors import ConfigError, nearest
+from perfkit.values import finite
+
+__all__ = ["TABLES", "Config", "build"]
+
+S = TypeVar("S")
+PREFIX = "PERFKIT_"
+
+
+def number(default: float | None, *, above: float | None = None, least: float | None = None) -> Any:
+    """Declare a numeric setting with its bound."""
+    return field(default=default, metadata={"above": above, "least": least})
+
+
+def choice(default: str, *names: str) -> Any:
+    """Declare a setting that is one of a few words."""
+    return field(default=default, metadata={"choices": (default, *names)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """`[metrics]`: what PerformanceTracker keeps and where it sends."""
+
+    max_series: int = number(2000, least=1)
+    max_bytes: int = number(64 * 2**20, least=2**20)
+    prefix: str = "perfkit"
+    statsd: str | None = None  # "host:port": send StatsD lines there over UDP
+    flush_interval: float = number(10.0, above=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionsSettings:
+    """`[connections]`: one pool a host; seconds and connections."""
+
+    maxsize: int = number(20, least=1)
+    timeout: float = number(30.0, above=0)  # waiting for a free connection
+    keep_alive: float = number(300.0, above=0)  # idle seconds, less when the server announces less
+    max_lifetime: float = number(3600.0, above=0)
+    connect_timeout: float = number(10.0, above=0)
+    read_timeout: float = number(60.0, above=0)
+    write_timeout: float = number(60.0, above=0)
+    ca_file: str | None = None  # a private CA beside the system's trust store
+    hosts: Mapping[str, Any] = field(default_factory=dict)  # "host[:port]" to any of the settings above
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """`[cache]`: what ResponseCache may hold and what is cacheable."""
+
+    backend: str = "memory"
+    max_bytes: int = number(100 * 2**20, least=1)
+    max_entries: int | None = number(None, least=1)
+    ttl: float = number(3600.0, above=0)
+    policy: str = choice("smart", "always", "never")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterSettings:
+    """`[router]`: how a provider is chosen and when it is left."""
+
+    strategy: str = "least_latency"
+    max_attempts: int = number(3, least=1)
+    timeout: float = number(30.0, above=0)  # of a whole call that gives none
+    attempt_timeout: float | None = number(
+        None, above=0
+    )  # of one try; None: two thirds of what is left, all for the last
+    failure_threshold: int = number(5, least=1)
+    open_seconds: float = number(60.0, above=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokensSettings:
+    """`[tokens]`: prices and budgets of TokenOptimizer; US dollars."""
+
+    prices: Mapping[str, Any] = field(default_factory=dict)  # model to {"input": $/M, "output": $/M, "cache_read": $/M}
+    fallback_price: Mapping[str, float] | None = None  # for models without a price: {"input": $/M, "output": $/M}
+    budgets: tuple[Mapping[str, Any], ...] = ()  # {"scope": ["user", "*"], "limit": 1.0, "period": "day"}
+    timezone: str = "UTC"  # where days and months begin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfilerSettings:
+    """`[profiler]`: what `@profile` keeps."""
+
+    history: int = number(1000, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """`[client]`: defaults of `perfkit.chat`."""
+
+    default_model: str | None = None
+    max_concurrent: int = number(5, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSettings:
+    """`[providers.<name>]`: one provider of the router; `kind` defaults to the name."""
+
+    kind: str | None = None
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    models: tuple[str, ...] | None = None
+    weight: float = number(1.0, above=0)
+    priority: int = 1  # 1 is first
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings:
+    """`[routes.<name>]`: a name to use as `model=`, with how its answers may be shared."""
+
+    model: str
+    provider: str | None = None
+    cacheable: bool | None = None  # True: share answers whatever the temperature
+    ttl: float | None = number(None, above=0)
+    timeout: float | None = number(None, above=0)
+
+
+TABLES: dict[str, type[Any]] = {
+    "metrics": MetricsSettings,
+    "connections": ConnectionsSettings,
+    "cache": CacheSettings,
+    "router": RouterSettings,
+    "tokens": TokensSettings,
+    "profiler": ProfilerSettings,
+    "client": ClientSettings,
+}
+NAMED_TABLES: dict[str, type[Any]] = {"providers": ProviderSettings, "routes": RouteSettings}
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def build(cls: type[S], values: Mapping[str, Any], *, where: str = "") -> S:
+    """Return settings of `cls` from `values`, each checked and, when it is text from the environment, converted.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of bounds.
+    """
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    unknown = next((key for key in values if key not in known), None)
+    if unknown is not None:
+        where_in = f" in [{where}]" if where else ""
+        raise ConfigError(
+            f"unknown setting {unknown!r}{where_in}; known: {', '.join(known)}{nearest(unknown, known)}",
+            key=str(unknown),
+        )
+    missing = [k for k, f in known.items() if f.default is MISSING and f.default_factory is MISSING and k not in values]
+    if missing:
+        raise ConfigError(f"[{where}] needs {missing[0]!r}", key=missing[0])
+    checked = {
+        key: _checked(_name(where, key), value, _hints(cls)[key], known[key].metadata) for key, value in values.items()
+    }
+    return cls(**checked)
+
+
+def _name(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _checked(name: str, value: Any, hint: Any, bounds: Mapping[str, Any]) -> Any:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    kind = typing.get_origin(kinds[0]) or kinds[0]
+    try:
+        value = _as_kind(value, kind)
+        if kind in (int, float):
+            finite(name, value, above=bounds.get("above"), least=bounds.get("least"))
+    except (TypeError, ValueError) as error:
+        wanted = "" if name in str(error) else f"{name} must be {_spoken(kind)}: "
+        raise ConfigError(f"{wanted}{error}", key=name) from None
+    choices = bounds.get("choices")
+    if choices and value not in choices:
+        raise ConfigError(
+            f"{name} must be one of {', '.join(choices)}, not {value!r}{nearest(value, choices)}", key=name
+        )
+    return value
+
+
+def _spoken(kind: type[Any]) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "a table or list")
+
+
+def _as_kind(value: Any, kind: type[Any]) -> Any:
+    """Return `value` as `kind`; text is parsed, everything else must fit already."""
+    if kind in (int, float) and not isinstance(value, str):
+        return finite("value", value) if kind is float or isinstance(value, int) else _refuse(value)
+    if kind in (int, float):
+        return kind(value)
+    if kind is bool:
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        return (
+            value
+            if isinstance(value, bool)
+            else words[value.lower()]
+            if str(value).lower() in words
+            else _refuse(value)
+        )
+    if kind is str:
+        return value if isinstance(value, str) else _refuse(value)
+    parsed = json.loads(value) if isinstance(value, str) else value
+    if kind is tuple:
+        return tuple(parsed) if isinstance(parsed, list | tuple) else _refuse(value)
+    return dict(parsed) if isinstance(parsed, Mapping) else _refuse(value)
+
+
+def _refuse(value: Any) -> Any:
+    raise ValueError(f"got {value!r}")
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return tables set by `PERFKIT_<TABLE>__<KEY>` or `PERFKIT_PROVIDERS__<NAME>__<KEY>`; other names are ignored."""
+    tables: dict[str, dict[str, Any]] = {}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or "__" not in variable:
+            continue
+        table, *path = variable.removeprefix(PREFIX).lower().split("__")
+        if table in NAMED_TABLES and len(path) > 1:
+            tables.setdefault(table, {}).setdefault(path[0], {})[path[1]] = value
+        else:
+            tables.setdefault(table, {})[path[0]] = value
+    return tables
+
+
+def from_file(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file; of pyproject.toml only [tool.perfkit].
+
+    Raises:
+        ConfigError: it cannot be read or is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            data = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}", key=str(path)) from error
+    if path.name == "pyproject.toml":
+        data = data.get("tool", {}).get("perfkit", {})
+    return data
+
+
+def find_file(directory: Path) -> dict[str, Any]:
+    """Return the tables of perfkit.toml or pyproject.toml in `directory`, or nothing."""
+    for name in ("perfkit.toml", "pyproject.toml"):
+        if (directory / name).is_file():
+            return from_file(directory / name)
+    return {}
+
+
+class Config:
+    """The four layers merged: every table valid, or a ConfigError and nothing changed.
+
+    Args:
+        arguments: tables given to `configure()`.
+        file: tables of a file; None looks into the working directory.
+        environ: None means this process's environment.
+    """
+
+    def __init__(
+        self,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        file: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.arguments = _merged({}, arguments if arguments is not None else {})
+        self.file = find_file(Path.cwd()) if file is None else file
+        environment = from_environment(os.environ if environ is None else environ)
+        self._raw = _merged(_merged(_merged({}, self.file), environment), self.arguments)
+        self._settings = {name: build(cls, self._raw.get(name, {}), where=name) for name, cls in TABLES.items()}
+        self._named = {name: self._build_named(name, cls) for name, cls in NAMED_TABLES.items()}
+
+    def _build_named(self, table: str, cls: type[Any]) -> dict[str, Any]:
+        rows = self._raw.get(table, {})
+        for name, row in rows.items():
+            if not isinstance(row, Mapping):
+                raise ConfigError(f"[{table}.{name}] must be a table of settings, not {row!r}", key=f"{table}.{name}")
+        return {name: build(cls, row, where=f"{table}.{name}") for name, row in rows.items()}
+
+    def table(self, name: str) -> Any:
+        """Return the settings of a table, for example `CacheSettings` of "cache"."""
+        return self._settings[name]
+
+    def named(self, name: str) -> dict[str, Any]:
+        """Return the rows of "providers" or "routes" by name."""
+        return self._named[name]
+
+    def given(self, name: str) -> dict[str, Any]:
+        """Return the raw values of a table that are set anywhere, without defaults."""
+        return dict(self._raw.get(name, {}))
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tables of `below` with those of `above` laid over, key by key; None leaves unchanged."""
+    merged = {name: dict(table) for name, table in below.items()}
+    for name, table in above.items():
+        if table is None:
+            continue
+        if name not in TABLES and name not in NAMED_TABLES:
+            known = (*TABLES, *NAMED_TABLES)
+            raise ConfigError(f"unknown table {name!r}; known: {', '.join(known)}{nearest(name, known)}", key=name)
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"[{name}] must be a table of settings, not {table!r}", key=name)
+        merged.setdefault(name, {}).update({k: v for k, v in table.items() if v is not None})
+    return merged

@@ -1,0 +1,245 @@
+"""What crosses the borders of perfkit: requests, responses, usage and attempts, as frozen dataclasses.
+
+Every value is JSON-able by `to_dict()` and built back by `from_dict()`. A ChatRequest that exists is valid: bad input
+is refused here, before any I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, Self
+
+__all__ = ["Attempt", "ChatRequest", "ChatResponse", "Usage", "finite"]
+
+type_error = "{} must be {}, not {!r}"
+
+
+def finite(name: str, value: Any, *, above: float | None = None, least: float | None = None) -> float:
+    """Return `value` if it is a finite number inside its bounds.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is NaN, infinite or out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(type_error.format(name, "a number", value))
+    if not math.isfinite(value) or (above is not None and value <= above) or (least is not None and value < least):
+        bound = f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else ""
+        raise ValueError(f"{name} must be a finite number{bound}, not {value!r}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return value
+
+
+class _Value:
+    """JSON form of a frozen dataclass."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dict of JSON types."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build from `to_dict`'s form; keys of a newer version are ignored."""
+        return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage(_Value):
+    """Tokens of one call.
+
+    `prompt_tokens` always includes `cached_tokens` and `cache_write_tokens`, and `completion_tokens` always includes
+    `reasoning_tokens`, whatever the provider reports (Anthropic's input_tokens exclude cached ones, Gemini reports
+    thoughts beside the candidates).
+
+    Attributes:
+        estimated: True when the provider reported none and perfkit counted.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt(_Value):
+    """One try at one provider.
+
+    Attributes:
+        started: epoch seconds.
+        seconds: how long it took.
+        outcome: "ok", "error", or "abandoned" when the caller left a stream early.
+        error: class name of the error.
+        reason: why this provider was chosen.
+    """
+
+    provider: str
+    model: str
+    started: float
+    seconds: float
+    outcome: str
+    error: str | None = None
+    reason: str = ""
+
+
+def _messages(value: Any) -> tuple[Mapping[str, Any], ...]:
+    if isinstance(value, str):
+        value = ({"role": "user", "content": value},)
+    if not isinstance(value, Sequence) or isinstance(value, bytes):
+        raise TypeError(type_error.format("messages", "a string or a list of messages", value))
+    if not value:
+        raise ValueError("messages is empty; pass a string or at least one {'role': ..., 'content': ...}")
+    for number, message in enumerate(value):
+        _check_message(number, message)
+    return tuple(value)
+
+
+def _check_message(number: int, message: Any) -> None:
+    where = f"messages[{number}]"
+    if not isinstance(message, Mapping):
+        raise TypeError(type_error.format(where, "a mapping with 'role' and 'content'", message))
+    role = message.get("role")
+    if not isinstance(role, str) or not role:
+        raise ValueError(f"{where} needs a 'role' such as 'user', 'assistant' or 'system', not {role!r}")
+    content = message.get("content")
+    if content is None and role != "user":
+        return  # an assistant's turn may be tool calls only
+    if not isinstance(content, str | list | tuple):
+        raise TypeError(type_error.format(f"{where}['content']", "a string or a list of parts", content))
+    if role == "user" and not content:
+        raise ValueError(f"{where}['content'] is empty")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest(_Value):
+    """One question to a model, checked when made.
+
+    Attributes:
+        messages: a string (one user message) or a list of messages; kept as a tuple.
+        model: model or route asked for.
+        temperature: None means the provider's own default.
+        max_tokens: bound of the answer, None means the provider's own.
+        timeout: seconds for the whole call, waiting, retries and body included.
+        user: whose request it is; scopes the cache and budgets.
+        metadata: free labels, never sent to a provider.
+        extra: further parameters of the wire format, sent as they are.
+        agent: who in the application asks; a tag of metrics and usage reports.
+
+    Raises:
+        TypeError: a value has the wrong type.
+        ValueError: a value is empty, not finite or out of range.
+    """
+
+    messages: tuple[Mapping[str, Any], ...]
+    model: str
+    temperature: float | None = None
+    max_tokens: int | None = None
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    response_format: Mapping[str, Any] | None = None
+    timeout: float | None = None
+    user: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    agent: str = "default"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "messages", _messages(self.messages))
+        self._check_texts()
+        self._check_numbers()
+        if self.tools is not None:
+            if not isinstance(self.tools, list | tuple) or not all(isinstance(t, Mapping) for t in self.tools):
+                raise TypeError(type_error.format("tools", "a list of tool schemas", self.tools))
+            object.__setattr__(self, "tools", tuple(self.tools))
+        for name in ("response_format", "metadata", "extra"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Mapping):
+                raise TypeError(type_error.format(name, "a mapping", value))
+
+    def _check_texts(self) -> None:
+        for name in ("model", "user", "agent"):
+            value = getattr(self, name)
+            if value is None and name == "user":
+                continue
+            if not isinstance(value, str):
+                raise TypeError(type_error.format(name, "a string", value))
+            if not value:
+                raise ValueError(f"{name} is empty")
+
+    def _check_numbers(self) -> None:
+        if self.temperature is not None:
+            finite("temperature", self.temperature, least=0)
+        if self.timeout is not None:
+            finite("timeout", self.timeout, above=0)
+        if self.max_tokens is not None:
+            if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int):
+                raise TypeError(type_error.format("max_tokens", "a whole number", self.max_tokens))
+            finite("max_tokens", self.max_tokens, least=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponse(_Value):
+    """One answer and all that is known of it.
+
+    Attributes:
+        model: model that answered.
+        provider: registered name of the provider that answered.
+        tool_calls: as OpenAI writes them: {"id", "type": "function", "function": {"name", "arguments"}}.
+        cost: US dollars, 0.0 when served from the cache, None when the price is unknown.
+        finish_reason: "stop", "length", "tool_calls" or "content_filter"; another one as the provider wrote it.
+        cached: how the cache found it, None when the answer is fresh.
+        cached_at: epoch seconds when it was stored.
+        age: seconds since it was stored.
+        cache_decision: why it was or was not cacheable.
+        latency: seconds the caller waited.
+        first_token: seconds until the first text of a stream.
+        attempts: every try, in order.
+        id: the provider's id of the answer.
+        raw: the provider's reply as it was.
+    """
+
+    text: str
+    usage: Usage
+    model: str
+    provider: str
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    cost: float | None = None
+    finish_reason: str | None = None
+    cached: Literal["exact", "semantic", "context"] | None = None
+    cached_at: float | None = None
+    age: float | None = None
+    cache_decision: str = ""
+    latency: float | None = None
+    first_token: float | None = None
+    attempts: tuple[Attempt, ...] = ()
+    id: str | None = None
+    raw: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build from `to_dict`'s form."""
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        known["usage"] = Usage.from_dict(data["usage"])
+        known["attempts"] = tuple(Attempt.from_dict(a) for a in data.get("attempts", ()))
+        known["tool_calls"] = tuple(data.get("tool_calls", ()))
+        return cls(**known)
