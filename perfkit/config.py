@@ -297,8 +297,8 @@ class Config:
     ) -> None:
         self.arguments = _merged({}, arguments if arguments is not None else {})
         self.file = find_file(Path.cwd()) if file is None else file
-        environment = from_environment(os.environ if environ is None else environ)
-        self._raw = _merged(_merged(_merged({}, self.file), environment), self.arguments)
+        self._environment = from_environment(os.environ if environ is None else environ)
+        self._raw = _merged(_merged(_merged({}, self.file), self._environment), self.arguments)
         self._settings = {name: build(cls, self._raw.get(name, {}), where=name) for name, cls in TABLES.items()}
         self._named = {name: self._build_named(name, cls) for name, cls in NAMED_TABLES.items()}
 
@@ -320,6 +320,28 @@ class Config:
     def given(self, name: str) -> dict[str, Any]:
         """Return the raw values of a table that are set anywhere, without defaults."""
         return dict(self._raw.get(name, {}))
+
+    def explain(self) -> list[dict[str, Any]]:
+        """Return every setting with its value and source (argument, environment, file or default); secrets masked."""
+        rows = []
+        for table, settings in self._settings.items():
+            rows += self._rows(table, settings, lambda layer, table=table: layer.get(table, {}))
+        for table, named in self._named.items():
+            for name, settings in named.items():
+                rows += self._rows(
+                    f"{table}.{name}", settings, lambda layer, t=table, n=name: layer.get(t, {}).get(n, {})
+                )
+        return rows
+
+    def _rows(self, where: str, settings: Any, part: Any) -> list[dict[str, Any]]:
+        layers = (("argument", self.arguments), ("environment", self._environment), ("file", self.file))
+        rows = []
+        for f in fields(settings):
+            source = next((name for name, layer in layers if f.name in part(layer)), "default")
+            value = getattr(settings, f.name)
+            hidden = f.repr is False and value is not None
+            rows.append({"setting": f"{where}.{f.name}", "value": "***" if hidden else value, "source": source})
+        return rows
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

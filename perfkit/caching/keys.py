@@ -1,0 +1,78 @@
+"""What makes two requests the same question.
+
+A key is the SHA-256 of canonical JSON (sorted keys, no spaces, every value under its own name, so that nothing can run
+together) of all that changes the answer. Nothing in the text is rewritten: dates, times, numbers and names make
+different questions. `1` and `1.0` are different values, except for the temperature, which is always a float.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from perfkit.values import ChatRequest
+
+__all__ = ["IGNORED_CONTEXT", "canonical", "plain_key", "request_digest", "scoped_key"]
+
+# Context that identifies an occasion, not a question (RAAF guide 3.6); user_id is not here: it becomes the scope.
+IGNORED_CONTEXT = frozenset({"session_id", "request_id", "timestamp", "trace_id", "span_id", "user_id"})
+
+_dumps = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+def canonical(value: Any) -> str:
+    """Return `value` as canonical JSON.
+
+    Raises:
+        TypeError: it holds something JSON cannot express, or a mapping with keys that are not strings.
+        ValueError: it holds NaN or an infinity.
+    """
+    return _dumps(value)
+
+
+def request_digest(request: ChatRequest, *, provider: str | None = None) -> bytes:
+    """Return 32 bytes that are equal only for requests with the same answer, whoever asks.
+
+    Args:
+        request: its `model` is the model or route asked for, not the one that will answer.
+        provider: the pinned provider, if any.
+
+    Raises:
+        TypeError: the request holds something JSON cannot express.
+    """
+    temperature = request.temperature
+    parts = {
+        "model": request.model,
+        "provider": provider,
+        "messages": request.messages,
+        "temperature": float(temperature) if temperature is not None else None,
+        "max_tokens": request.max_tokens,
+        "tools": request.tools,
+        "response_format": request.response_format,
+        "extra": request.extra,
+        "context": _context(request.metadata) if request.metadata else None,
+    }
+    return hashlib.sha256(_dumps(parts).encode("utf-8", "surrogatepass")).digest()
+
+
+def _context(context: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in context.items() if name not in IGNORED_CONTEXT}
+
+
+def scoped_key(digest: bytes, user: str | None) -> str:
+    """Return the cache key of a question asked publicly (`user` None) or by one user, whose name does not show."""
+    if user is None:
+        return f"chat:{digest.hex()}:public"
+    owner = hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"chat:{digest.hex()}:user:{owner}"
+
+
+def plain_key(key: Any) -> str:
+    """Return the key of direct use: a string as it is, anything else JSON-able by its SHA-256."""
+    if isinstance(key, str):
+        return key
+    return "json:" + hashlib.sha256(canonical(key).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,283 @@
+"""The response cache: bounded memory, time to live, and one computation per key.
+
+Values are kept as JSON bytes: the bound counts what is really held, a hit can never be changed by who got it before,
+and what goes in comes out equal and of the same type. The lock is held for look-ups only, never while an answer is
+computed, serialised or sent.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cachetools import LRUCache
+
+from perfkit._shared import Shared
+from perfkit.caching.keys import plain_key
+from perfkit.clock import SYSTEM_CLOCK, Clock
+from perfkit.metrics import PerformanceTracker
+from perfkit.resilience.singleflight import SingleFlight
+from perfkit.values import ChatResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Cached", "ResponseCache"]
+
+ENTRY_OVERHEAD = 300  # bytes of a key, an entry and its place in the map on 64-bit CPython
+
+
+class Cached(NamedTuple):
+    """A value and when it was stored (epoch seconds), None when it was computed for this caller alone."""
+
+    value: Any
+    stored_at: float | None = None
+
+
+class _Entry(NamedTuple):
+    data: bytes
+    is_response: bool
+    stored_at: float
+    expires: float
+
+
+class _Store(LRUCache[str, _Entry]):
+    """Least recently used goes first; evictions are counted."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes, getsizeof=lambda entry: len(entry.data) + ENTRY_OVERHEAD)
+        self.evictions = 0
+
+    def popitem(self) -> tuple[str, _Entry]:
+        self.evictions += 1
+        return super().popitem()
+
+
+def _encode(value: Any) -> tuple[bytes, bool]:
+    """Return the JSON of a ChatResponse or a plain JSON value, and which it was.
+
+    Raises:
+        TypeError: the value would not come back equal (tuples, sets, objects, keys that are not strings).
+        ValueError: it holds NaN or an infinity.
+    """
+    if isinstance(value, ChatResponse):
+        return _dumps(value.to_dict()), True
+    data = _dumps(value)
+    if not _same(json.loads(data), value):
+        raise TypeError("only JSON values can be cached: this one would come back changed (tuple, or keys not strings)")
+    return data, False
+
+
+def _dumps(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Tell whether two JSON values are equal with the same types throughout (1 is not 1.0, nor True)."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(v, b[k]) for k, v in a.items())
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b)
+
+
+def _decode(entry: _Entry) -> Cached:
+    value = json.loads(entry.data)
+    return Cached(ChatResponse.from_dict(value) if entry.is_response else value, entry.stored_at)
+
+
+class ResponseCache(Shared):
+    """Answers by key, in memory, bounded by bytes and entries, each with its time to live.
+
+    Args:
+        clock: None means the system's.
+        tracker: where `cache_hit` and `cache_miss` are counted; None means the shared one.
+        **settings: keys of the `[cache]` table: `max_bytes` (100 MiB), `max_entries`, `ttl` (3600 s), `policy`.
+    """
+
+    _table = "cache"
+
+    def __init__(
+        self, *, clock: Clock | None = None, tracker: PerformanceTracker | None = None, **settings: Any
+    ) -> None:
+        super().__init__(settings)
+        self._clock = clock if clock is not None else SYSTEM_CLOCK
+        self._tracker = tracker
+        self._flights: SingleFlight[Cached] = SingleFlight()
+        self._after_fork()
+        self._forget()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards _store and the counters
+
+    def _forget(self) -> None:
+        self._store = _Store(self.settings.max_bytes)
+        self._hits = self._misses = self._expired = 0
+
+    def _apply(self) -> None:
+        with self._lock:
+            kept, self._store = self._store, _Store(self.settings.max_bytes)
+            self._store.evictions = kept.evictions
+            for key in list(kept):
+                self._put(key, kept[key])
+
+    def get(self, key: Any, fallback: Callable[[], Any] | None = None, *, ttl: float | None = None) -> Any:
+        """Return the value of `key`; when it is not there, `fallback()`, which is then kept, or None.
+
+        Threads that miss the same key at once share one call of `fallback`; its error is raised in all of them and not
+        kept. Falsy results are results.
+
+        Args:
+            key: a string, or any JSON value.
+            fallback: computes the value: a ChatResponse or a JSON value.
+            ttl: seconds to keep it; None means the cache's own.
+
+        Raises:
+            TypeError: the key or the value is not JSON.
+            RecursiveCallError: `fallback` asks for `key` itself.
+        """
+        name = plain_key(key)
+        if fallback is None:
+            found = self.lookup(name)
+            return None if found is None else found.value
+        return self.fetch(name, fallback, ttl=ttl).value
+
+    def set(self, key: Any, value: Any, *, ttl: float | None = None) -> None:
+        """Keep `value` under `key` for `ttl` seconds.
+
+        Raises:
+            TypeError: the key or the value is not JSON.
+        """
+        self.store(plain_key(key), value, ttl=ttl)
+
+    def lookup(self, key: str) -> Cached | None:
+        """Return the value of a ready key, counting the hit or miss."""
+        now = self._clock.now()
+        with self._lock:
+            entry = self._find(key, now)
+            if entry is None:
+                self._misses += 1
+            else:
+                self._hits += 1
+        self._count("cache_miss" if entry is None else "cache_hit")
+        return _decode(entry) if entry is not None else None
+
+    def _find(self, key: str, now: float) -> _Entry | None:
+        entry: _Entry | None = self._store.get(key)
+        if entry is not None and entry.expires <= now:
+            self._store.pop(key)
+            self._expired += 1
+            return None
+        return entry
+
+    def fetch(
+        self, key: str, compute: Callable[[], Any], *, ttl: float | None = None, timeout: float | None = None
+    ) -> Cached:
+        """Return what is kept under a ready key, or compute it once for all who ask now.
+
+        Args:
+            key: a ready key.
+            compute: called without any lock held, in one thread only.
+            ttl: seconds to keep the result; None means the cache's own.
+            timeout: seconds to wait for another thread's computation.
+
+        Raises:
+            DeadlineExceeded: another thread computes and is not done in time.
+        """
+        found = self.lookup(key)
+        if found is not None:
+            return found
+
+        def compute_and_keep() -> Cached:
+            with self._lock:  # another thread may have landed between the look-up and the take-off
+                entry = self._find(key, self._clock.now())
+            if entry is not None:
+                return _decode(entry)
+            value = compute()
+            self.store(key, value, ttl=ttl)
+            return Cached(value)
+
+        result, shared = self._flights.run(key, compute_and_keep, timeout=timeout)
+        return result._replace(stored_at=self._clock.wall()) if shared and result.stored_at is None else result
+
+    def store(self, key: str, value: Any, *, ttl: float | None = None) -> None:
+        """Keep `value` under a ready key; one larger than the whole cache is not kept.
+
+        Raises:
+            TypeError: the value is not JSON.
+        """
+        data, is_response = _encode(value)
+        keep_for = self.settings.ttl if ttl is None else ttl
+        entry = _Entry(data, is_response, self._clock.wall(), self._clock.now() + keep_for)
+        with self._lock:
+            self._put(key, entry)
+
+    def _put(self, key: str, entry: _Entry) -> None:
+        if len(entry.data) + ENTRY_OVERHEAD > self._store.maxsize:
+            self._store.pop(key, None)
+            return
+        self._store[key] = entry
+        limit = self.settings.max_entries
+        while limit is not None and len(self._store) > limit:
+            self._store.popitem()
+
+    def invalidate(self, pattern: str) -> int:
+        """Remove the key `pattern`, or every key it matches as a glob (`*`, `?`, `[...]`); return how many."""
+        with self._lock:
+            gone = [key for key in self._store if key == pattern or fnmatch.fnmatchcase(key, pattern)]
+            for key in gone:
+                self._store.pop(key)
+        return len(gone)
+
+    def clear(self) -> None:
+        """Remove every entry; counters stay."""
+        with self._lock:
+            kept, self._store = self._store, _Store(self.settings.max_bytes)
+            self._store.evictions = kept.evictions
+
+    def hit_rate(self) -> float:
+        """Return hits per look-up in percent, 0.0 before the first (RAAF guide 3.5)."""
+        looked = self._hits + self._misses
+        return round(100.0 * self._hits / looked, 2) if looked else 0.0
+
+    def stats(self) -> dict[str, Any]:
+        """Return hits, misses, expired, evictions, entries, bytes held and their bound, and the hit rate in percent."""
+        with self._lock:
+            return {
+                "hits": self._hits,
+                "misses": self._misses,
+                "expired": self._expired,
+                "evictions": self._store.evictions,
+                "entries": len(self._store),
+                "bytes": int(self._store.currsize),
+                "max_bytes": self.settings.max_bytes,
+                "hit_rate": self.hit_rate(),
+            }
+
+    def _count(self, name: str) -> None:
+        tracker = self._tracker
+        if tracker is None:
+            tracker = self._tracker = PerformanceTracker.instance()
+        tracker.increment(name)
+
+    def close(self) -> None:
+        """Nothing to flush: entries stay usable."""
+
+    def reset(self) -> None:
+        """Forget every entry and counter."""
+        with self._lock:
+            self._forget()
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __repr__(self) -> str:
+        return (
+            f"ResponseCache({len(self._store)} entries, {self._store.currsize:.0f} bytes, {self.hit_rate():.0f} % hits)"
+        )

@@ -1,0 +1,66 @@
+"""The `perfkit` command: results on stdout, progress on stderr.
+
+Exit codes: 0 ok, 1 a check or threshold failed, 2 usage or configuration, 3 every request failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from perfkit._registry import load
+from perfkit.errors import ConfigError, PerfkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+# Subcommand to the module that adds its arguments (`add_arguments`) and runs it (`run`), imported when it is asked for.
+COMMANDS = {
+    "demo": ("perfkit.demo", "the same workload the way people write it today, then through perfkit"),
+    "config": ("perfkit.cli", "show every setting and where it comes from"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(prog="perfkit", description="LLM calls: pooled, cached, routed, priced, measured.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    wanted = list(sys.argv[1:] if arguments is None else arguments)
+    for name, (module, what) in COMMANDS.items():
+        command = commands.add_parser(name, help=what, description=what)
+        if name in wanted[:1]:
+            load(f"{module}:add_arguments")(command)
+    options = parser.parse_args(wanted)
+    try:
+        code: int = load(f"{COMMANDS[options.command][0]}:run")(options)
+    except PerfkitError as error:
+        print(f"perfkit: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return code
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `perfkit config`."""
+    parser.add_argument("action", choices=["show"])
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print every setting, its value and its source; secrets stay hidden."""
+    from perfkit._shared import current_config
+
+    rows = current_config().explain()
+    if options.json:
+        print(json.dumps(rows, indent=2, default=str))
+        return 0
+    for row in rows:
+        print(f"{row['setting']:40} {_shown(row['value']):30} {row['source']}")
+    return 0
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else str(value)

@@ -1,0 +1,6 @@
+"""The way of a call: `perfkit.chat`, `perfkit.stream` and `perfkit.batch`."""
+
+from perfkit.pipeline.client import Client
+from perfkit.pipeline.stream import ChatStream
+
+__all__ = ["ChatStream", "Client"]

@@ -1,0 +1,367 @@
+"""The way of a call, top to bottom: plan, cache, budget, provider, record.
+
+`Client` wires the shared rooms together and is the only place that knows all of them. One call reads straight down
+`run`: what is asked and whether it may be kept (`_plan`), whether it is known already (the cache, one thread per
+question), who answers at what cost (`_ask`: the router holds and settles money per attempt through a Purse), and what
+is recorded of it (`_finish`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from perfkit._shared import Shared
+from perfkit.agents import Result, map_bounded
+from perfkit.caching import CachePolicy, Decision, ResponseCache, decide, read_traits, request_digest, scoped_key
+from perfkit.clock import SYSTEM_CLOCK, Clock
+from perfkit.errors import BudgetExceededError
+from perfkit.metrics import PerformanceTracker
+from perfkit.pipeline.call import Call, Purse, heard_usage
+from perfkit.pipeline.stream import ChatStream
+from perfkit.routing import ProviderRouter
+from perfkit.tokens import TokenOptimizer
+from perfkit.values import ChatRequest, ChatResponse, Usage, finite
+
+if TYPE_CHECKING:
+    from perfkit.config import Config, RouteSettings
+
+__all__ = ["Client"]
+
+REMEMBERED_DECISIONS = 4096  # requests whose text need not be read again for personal data; a few hundred KB
+
+
+class Client(Shared):
+    """Chat with language models through cache, budgets and router, every part measured.
+
+    Args:
+        cache: collaborators; None means the shared ones.
+        optimizer: counts, prices and budgets.
+        router: chooses and calls providers.
+        tracker: gets the metrics.
+        clock: None means the system's.
+        routes: names to use as `model=`, as in the `[routes]` table.
+        **settings: keys of the `[client]` table: `default_model`.
+    """
+
+    _table = "client"
+
+    def __init__(
+        self,
+        *,
+        cache: ResponseCache | None = None,
+        optimizer: TokenOptimizer | None = None,
+        router: ProviderRouter | None = None,
+        tracker: PerformanceTracker | None = None,
+        clock: Clock | None = None,
+        routes: Mapping[str, RouteSettings] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(settings)
+        self._cache = cache if cache is not None else ResponseCache.instance()
+        self._optimizer = optimizer if optimizer is not None else TokenOptimizer.instance()
+        self._router = router if router is not None else ProviderRouter.instance()
+        self._tracker = tracker if tracker is not None else PerformanceTracker.instance()
+        self._clock = clock if clock is not None else SYSTEM_CLOCK
+        self._routes = dict(routes) if routes is not None else {}
+        self._decisions: dict[tuple[bytes, CachePolicy, str | None], Decision] = {}
+
+    def _configured(self, config: Config) -> None:
+        self._routes = config.named("routes")
+
+    def chat(  # noqa: PLR0913 - the parameters of a chat call
+        self,
+        messages: str | Iterable[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        provider: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Iterable[Mapping[str, Any]] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        cache: CachePolicy | str | None = None,
+        context: Mapping[str, Any] | None = None,
+        user: str | None = None,
+        agent: str = "default",
+        budget: float | None = None,
+        **extra: Any,
+    ) -> ChatResponse:
+        """Ask a model and return its answer.
+
+        Args:
+            messages: a string (one user message) or a list of {"role", "content"}.
+            model: model or route; None means `[client] default_model`.
+            provider: pin one provider; no other is tried.
+            temperature: None means the provider's own default; such answers are not cached unless the route says so.
+            max_tokens: bound of the answer in tokens.
+            tools: tool schemas in OpenAI's form.
+            response_format: as OpenAI takes it.
+            timeout: seconds for everything: waiting, retries, fallbacks and the whole body.
+            cache: "smart", "always", "never" or a CachePolicy; None means the configured policy.
+            context: what the answer depends on besides the messages; part of the cache key.
+            user: whose question it is: scopes the cache and budgets.
+            agent: who in the application asks: a tag of metrics and reports.
+            budget: US dollars this call may cost at most.
+            **extra: sent to the provider as they are.
+
+        Raises:
+            TypeError, ValueError: bad input, before any I/O; UnknownModelError (a ValueError): nobody offers the model.
+            BudgetExceededError: a budget has too little left; nothing was sent.
+            NoAvailableProviderError, MaxRetriesExceededError: providers are known, but none could answer.
+            ProviderError, TransportError: the only provider tried failed.
+        """
+        request = self._request(
+            messages, model, temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent
+        )
+        return self.run(request, provider=provider, cache=cache, budget=budget)
+
+    def stream(  # noqa: PLR0913 - the parameters of a chat call
+        self,
+        messages: str | Iterable[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        provider: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Iterable[Mapping[str, Any]] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        cache: CachePolicy | str | None = None,
+        context: Mapping[str, Any] | None = None,
+        user: str | None = None,
+        agent: str = "default",
+        budget: float | None = None,
+        **extra: Any,
+    ) -> ChatStream:
+        """Ask a model and iterate its answer as it comes; parameters and errors are those of `chat`.
+
+        Input is checked now, the request is sent when iteration begins. A provider that fails before its first text is
+        replaced unseen; afterwards StreamInterruptedError carries the text so far.
+        """
+        request = self._request(
+            messages, model, temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent
+        )
+        return ChatStream(self._streamed(self._plan(request, provider, cache, budget)))
+
+    @overload
+    def batch(
+        self, requests: Iterable[Any], *, max_concurrent: int = ..., on_error: Literal["raise"] = ...,
+        ordered: Literal[True] = ..., progress: Callable[[int], Any] | None = ...,
+    ) -> list[ChatResponse]: ...  # fmt: skip
+    @overload
+    def batch(
+        self, requests: Iterable[Any], *, max_concurrent: int = ..., on_error: Literal["raise", "return"] = ...,
+        ordered: bool = ..., progress: Callable[[int], Any] | None = ...,
+    ) -> Any: ...  # fmt: skip
+    def batch(
+        self,
+        requests: Iterable[Any],
+        *,
+        max_concurrent: int = 5,
+        on_error: Literal["raise", "return"] = "raise",
+        ordered: bool = True,
+        progress: Callable[[int], Any] | None = None,
+    ) -> Any:
+        """Answer many requests in `max_concurrent` threads.
+
+        Args:
+            requests: strings, message lists, dicts of `chat` arguments, or ChatRequests; may be a generator.
+            max_concurrent: calls at a time.
+            on_error: "raise" ends the batch with the first error, "return" puts the error in the answer's place.
+            ordered: True returns a list in the order of `requests`; False an iterator of answers as they are done.
+            progress: called with the number of answers so far.
+
+        Raises:
+            ValueError: `on_error` or `max_concurrent` is wrong.
+        """
+        if on_error not in ("raise", "return"):
+            raise ValueError(f"on_error must be 'raise' or 'return', not {on_error!r}")
+        results = map_bounded(self._answer, requests, max_concurrent, ordered=ordered, progress=progress)
+        answers = _unpacked(results, keep_errors=on_error == "return")
+        return list(answers) if ordered else answers
+
+    def _answer(self, item: Any) -> ChatResponse:
+        if isinstance(item, ChatRequest):
+            return self.run(item)
+        return self.chat(**item) if isinstance(item, Mapping) else self.chat(item)
+
+    def run(
+        self,
+        request: ChatRequest,
+        *,
+        provider: str | None = None,
+        cache: CachePolicy | str | None = None,
+        budget: float | None = None,
+    ) -> ChatResponse:
+        """Answer a ready ChatRequest; `chat` is this with the request's parts as arguments."""
+        call = self._plan(request, provider, cache, budget)
+        if call.key is None:
+            return self._finish(call, self._ask(call))
+        timeout = request.timeout if request.timeout is not None else self._router.settings.timeout
+        found = self._cache.fetch(call.key, lambda: self._ask(call), ttl=call.decision.ttl, timeout=timeout)
+        return self._finish(call, found.value, found.stored_at)
+
+    def _request(self, messages: Any, model: str | None, *rest: Any) -> ChatRequest:
+        temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent = rest
+        if model is None:
+            model = self.settings.default_model
+            if model is None:
+                raise ValueError("no model given; pass model= or set [client] default_model")
+        if user is None and isinstance(context, Mapping) and context.get("user_id") is not None:
+            user = str(context["user_id"])
+        context = {} if context is None else context
+        return ChatRequest(
+            messages, model, temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent
+        )
+
+    def _plan(
+        self, request: ChatRequest, provider: str | None, cache: CachePolicy | str | None, budget: float | None
+    ) -> Call:
+        started = self._clock.now()
+        route = self._routes.get(request.model)
+        target = request if route is None else _routed(request, route)
+        if provider is None and route is not None:
+            provider = route.provider
+        self._refuse_over_budget(target, budget)
+        decision, key = self._decide(request, provider, self._policy(cache, route))
+        return Call(request, target, provider, decision, key, started)
+
+    def _policy(self, cache: CachePolicy | str | None, route: RouteSettings | None) -> CachePolicy:
+        if isinstance(cache, CachePolicy):
+            return cache
+        mode = self._cache.settings.policy if cache is None else cache
+        if mode not in ("smart", "always", "never"):
+            raise ValueError(f"cache must be 'smart', 'always', 'never' or a CachePolicy, not {cache!r}")
+        if route is None:
+            return CachePolicy(mode)
+        return CachePolicy(mode, ttl=route.ttl, cacheable=route.cacheable)
+
+    def _decide(self, request: ChatRequest, provider: str | None, policy: CachePolicy) -> tuple[Decision, str | None]:
+        digest = request_digest(request, provider=provider)
+        memo = (digest, policy, request.user)
+        decision = self._decisions.get(memo)
+        if decision is None:
+            decision = decide(request, read_traits(request), policy)
+            if len(self._decisions) >= REMEMBERED_DECISIONS:
+                self._decisions.clear()
+            self._decisions[memo] = decision
+        return decision, scoped_key(digest, decision.user) if decision.keep else None
+
+    def _refuse_over_budget(self, target: ChatRequest, budget: float | None) -> None:
+        if budget is None:
+            return
+        finite("budget", budget, least=0)
+        worst = self._optimizer.worst_cost(target)
+        if worst is None or worst > budget:
+            cost = f"may cost ${worst:.6f}" if worst is not None else "has no known price"
+            raise BudgetExceededError(
+                f"the call {cost}; its budget is ${budget:.6f}: lower max_tokens, or take a cheaper model",
+                scope=("request", ""),
+                limit=budget,
+                needed=worst if worst is not None else 0.0,
+            )
+
+    def _ask(self, call: Call) -> ChatResponse:
+        response = self._router.execute_with_fallback(
+            call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
+        )
+        return replace(response, cost=call.cost)
+
+    def _hold(self, call: Call, request: ChatRequest, provider: str) -> Purse:
+        call.answered_by = provider
+        if not self._optimizer.has_budgets:
+            return Purse(self._optimizer, call, None)
+        scopes = {"agent": request.agent, "provider": provider, "model": request.model, "global": ""}
+        if request.user is not None:
+            scopes["user"] = request.user
+        return Purse(self._optimizer, call, self._optimizer.reserve(scopes, self._optimizer.worst_cost(request)))
+
+    def _streamed(self, call: Call) -> Generator[str, None, ChatResponse]:
+        found = self._cache.lookup(call.key) if call.key is not None else None
+        if found is not None:
+            yield found.value.text
+            return self._finish(call, found.value, found.stored_at)
+        deltas = self._router.stream_with_fallback(
+            call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
+        )
+        response = replace((yield from self._listen(call, deltas)), cost=call.cost)
+        if call.key is not None:
+            self._cache.store(call.key, response, ttl=call.decision.ttl)
+        return self._finish(call, response)
+
+    def _listen(self, call: Call, deltas: Generator[str, None, ChatResponse]) -> Generator[str, None, ChatResponse]:
+        try:
+            while True:
+                delta = next(deltas)
+                if call.first_token is None:
+                    call.first_token = self._clock.now() - call.started
+                call.heard.append(delta)
+                yield delta
+        except StopIteration as end:
+            response: ChatResponse = end.value
+            return response
+        except GeneratorExit:
+            call.abandoned = True
+            deltas.close()
+            usage = heard_usage(self._optimizer, call)
+            self._track(call, call.target.model, call.answered_by, usage, call.cost)
+            raise
+
+    def _finish(self, call: Call, response: ChatResponse, stored_at: float | None = None) -> ChatResponse:
+        latency = self._clock.now() - call.started
+        self._tracker.record_metric("agent_response_time", latency, {"agent": call.asked.agent})
+        if stored_at is not None:
+            if response.cost:
+                self._tracker.record_metric("cache_saving", response.cost, {"agent": call.asked.agent})
+            return replace(
+                response,
+                cost=0.0,
+                cached="exact",
+                cached_at=stored_at,
+                age=max(0.0, self._clock.wall() - stored_at),
+                cache_decision=call.decision.reason,
+                latency=latency,
+                first_token=None,
+                attempts=(),
+            )
+        self._track(call, response.model, response.provider, response.usage, response.cost)
+        if call.first_token is not None:
+            self._tracker.record_metric("first_token", call.first_token, {"provider": response.provider})
+        return replace(response, cache_decision=call.decision.reason, latency=latency, first_token=call.first_token)
+
+    def _track(self, call: Call, model: str, provider: str, usage: Usage, cost: float | None) -> None:
+        self._optimizer.track_usage(call.asked.agent, model, usage, cost, provider=provider, user=call.asked.user)
+
+    def _apply(self) -> None:
+        """Settings are read at every call."""
+
+    def _after_fork(self) -> None:
+        """Hold nothing that belongs to one process."""
+
+    def close(self) -> None:
+        """Nothing of its own to close: the rooms are bound to the process themselves."""
+
+    def reset(self) -> None:
+        """Forget what was decided about earlier requests."""
+        self._decisions.clear()
+
+    def __repr__(self) -> str:
+        providers, routes = ", ".join(self._router.providers()), ", ".join(self._routes)
+        return f"Client(providers={providers or 'none'}, routes={routes or 'none'})"
+
+
+def _routed(request: ChatRequest, route: RouteSettings) -> ChatRequest:
+    timeout = request.timeout if request.timeout is not None else route.timeout
+    return replace(request, model=route.model, timeout=timeout)
+
+
+def _unpacked(results: Iterator[Result[ChatResponse]], *, keep_errors: bool) -> Iterator[ChatResponse | Exception]:
+    for result in results:
+        if result.error is None:
+            yield result.value  # type: ignore[misc]
+        elif keep_errors:
+            yield result.error
+        else:
+            raise result.error

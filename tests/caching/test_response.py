@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfkit.caching.response import ResponseCache
+from perfkit.clock import FakeClock
+from perfkit.errors import DeadlineExceeded, RecursiveCallError
+from perfkit.metrics import PerformanceTracker
+from perfkit.values import Attempt, ChatResponse, Usage
+
+ANSWER = ChatResponse(
+    "hi", Usage(1, 2), "m", "p", tool_calls=({"id": "1"},), attempts=(Attempt("p", "m", 1.0, 0.1, "ok"),)
+)
+
+
+def cache(**settings: Any) -> ResponseCache:
+    clock = FakeClock()
+    made = ResponseCache(clock=clock, tracker=PerformanceTracker(clock=clock), **settings)
+    made.clock = clock  # type: ignore[attr-defined]
+    return made
+
+
+@pytest.mark.parametrize("value", [None, 0, "", False, [], {}, 0.0])
+def test_falsy_results_are_results(value: object) -> None:
+    kept, calls = cache(), []
+
+    def compute() -> object:
+        calls.append(1)
+        return value
+
+    assert [kept.get("key", compute) for _ in range(3)] == [value] * 3
+    assert len(calls) == 1
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_what_goes_in_comes_out_equal_and_of_the_same_type(value: object) -> None:
+    kept = cache()
+    kept.set("key", value)
+    assert repr(kept.get("key")) == repr(value)
+
+
+def test_a_response_comes_out_equal() -> None:
+    kept = cache()
+    kept.set("key", ANSWER)
+    assert kept.get("key") == ANSWER
+
+
+@pytest.mark.parametrize("value", [(1, 2), {1: "a"}, {"a": (1,)}, {1, 2}, object(), b"x"])
+def test_a_value_that_would_come_back_changed_is_refused(value: object) -> None:
+    with pytest.raises(TypeError):
+        cache().set("key", value)
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        cache().set("key", float("nan"))
+
+
+def test_who_got_a_value_cannot_change_what_the_next_one_gets() -> None:
+    kept = cache()
+    kept.set("key", {"list": [1]})
+    kept.get("key")["list"].append(2)
+    assert kept.get("key") == {"list": [1]}
+
+
+def test_an_entry_lives_for_its_ttl() -> None:
+    kept = cache(ttl=60)
+    kept.set("usual", 1)
+    kept.set("short", 2, ttl=10)
+    kept.clock.advance(10)  # type: ignore[attr-defined]
+    assert (kept.get("usual"), kept.get("short")) == (1, None)
+    kept.clock.advance(50)  # type: ignore[attr-defined]
+    assert kept.get("usual") is None
+    assert kept.stats()["expired"] == 2
+    assert len(kept) == 0
+
+
+def test_bytes_never_exceed_the_bound() -> None:
+    kept, rng = cache(max_bytes=100_000), random.Random(7)
+    for number in range(3000):
+        kept.set(f"key{number}", "x" * rng.randint(1, 5000))
+        assert kept.stats()["bytes"] <= 100_000
+    assert kept.stats()["evictions"] > 0
+
+
+def test_a_value_larger_than_the_cache_is_returned_but_not_kept() -> None:
+    kept = cache(max_bytes=1000)
+    kept.set("key", "old")
+    assert kept.get("big", lambda: "x" * 5000) == "x" * 5000
+    assert kept.get("key") == "old"
+    kept.set("key", "x" * 5000)
+    assert kept.get("key") is None
+
+
+def test_entries_never_exceed_their_bound_and_the_least_recently_used_goes_first() -> None:
+    kept = cache(max_entries=2)
+    kept.set("a", 1)
+    kept.set("b", 2)
+    kept.get("a")
+    kept.set("c", 3)
+    assert (kept.get("a"), kept.get("b"), kept.get("c")) == (1, None, 3)
+
+
+def test_a_smaller_bound_takes_effect_at_once() -> None:
+    kept = cache()
+    for number in range(50):
+        kept.set(f"key{number}", "x" * 1000)
+    kept.configure(max_bytes=10_000)
+    assert kept.stats()["bytes"] <= 10_000
+    assert kept.get("key49") is not None
+
+
+def test_64_threads_missing_one_key_make_one_call() -> None:
+    kept, calls, ready = cache(), [], threading.Barrier(64)
+
+    def compute() -> str:
+        calls.append(1)
+        return "answer"
+
+    def ask(_: int) -> Any:
+        ready.wait()
+        return kept.get("key", compute)
+
+    with ThreadPoolExecutor(64) as pool:
+        assert set(pool.map(ask, range(64))) == {"answer"}
+    assert len(calls) == 1
+
+
+def test_an_error_is_not_kept() -> None:
+    kept = cache()
+
+    def fail() -> object:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        kept.get("key", fail)
+    assert kept.get("key", lambda: "fine") == "fine"
+
+
+def test_a_waiter_gives_up_at_its_own_deadline() -> None:
+    kept, started, go = cache(), threading.Event(), threading.Event()
+
+    def slow() -> str:
+        started.set()
+        go.wait()
+        return "late"
+
+    leader = threading.Thread(target=kept.get, args=("key", slow))
+    leader.start()
+    started.wait()
+    with pytest.raises(DeadlineExceeded):
+        kept.fetch("key", slow, timeout=0.01)
+    go.set()
+    leader.join()
+
+
+def test_a_fallback_that_asks_for_its_own_key_is_told() -> None:
+    kept = cache()
+    with pytest.raises(RecursiveCallError):
+        kept.get("key", lambda: kept.get("key", lambda: 1))
+
+
+def test_invalidate_removes_a_key_or_what_a_pattern_matches_and_nothing_else() -> None:
+    kept = cache()
+    for key in ("weather:rome", "weather:oslo", "news:rome", "weather[1]"):
+        kept.set(key, 1)
+    assert kept.invalidate("weather:*") == 2
+    assert kept.invalidate("weather[1]") == 1
+    assert kept.get("news:rome") == 1
+
+
+def test_any_json_value_is_a_key_whatever_the_order_of_its_parts() -> None:
+    kept = cache()
+    kept.set({"a": 1, "b": [2]}, "value")
+    assert kept.get({"b": [2], "a": 1}) == "value"
+    assert kept.get({"b": [2], "a": "1"}) is None
+    with pytest.raises(TypeError):
+        kept.get({"a": object()})
+
+
+def test_hits_and_misses_are_counted_here_and_in_the_tracker() -> None:
+    kept = cache()
+    assert kept.hit_rate() == 0.0
+    kept.get("key", lambda: 1)
+    for _ in range(3):
+        kept.get("key")
+    assert kept.hit_rate() == 75.0
+    tracker = kept._tracker
+    assert tracker is not None
+    assert tracker.get_stats("cache_hit")["sum"] == 3
+    assert tracker.get_stats("cache_miss")["sum"] == 1
+
+
+def test_reset_forgets_entries_and_counters() -> None:
+    kept = cache()
+    kept.get("key", lambda: 1)
+    kept.reset()
+    assert len(kept) == 0
+    assert kept.stats()["misses"] == 0

@@ -1,0 +1,70 @@
+"""Real peers for all tests, a clean process around each, and a count of what was skipped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # importlib mode: tests share _parts
+
+from _parts import needs_module
+
+if TYPE_CHECKING:
+    from perfkit.testing.faults import FaultServer
+    from perfkit.testing.llm import LlamaServer
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Give each test its own working directory and no settings or keys, and forget shared state afterwards."""
+    import os
+
+    for name in list(os.environ):
+        if (name.startswith("PERFKIT_") and "__" in name) or name.endswith("_API_KEY"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    yield
+    if "perfkit._shared" in sys.modules:
+        import perfkit
+
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        perfkit.reset()
+
+
+@pytest.fixture(scope="session")
+def llm() -> Iterator[LlamaServer]:
+    """Return a real llama.cpp server with the tiny model, one for the session."""
+    needs_module("xllamacpp")
+    from perfkit.testing.llm import LlamaServer
+
+    with LlamaServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _fault_server() -> Iterator[FaultServer]:
+    from perfkit.testing.faults import FaultServer
+
+    with FaultServer() as server:
+        yield server
+
+
+@pytest.fixture
+def fault(_fault_server: FaultServer) -> FaultServer:
+    """Return the fault server, behaving well and with its counters at zero."""
+    _fault_server.reset()
+    return _fault_server
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print how many tests were skipped, of how many."""
+    stats = terminalreporter.stats
+    skipped = len(stats.get("skipped", []))
+    ran = skipped + sum(len(stats.get(outcome, [])) for outcome in ("passed", "failed", "error"))
+    if ran:
+        terminalreporter.write_line(f"skipped {skipped} of {ran} tests ({100 * skipped / ran:.1f} %)")

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import perfkit
+from perfkit._shared import current_config
+from perfkit.config import Config, from_environment
+from perfkit.errors import ConfigError
+
+
+def test_argument_wins_over_environment_over_file_over_default() -> None:
+    file = {"cache": {"ttl": 1, "max_bytes": 1000, "policy": "never"}}
+    environ = {"PERFKIT_CACHE__TTL": "2", "PERFKIT_CACHE__MAX_BYTES": "2000"}
+    cache = Config({"cache": {"ttl": 3}}, file=file, environ=environ).table("cache")
+    assert (cache.ttl, cache.max_bytes, cache.policy, cache.backend) == (3, 2000, "never", "memory")
+
+
+def test_each_setting_tells_its_source() -> None:
+    config = Config(
+        {"cache": {"ttl": 3}}, file={"router": {"max_attempts": 2}}, environ={"PERFKIT_METRICS__STATSD": "h:1"}
+    )
+    sources = {row["setting"]: row["source"] for row in config.explain()}
+    assert sources["cache.ttl"] == "argument"
+    assert sources["router.max_attempts"] == "file"
+    assert sources["metrics.statsd"] == "environment"
+    assert sources["router.strategy"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        ({"cache": {"tttl": 3}}, "did you mean 'ttl'"),
+        ({"cash": {"ttl": 3}}, "did you mean 'cache'"),
+        ({"cache": {"ttl": "soon"}}, "cache.ttl must be a number"),
+        ({"cache": {"ttl": float("nan")}}, "cache.ttl"),
+        ({"cache": {"ttl": -1}}, "above 0"),
+        ({"cache": {"ttl": True}}, "cache.ttl"),
+        ({"cache": {"max_bytes": 1.5}}, "whole number"),
+        ({"cache": {"policy": "smrt"}}, "did you mean 'smart'"),
+        ({"cache": 3}, r"\[cache\] must be a table"),
+        ({"providers": {"a": 3}}, r"\[providers.a\] must be a table"),
+        ({"providers": {"a": {"api_kee": "x"}}}, "did you mean 'api_key'"),
+        ({"routes": {"faq": {}}}, "needs 'model'"),
+    ],
+)
+def test_a_wrong_setting_is_refused_and_changes_nothing(tables: dict[str, object], says: str) -> None:
+    perfkit.configure(cache={"ttl": 9})
+    with pytest.raises(ConfigError, match=says):
+        perfkit.configure(tables)  # type: ignore[arg-type]
+    assert current_config().table("cache").ttl == 9
+
+
+def test_environment_names_without_a_table_are_not_configuration() -> None:
+    assert from_environment({"PERFKIT_REQUIRE_ALL": "1", "OTHER_CACHE__TTL": "1"}) == {}
+
+
+def test_environment_reaches_into_named_tables() -> None:
+    providers = Config({}, file={}, environ={"PERFKIT_PROVIDERS__MAIN__BASE_URL": "http://h/v1"}).named("providers")
+    assert providers["main"].base_url == "http://h/v1"
+
+
+def test_lists_tables_and_switches_are_read_from_text() -> None:
+    environ = {"PERFKIT_TOKENS__BUDGETS": '[{"scope": ["global", ""], "limit": 1, "period": "day"}]'}
+    assert Config({}, file={}, environ=environ).table("tokens").budgets[0]["limit"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("perfkit.toml", "[cache]\nttl = 77\n"), ("pyproject.toml", "[tool.perfkit.cache]\nttl = 77\n")],
+)
+def test_a_file_in_the_working_directory_is_found(name: str, text: str) -> None:
+    Path(name).write_text(text)
+    assert perfkit.cache.settings.ttl == 77
+
+
+def test_a_file_given_by_path_is_read_and_a_broken_one_named(tmp_path: Path) -> None:
+    path = tmp_path / "other.toml"
+    path.write_text("[cache]\nttl = 5\n")
+    perfkit.configure(path)
+    assert perfkit.cache.settings.ttl == 5
+    path.write_text("[cache\n")
+    with pytest.raises(ConfigError, match="other.toml"):
+        perfkit.configure(path)
+
+
+def test_configure_changes_shared_objects_in_place_and_leaves_the_rest() -> None:
+    cache = perfkit.cache
+    perfkit.configure(cache={"ttl": 5})
+    perfkit.configure(cache={"max_entries": 7})
+    assert cache is perfkit.cache
+    assert (cache.settings.ttl, cache.settings.max_entries) == (5, 7)
+
+
+def test_a_key_never_shows() -> None:
+    perfkit.configure(
+        providers={"main": {"kind": "openai", "api_key": "sk-secret", "base_url": "http://127.0.0.1:9/v1"}}
+    )
+    shown = repr(current_config().named("providers")) + repr(current_config().explain())
+    assert "sk-secret" not in shown

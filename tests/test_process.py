@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+
+from perfkit import _process
+from perfkit._process import Background
+
+
+def in_child(work: Callable[[], object]) -> str:
+    """Return repr(work()) of a forked child, or "hung" after 10 s."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(write, repr(work()).encode())
+        except BaseException as error:  # noqa: BLE001 - the parent must see it
+            os.write(write, f"raised {error!r}".encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    ready, _, _ = select.select([read], [], [], 10)
+    answer = os.read(read, 65536).decode() if ready else "hung"
+    if not ready:
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(read)
+    return answer
+
+
+class Owner:
+    """Something with a lock and a buffer."""
+
+    def __init__(self) -> None:
+        self.forks = 0
+        self.closed = 0
+        self._after_fork()
+        self.forks = 0
+        _process.bind(self)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.Lock()
+        self.buffer: list[int] = []
+        self.forks = getattr(self, "forks", 0) + 1
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_lock_held_at_fork_is_free_in_the_child() -> None:
+    owner = Owner()
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with owner.lock:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    answer = in_child(lambda: owner.lock.acquire(timeout=5))
+    done.set()
+    thread.join()
+    assert answer == "True"
+
+
+def test_what_was_unsent_at_fork_is_the_parents_alone() -> None:
+    owner = Owner()
+    owner.buffer.append(1)
+    assert in_child(lambda: owner.buffer) == "[]"
+    assert owner.buffer == [1]
+
+
+def test_the_reset_in_the_child_happens_once_however_often_it_is_asked_for() -> None:
+    owner = Owner()
+
+    def child() -> int:
+        _process.check()
+        _process._in_child()
+        return owner.forks
+
+    assert in_child(child) == "1"
+
+
+def test_check_notices_a_fork_that_ran_no_hooks() -> None:
+    owner = Owner()
+    before, _process._pid = _process._pid, -1
+    try:
+        _process.check()
+    finally:
+        _process._pid = before
+    assert owner.forks == 1
+
+
+def test_a_failing_reset_does_not_stop_the_others() -> None:
+    class Broken(Owner):
+        def _after_fork(self) -> None:
+            if hasattr(self, "lock"):
+                raise RuntimeError("broken")
+            super()._after_fork()
+
+    broken, owner = Broken(), Owner()
+    assert in_child(lambda: owner.forks) == "1"
+    assert broken.closed == 0
+
+
+class Ticking:
+    def __init__(self) -> None:
+        self.ticked = threading.Event()
+        self.threads: set[str] = set()
+
+    def tick(self) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.ticked.set()
+
+
+def test_jobs_share_one_thread_that_starts_with_the_first_and_ends_with_the_last() -> None:
+    background = Background()
+    assert background._thread is None
+    one, two = Ticking(), Ticking()
+    background.every(0.01, one.tick)
+    background.every(0.01, two.tick)
+    assert one.ticked.wait(10)
+    assert two.ticked.wait(10)
+    assert one.threads == two.threads == {"perfkit-background"}
+    thread = background._thread
+    assert thread is not None
+    background.cancel(one.tick)
+    background.cancel(two.tick)
+    background._wake.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_job_does_not_keep_its_owner_alive() -> None:
+    background = Background()
+    owner = Ticking()
+    background.every(0.01, owner.tick)
+    assert owner.ticked.wait(10)
+    gone, thread = weakref.ref(owner), background._thread
+    del owner
+    gc.collect()
+    assert thread is not None
+    thread.join(10)
+    assert gone() is None
+    assert not thread.is_alive()
+
+
+def test_a_failing_job_does_not_stop_the_thread() -> None:
+    class Failing(Ticking):
+        times = 0
+
+        def tick(self) -> None:
+            self.times += 1
+            if self.times > 2:
+                self.ticked.set()
+            raise RuntimeError("job failed")
+
+    background, failing = Background(), Failing()
+    background.every(0.01, failing.tick)
+    assert failing.ticked.wait(10)
+    background.close()
+
+
+def test_the_thread_runs_again_in_a_child() -> None:
+    background, owner = Background(), Ticking()
+    background.every(0.01, owner.tick)
+    assert owner.ticked.wait(10)
+
+    def child() -> tuple[bool, list[str]]:
+        owner.ticked.clear()
+        names = [t.name for t in threading.enumerate()]
+        background.ensure()
+        return owner.ticked.wait(5), names
+
+    assert in_child(child) == "(True, ['MainThread'])"
+    background.close()
+
+
+def test_close_joins_the_thread_and_a_later_job_starts_it_again() -> None:
+    background, owner = Background(), Ticking()
+    background.every(0.01, owner.tick)
+    thread = background._thread
+    background.close()
+    assert thread is not None
+    assert not thread.is_alive()
+    owner.ticked.clear()
+    background.every(0.01, owner.tick)
+    assert owner.ticked.wait(10)
+    background.close()
+
+
+def test_close_runs_once_in_each_process_at_exit() -> None:
+    code = (
+        "import os, sys\n"
+        "from perfkit import _process\n"
+        "class Owner:\n"
+        "    def _after_fork(self): pass\n"
+        "    def close(self): os.write(1, b'closed\\n')\n"
+        "owner = Owner(); _process.bind(owner)\n"
+        "if os.fork() == 0: os._exit(0)\n"
+        "os.wait()\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout == "closed\n"
+
+
+def test_multiprocessing_children_flush_too() -> None:
+    code = (
+        "import multiprocessing, os\n"
+        "from perfkit import _process\n"
+        "class Owner:\n"
+        "    def _after_fork(self): pass\n"
+        "    def close(self): os.write(1, b'closed %d\\n' % (os.getpid() == parent))\n"
+        "    def tick(self): pass\n"
+        "parent = os.getpid(); owner = Owner(); _process.bind(owner)\n"
+        "def work(): _process.background.every(60, owner.tick)\n"
+        "child = multiprocessing.get_context('fork').Process(target=work)\n"
+        "child.start(); child.join()\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert sorted(set(out.stdout.split("\n"))) == ["", "closed 0", "closed 1"]
