@@ -1,0 +1,44 @@
+"""Real peers for tests: a llama.cpp server with a tiny model, a server that fails on command, a clock that stands still.
+
+For perfkit's own tests, its demo, and the tests of applications that use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from perfkit._registry import load
+from perfkit._shared import configure, reset
+from perfkit.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from perfkit.testing.faults import FaultServer
+    from perfkit.testing.llm import LlamaServer
+
+__all__ = ["FakeClock", "FaultServer", "LlamaServer", "isolated"]
+
+_LAZY = {"FaultServer": "perfkit.testing.faults", "LlamaServer": "perfkit.testing.llm"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a server's handle on first use, so that the servers' own processes stay small."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'perfkit.testing' has no attribute {name!r}")
+    return load(f"{_LAZY[name]}:{name}")
+
+
+@contextlib.contextmanager
+def isolated(**tables: Mapping[str, Any]) -> Iterator[None]:
+    """Run a block with fresh shared instances, configured by `tables`; forget everything again afterwards.
+
+    The instances keep their identity, so references held elsewhere see the fresh state too.
+    """
+    reset()
+    configure(**tables)
+    try:
+        yield
+    finally:
+        reset()

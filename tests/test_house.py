@@ -1,0 +1,87 @@
+"""The house rules, checked by the tools that own them: layers, types, style, and what the README promises of itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from _parts import REPOSITORY, needs_module
+
+BIN = Path(sys.executable).parent
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_imports_go_down_only() -> None:
+    needs_module("importlinter")
+    run(str(BIN / "lint-imports"), "--no-cache")
+
+
+def test_types_are_strict() -> None:
+    needs_module("mypy")
+    run(sys.executable, "-m", "mypy", "--no-error-summary")
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
+def test_style(command: list[str]) -> None:
+    needs_module("ruff")
+    run(sys.executable, "-m", "ruff", *command, ".")
+
+
+def modules() -> list[Path]:
+    return sorted((REPOSITORY / "perfkit").rglob("*.py"))
+
+
+def test_only_the_loader_imports_by_name() -> None:
+    allowed = {"_registry.py"}
+    guilty = [m for m in modules() if "import_module(" in m.read_text() and m.name not in allowed]
+    assert guilty == []
+
+
+def test_no_module_inside_imports_the_package_root() -> None:
+    root = re.compile(r"^\s*(import perfkit$|from perfkit import (?!_\w+))", re.MULTILINE)
+    top = {"__init__.py", "__main__.py"}
+    guilty = [
+        m.relative_to(REPOSITORY)
+        for m in modules()
+        if root.search(m.read_text()) and not (m.parent.name == "perfkit" and m.name in top)
+    ]
+    assert guilty == []
+
+
+def test_files_stay_small() -> None:
+    assert [m for m in modules() if len(m.read_text().splitlines()) > 400] == []
+
+
+def test_every_dependency_says_why() -> None:
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    block = project[project.index("dependencies = [") : project.index("]\n", project.index("dependencies = ["))]
+    assert all("# " in line for line in block.splitlines()[1:])
+    table = (REPOSITORY / "docs/packages.md").read_text()
+    names = [re.split(r"[<>=\[]", d)[0] for d in tomllib.loads(project)["project"]["dependencies"]]
+    card = [
+        "requests",
+        "urllib3",
+        "cachetools",
+        "statsd",
+        "psutil",
+        "memory-profiler",
+        "pyinstrument",
+        "tenacity",
+        "pytest",
+    ]
+    assert [name for name in {*names, *card} if f"| {name} |" not in table] == []
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    readme, ci = (REPOSITORY / "README.md").read_text(), (REPOSITORY / ".ci/run").read_text()
+    command = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/python -m pytest"
+    assert command in readme
+    assert command in ci
