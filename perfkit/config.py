@@ -60,6 +60,8 @@ class ConnectionsSettings:
     read_timeout: float = number(60.0, above=0)
     write_timeout: float = number(60.0, above=0)
     ca_file: str | None = None  # a private CA beside the system's trust store
+    proxy: str | None = field(default=None, repr=False)  # None: HTTPS_PROXY and NO_PROXY of the environment; "": none
+    max_body: int = number(256 * 2**20, least=1)  # decoded bytes of one reply
     hosts: Mapping[str, Any] = field(default_factory=dict)  # "host[:port]" to any of the settings above
 
 

@@ -22,38 +22,64 @@ __all__ = ["CURRENT_TTL", "MAX_TEMPERATURE", "CachePolicy", "Decision", "Traits"
 MAX_TEMPERATURE = 0.1  # AgentiCraft guide 5: above it the caller wants variety
 CURRENT_TTL = 300.0  # RAAF guide 3.6: current information, 5 minutes
 
-_PERSONAL = re.compile(
-    r"[\w.+-]+@[\w-]+\.\w|"  # e-mail address
-    r"(?<!\d)(?:\+\d{1,3}[ -]?)?(?:\(\d{2,4}\)[ -]?)?\d{2,4}[ -]\d{3,4}[ -]?\d{3,4}(?!\d)|"  # phone number
-    r"(?<!\d)(?:\d[ -]?){13,19}(?!\d)|"  # card number
-    r"\b(?:my|mine|our)\s+(?:\w+\s+){0,2}?(?:account|accounts|order|orders|password|pin|card|cards|balance|address|e-?mail|"
-    r"phone|name|birthday|salary|statement|transfer|payment|payments|transaction|transactions|refund|subscription|"
-    r"invoice|appointment|diagnosis|prescription|passport|profile|booking|reservation|ticket|delivery|package)\b|"
-    r"\b(?:i|i'm|i've|we)\s+(?:am|was|have|had|ordered|paid|bought|live|work|lost|forgot|booked)\b",
-    re.IGNORECASE,
+# A text is split into its set of words first; a pattern runs only where one of its words occurs.
+_TO_SPACE = str.maketrans(dict.fromkeys('.,;:!?()[]{}<>"*/\\|\n\t\r', " "))
+_MAIL = re.compile(r"[\w+-]@[\w-]+\.\w")
+_DIGITS = re.compile(r"\d")
+_NUMBER = re.compile(
+    r"(?<!\d)(?:\+\d{1,3}[ -]?)?(?:\(\d{2,4}\)[ -]?)?\d{2,4}[ -]\d{3,4}[ -]?\d{3,4}(?!\d)|"  # of a phone
+    r"(?<!\d)(?:\d[ -]?){13,19}(?!\d)"  # of a card
 )
-_CURRENT = re.compile(
-    r"\b(?:today|tonight|now|current|currently|latest|recent|recently|yesterday|tomorrow|this (?:week|month|year)|"
-    r"weather|stock price|what.{0,20}time)\b",
-    re.IGNORECASE,
+_OWNERS = frozenset({"my", "mine", "our"})
+_OWNED = re.compile(
+    r"\b(?:my|mine|our)\s+(?:\w+\s+){0,2}?(?:account|order|password|pin|card|balance|address|e-?mail|phone|name|birthday|"
+    r"salary|statement|transfer|payment|transaction|refund|subscription|invoice|appointment|diagnosis|prescription|"
+    r"passport|profile|booking|reservation|ticket|delivery|package)s?\b"
 )
+_TELLERS = frozenset({"i", "we", "i'm", "i've", "we're", "we've"})
+_TOLD = re.compile(
+    r"\b(?:i'm|i've|we're|we've|(?:i|we)\s+(?:am|are|was|were|have|had|ordered|paid|bought|live|work|lost|forgot|booked))\b"
+)
+_CURRENT = frozenset(
+    "today tonight now current currently latest recent recently yesterday tomorrow weather".split()  # noqa: SIM905
+)
+_PHRASED = frozenset({"this", "stock", "time"})
+_CURRENT_PHRASE = re.compile(r"\bthis (?:week|month|year)\b|\bstock price\b|\bwhat.{0,20}time\b")
 
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """How a call uses the cache.
+    """How a call uses the cache; `cache="always"` is `CachePolicy()`, "never" is `CachePolicy(exact=False)`.
 
     Args:
-        mode: "smart" follows the rules, "always" keeps every answer, "never" none.
+        exact: keep the answer and serve it to the same question again.
+        scope: whose the answer is: "user" or "public"; None means the user's if one is given, else public.
         ttl: seconds; None means the cache's own.
-        shared: True lets users share answers even when a user is given; only for answers that are nobody's own.
-        cacheable: True keeps answers whatever the temperature.
+        smart: decide by the rules of this module whether to keep it at all.
+        cacheable: under the smart rules, keep answers whatever the temperature.
     """
 
-    mode: Literal["smart", "always", "never"] = "smart"
+    exact: bool = True
+    scope: Literal["user", "public"] | None = None
     ttl: float | None = None
-    shared: bool = False
+    smart: bool = False
     cacheable: bool | None = None
+
+    @classmethod
+    def of(cls, cache: CachePolicy | str) -> CachePolicy:
+        """Return the policy called "smart", "always" or "never", or the policy itself.
+
+        Raises:
+            ValueError: there is no such policy.
+        """
+        if isinstance(cache, CachePolicy):
+            return cache
+        if cache not in _NAMED:
+            raise ValueError(f"cache must be {', '.join(map(repr, _NAMED))} or a CachePolicy, not {cache!r}")
+        return _NAMED[cache]
+
+
+_NAMED = {"smart": CachePolicy(smart=True), "always": CachePolicy(), "never": CachePolicy(exact=False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +103,22 @@ class Decision:
 def read_traits(request: ChatRequest) -> Traits:
     """Read the users' messages of a request for personal data and references to the present."""
     texts = [text for message in request.messages if message["role"] == "user" for text in _texts(message["content"])]
-    return Traits(any(_PERSONAL.search(t) for t in texts), any(_CURRENT.search(t) for t in texts))
+    read = [_traits_of(text.lower()) for text in texts]
+    return Traits(any(t.personal for t in read), any(t.current for t in read))
+
+
+def _traits_of(text: str) -> Traits:
+    words = set(text.translate(_TO_SPACE).split())
+    personal = (
+        (not words.isdisjoint(_OWNERS) and _OWNED.search(text) is not None)
+        or (not words.isdisjoint(_TELLERS) and _TOLD.search(text) is not None)
+        or ("@" in text and _MAIL.search(text) is not None)
+        or (_DIGITS.search(text) is not None and _NUMBER.search(text) is not None)
+    )
+    current = not words.isdisjoint(_CURRENT) or (
+        not words.isdisjoint(_PHRASED) and _CURRENT_PHRASE.search(text) is not None
+    )
+    return Traits(personal, current)
 
 
 def _texts(content: object) -> list[str]:
@@ -101,20 +142,20 @@ _REFUSALS: tuple[tuple[str, Callable[[ChatRequest, Traits, CachePolicy], bool]],
 
 def decide(request: ChatRequest, traits: Traits, policy: CachePolicy) -> Decision:
     """Return what to do with the answer of `request`."""
-    if policy.mode == "never":
+    if not policy.exact:
         return Decision(keep=False, reason="policy never")
-    if policy.mode == "always":
-        user = None if policy.shared else request.user
+    if policy.scope == "user" and request.user is None:
+        return Decision(keep=False, reason="policy wants a user and none is given")
+    user = None if policy.scope == "public" else request.user
+    if not policy.smart:
         return Decision(keep=True, reason="policy always", ttl=policy.ttl, user=user)
     for reason, applies in _REFUSALS:
         if applies(request, traits, policy):
             return Decision(keep=False, reason=reason)
-    return _kept(request, traits, policy)
+    return _kept(traits, policy.ttl, request.user if traits.personal else user)
 
 
-def _kept(request: ChatRequest, traits: Traits, policy: CachePolicy) -> Decision:
-    user = None if policy.shared and not traits.personal else request.user
+def _kept(traits: Traits, ttl: float | None, user: str | None) -> Decision:
     if traits.current:
-        ttl = CURRENT_TTL if policy.ttl is None else min(policy.ttl, CURRENT_TTL)
-        return Decision(keep=True, reason="current information", ttl=ttl, user=user)
-    return Decision(keep=True, reason="public" if user is None else "for this user", ttl=policy.ttl, user=user)
+        return Decision(keep=True, reason="current information", ttl=min(ttl or CURRENT_TTL, CURRENT_TTL), user=user)
+    return Decision(keep=True, reason="public" if user is None else "for this user", ttl=ttl, user=user)

@@ -16,22 +16,12 @@ if TYPE_CHECKING:
 
     from perfkit.values import ChatRequest
 
-__all__ = ["IGNORED_CONTEXT", "canonical", "plain_key", "request_digest", "scoped_key"]
+__all__ = ["IGNORED_CONTEXT", "plain_key", "request_digest", "scoped_key"]
 
 # Context that identifies an occasion, not a question (RAAF guide 3.6); user_id is not here: it becomes the scope.
 IGNORED_CONTEXT = frozenset({"session_id", "request_id", "timestamp", "trace_id", "span_id", "user_id"})
 
 _dumps = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-
-
-def canonical(value: Any) -> str:
-    """Return `value` as canonical JSON.
-
-    Raises:
-        TypeError: it holds something JSON cannot express, or a mapping with keys that are not strings.
-        ValueError: it holds NaN or an infinity.
-    """
-    return _dumps(value)
 
 
 def request_digest(request: ChatRequest, *, provider: str | None = None) -> bytes:
@@ -54,7 +44,7 @@ def request_digest(request: ChatRequest, *, provider: str | None = None) -> byte
         "tools": request.tools,
         "response_format": request.response_format,
         "extra": request.extra,
-        "context": _context(request.metadata) if request.metadata else None,
+        "context": _context(request.metadata),
     }
     return hashlib.sha256(_dumps(parts).encode("utf-8", "surrogatepass")).digest()
 
@@ -63,16 +53,23 @@ def _context(context: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in context.items() if name not in IGNORED_CONTEXT}
 
 
+def _owner(user: str) -> str:
+    return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 def scoped_key(digest: bytes, user: str | None) -> str:
     """Return the cache key of a question asked publicly (`user` None) or by one user, whose name does not show."""
-    if user is None:
-        return f"chat:{digest.hex()}:public"
-    owner = hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"chat:{digest.hex()}:user:{owner}"
+    return f"chat:{digest.hex()}:{'public' if user is None else 'user:' + _owner(user)}"
 
 
-def plain_key(key: Any) -> str:
-    """Return the key of direct use: a string as it is, anything else JSON-able by its SHA-256."""
-    if isinstance(key, str):
-        return key
-    return "json:" + hashlib.sha256(canonical(key).encode("utf-8", "surrogatepass")).hexdigest()
+def plain_key(key: Any, scope: str | None = None) -> str:
+    """Return the key of direct use: a string as it is, any other JSON value by its SHA-256, behind the hashed scope.
+
+    Raises:
+        TypeError: `key` holds something JSON cannot express.
+        ValueError: it holds NaN or an infinity.
+    """
+    name = key
+    if not isinstance(key, str):
+        name = "json:" + hashlib.sha256(_dumps(key).encode("utf-8", "surrogatepass")).hexdigest()
+    return str(name) if scope is None else f"scope:{_owner(scope)}:{name}"

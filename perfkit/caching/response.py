@@ -22,7 +22,7 @@ from perfkit.resilience.singleflight import SingleFlight
 from perfkit.values import ChatResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["Cached", "ResponseCache"]
 
@@ -41,6 +41,7 @@ class _Entry(NamedTuple):
     is_response: bool
     stored_at: float
     expires: float
+    tags: frozenset[str]
 
 
 class _Store(LRUCache[str, _Entry]):
@@ -92,6 +93,11 @@ def _decode(entry: _Entry) -> Cached:
     return Cached(ChatResponse.from_dict(value) if entry.is_response else value, entry.stored_at)
 
 
+def _matches(key: str, entry: _Entry, wanted: str) -> bool:
+    name = key.split(":", 2)[2] if key.startswith("scope:") else key
+    return wanted in entry.tags or name == wanted or fnmatch.fnmatchcase(name, wanted)
+
+
 class ResponseCache(Shared):
     """Answers by key, in memory, bounded by bytes and entries, each with its time to live.
 
@@ -127,34 +133,53 @@ class ResponseCache(Shared):
             for key in list(kept):
                 self._put(key, kept[key])
 
-    def get(self, key: Any, fallback: Callable[[], Any] | None = None, *, ttl: float | None = None) -> Any:
-        """Return the value of `key`; when it is not there, `fallback()`, which is then kept, or None.
+    def get(
+        self,
+        key: Any,
+        loader: Callable[[], Any] | None = None,
+        *,
+        default: Any = None,
+        ttl: float | None = None,
+        tags: Iterable[str] = (),
+        scope: str | None = None,
+    ) -> Any:
+        """Return the value of `key`; when it is not there, `loader()`, which is then kept, or `default`.
 
-        Threads that miss the same key at once share one call of `fallback`; its error is raised in all of them and not
-        kept. Falsy results are results.
+        Threads that miss the same key at once share one call of `loader`; its error is raised in all of them and not
+        kept. Falsy results are results. What is returned may be changed without changing the cache.
 
         Args:
-            key: a string, or any JSON value.
-            fallback: computes the value: a ChatResponse or a JSON value.
+            key: a string, or any JSON value; the order of a mapping's keys does not matter.
+            loader: computes the value: a ChatResponse or a JSON value.
+            default: returned when there is neither a value nor a loader.
             ttl: seconds to keep it; None means the cache's own.
+            tags: names to invalidate it by.
+            scope: whose value it is, for example a user or tenant; values of one scope are never seen in another.
 
         Raises:
             TypeError: the key or the value is not JSON.
-            RecursiveCallError: `fallback` asks for `key` itself.
+            RecursiveCallError: `loader` asks for `key` itself.
         """
-        name = plain_key(key)
-        if fallback is None:
-            found = self.lookup(name)
-            return None if found is None else found.value
-        return self.fetch(name, fallback, ttl=ttl).value
+        name = plain_key(key, scope)
+        if loader is not None:
+            return self.fetch(name, loader, ttl=ttl, tags=tags).value
+        found = self.lookup(name)
+        return default if found is None else found.value
 
-    def set(self, key: Any, value: Any, *, ttl: float | None = None) -> None:
-        """Keep `value` under `key` for `ttl` seconds.
+    def set(
+        self, key: Any, value: Any, *, ttl: float | None = None, tags: Iterable[str] = (), scope: str | None = None
+    ) -> None:
+        """Keep `value` under `key` for `ttl` seconds; parameters are those of `get`.
 
         Raises:
             TypeError: the key or the value is not JSON.
         """
-        self.store(plain_key(key), value, ttl=ttl)
+        self.store(plain_key(key, scope), value, ttl=ttl, tags=tags)
+
+    def delete(self, key: Any, *, scope: str | None = None) -> bool:
+        """Remove `key` and tell whether it was there."""
+        with self._lock:
+            return self._store.pop(plain_key(key, scope), None) is not None
 
     def lookup(self, key: str) -> Cached | None:
         """Return the value of a ready key, counting the hit or miss."""
@@ -177,7 +202,13 @@ class ResponseCache(Shared):
         return entry
 
     def fetch(
-        self, key: str, compute: Callable[[], Any], *, ttl: float | None = None, timeout: float | None = None
+        self,
+        key: str,
+        compute: Callable[[], Any],
+        *,
+        ttl: float | None = None,
+        tags: Iterable[str] = (),
+        timeout: float | None = None,
     ) -> Cached:
         """Return what is kept under a ready key, or compute it once for all who ask now.
 
@@ -185,6 +216,7 @@ class ResponseCache(Shared):
             key: a ready key.
             compute: called without any lock held, in one thread only.
             ttl: seconds to keep the result; None means the cache's own.
+            tags: names to invalidate it by.
             timeout: seconds to wait for another thread's computation.
 
         Raises:
@@ -200,13 +232,13 @@ class ResponseCache(Shared):
             if entry is not None:
                 return _decode(entry)
             value = compute()
-            self.store(key, value, ttl=ttl)
+            self.store(key, value, ttl=ttl, tags=tags)
             return Cached(value)
 
         result, shared = self._flights.run(key, compute_and_keep, timeout=timeout)
         return result._replace(stored_at=self._clock.wall()) if shared and result.stored_at is None else result
 
-    def store(self, key: str, value: Any, *, ttl: float | None = None) -> None:
+    def store(self, key: str, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()) -> None:
         """Keep `value` under a ready key; one larger than the whole cache is not kept.
 
         Raises:
@@ -214,7 +246,7 @@ class ResponseCache(Shared):
         """
         data, is_response = _encode(value)
         keep_for = self.settings.ttl if ttl is None else ttl
-        entry = _Entry(data, is_response, self._clock.wall(), self._clock.now() + keep_for)
+        entry = _Entry(data, is_response, self._clock.wall(), self._clock.now() + keep_for, frozenset(tags))
         with self._lock:
             self._put(key, entry)
 
@@ -227,10 +259,13 @@ class ResponseCache(Shared):
         while limit is not None and len(self._store) > limit:
             self._store.popitem()
 
-    def invalidate(self, pattern: str) -> int:
-        """Remove the key `pattern`, or every key it matches as a glob (`*`, `?`, `[...]`); return how many."""
+    def invalidate(self, pattern_or_tag: str) -> int:
+        """Remove what has this tag, this key, or a key that this glob (`*`, `?`, `[...]`) matches; return how many.
+
+        Keys of direct use match as they were given, whatever their scope.
+        """
         with self._lock:
-            gone = [key for key in self._store if key == pattern or fnmatch.fnmatchcase(key, pattern)]
+            gone = [key for key, entry in self._store.items() if _matches(key, entry, pattern_or_tag)]
             for key in gone:
                 self._store.pop(key)
         return len(gone)
@@ -241,10 +276,21 @@ class ResponseCache(Shared):
             kept, self._store = self._store, _Store(self.settings.max_bytes)
             self._store.evictions = kept.evictions
 
+    @property
     def hit_rate(self) -> float:
-        """Return hits per look-up in percent, 0.0 before the first (RAAF guide 3.5)."""
+        """Hits per look-up in percent, 0.0 before the first (RAAF guide 3.5)."""
         looked = self._hits + self._misses
         return round(100.0 * self._hits / looked, 2) if looked else 0.0
+
+    @property
+    def cache_size(self) -> int:
+        """Bytes held, overhead included."""
+        return int(self._store.currsize)
+
+    @property
+    def eviction_count(self) -> int:
+        """Entries pushed out to make room."""
+        return self._store.evictions
 
     def stats(self) -> dict[str, Any]:
         """Return hits, misses, expired, evictions, entries, bytes held and their bound, and the hit rate in percent."""
@@ -253,11 +299,11 @@ class ResponseCache(Shared):
                 "hits": self._hits,
                 "misses": self._misses,
                 "expired": self._expired,
-                "evictions": self._store.evictions,
+                "evictions": self.eviction_count,
                 "entries": len(self._store),
-                "bytes": int(self._store.currsize),
+                "bytes": self.cache_size,
                 "max_bytes": self.settings.max_bytes,
-                "hit_rate": self.hit_rate(),
+                "hit_rate": self.hit_rate,
             }
 
     def _count(self, name: str) -> None:
@@ -278,6 +324,4 @@ class ResponseCache(Shared):
         return len(self._store)
 
     def __repr__(self) -> str:
-        return (
-            f"ResponseCache({len(self._store)} entries, {self._store.currsize:.0f} bytes, {self.hit_rate():.0f} % hits)"
-        )
+        return f"ResponseCache({len(self._store)} entries, {self.cache_size} bytes, {self.hit_rate:.0f} % hits)"

@@ -229,14 +229,10 @@ class Client(Shared):
         return Call(request, target, provider, decision, key, started)
 
     def _policy(self, cache: CachePolicy | str | None, route: RouteSettings | None) -> CachePolicy:
-        if isinstance(cache, CachePolicy):
-            return cache
-        mode = self._cache.settings.policy if cache is None else cache
-        if mode not in ("smart", "always", "never"):
-            raise ValueError(f"cache must be 'smart', 'always', 'never' or a CachePolicy, not {cache!r}")
-        if route is None:
-            return CachePolicy(mode)
-        return CachePolicy(mode, ttl=route.ttl, cacheable=route.cacheable)
+        policy = CachePolicy.of(self._cache.settings.policy if cache is None else cache)
+        if route is None or isinstance(cache, CachePolicy):
+            return policy
+        return replace(policy, ttl=route.ttl, cacheable=route.cacheable)
 
     def _decide(self, request: ChatRequest, provider: str | None, policy: CachePolicy) -> tuple[Decision, str | None]:
         digest = request_digest(request, provider=provider)
@@ -267,7 +263,7 @@ class Client(Shared):
         response = self._router.execute_with_fallback(
             call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
         )
-        return replace(response, cost=call.cost)
+        return response.evolve(cost=call.cost)
 
     def _hold(self, call: Call, request: ChatRequest, provider: str) -> Purse:
         call.answered_by = provider
@@ -286,7 +282,7 @@ class Client(Shared):
         deltas = self._router.stream_with_fallback(
             call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
         )
-        response = replace((yield from self._listen(call, deltas)), cost=call.cost)
+        response = (yield from self._listen(call, deltas)).evolve(cost=call.cost)
         if call.key is not None:
             self._cache.store(call.key, response, ttl=call.decision.ttl)
         return self._finish(call, response)
@@ -315,8 +311,7 @@ class Client(Shared):
         if stored_at is not None:
             if response.cost:
                 self._tracker.record_metric("cache_saving", response.cost, {"agent": call.asked.agent})
-            return replace(
-                response,
+            return response.evolve(
                 cost=0.0,
                 cached="exact",
                 cached_at=stored_at,
@@ -329,7 +324,7 @@ class Client(Shared):
         self._track(call, response.model, response.provider, response.usage, response.cost)
         if call.first_token is not None:
             self._tracker.record_metric("first_token", call.first_token, {"provider": response.provider})
-        return replace(response, cache_decision=call.decision.reason, latency=latency, first_token=call.first_token)
+        return response.evolve(cache_decision=call.decision.reason, latency=latency, first_token=call.first_token)
 
     def _track(self, call: Call, model: str, provider: str, usage: Usage, cost: float | None) -> None:
         self._optimizer.track_usage(call.asked.agent, model, usage, cost, provider=provider, user=call.asked.user)
@@ -354,7 +349,7 @@ class Client(Shared):
 
 def _routed(request: ChatRequest, route: RouteSettings) -> ChatRequest:
     timeout = request.timeout if request.timeout is not None else route.timeout
-    return replace(request, model=route.model, timeout=timeout)
+    return request.evolve(model=route.model, timeout=timeout)
 
 
 def _unpacked(results: Iterator[Result[ChatResponse]], *, keep_errors: bool) -> Iterator[ChatResponse | Exception]:

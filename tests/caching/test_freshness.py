@@ -5,7 +5,7 @@ import pytest
 from perfkit.caching.freshness import CURRENT_TTL, CachePolicy, decide, read_traits
 from perfkit.values import ChatRequest
 
-SMART = CachePolicy()
+SMART = CachePolicy.of("smart")
 
 
 def verdict(text: str, *, policy: CachePolicy = SMART, **options: object) -> tuple[bool, str, float | None, str | None]:
@@ -27,13 +27,18 @@ def test_without_a_low_temperature_nothing_is_kept(temperature: float | None) ->
 
 @pytest.mark.parametrize("temperature", [None, 0.2])
 def test_a_route_may_say_that_its_answers_can_be_shared_all_the_same(temperature: float | None) -> None:
-    policy = CachePolicy(cacheable=True, ttl=7)
+    policy = CachePolicy(smart=True, cacheable=True, ttl=7)
     assert verdict("what is a queue?", temperature=temperature, policy=policy) == (True, "public", 7, None)
 
 
 def test_a_users_answers_are_his_own_unless_the_policy_shares_them() -> None:
     assert verdict("what is a queue?", user="42") == (True, "for this user", None, "42")
-    assert verdict("what is a queue?", user="42", policy=CachePolicy(shared=True)) == (True, "public", None, None)
+    assert verdict("what is a queue?", user="42", policy=CachePolicy(smart=True, scope="public")) == (
+        True,
+        "public",
+        None,
+        None,
+    )
 
 
 PERSONAL = [
@@ -52,14 +57,14 @@ PERSONAL = [
 def test_personal_questions_are_never_shared(text: str) -> None:
     assert verdict(text)[:2] == (False, "personal data and no user given")
     assert verdict(text, user="42")[3] == "42"
-    assert verdict(text, user="42", policy=CachePolicy(shared=True))[3] == "42"
+    assert verdict(text, user="42", policy=CachePolicy(smart=True, scope="public"))[3] == "42"
 
 
 @pytest.mark.parametrize("text", ["who won today?", "the latest release", "weather in Rome", "what time is it"])
 def test_current_information_is_kept_for_minutes(text: str) -> None:
     assert verdict(text)[1:3] == ("current information", CURRENT_TTL)
-    assert verdict(text, policy=CachePolicy(ttl=10))[2] == 10
-    assert verdict(text, policy=CachePolicy(ttl=10_000))[2] == CURRENT_TTL
+    assert verdict(text, policy=CachePolicy(smart=True, ttl=10))[2] == 10
+    assert verdict(text, policy=CachePolicy(smart=True, ttl=10_000))[2] == CURRENT_TTL
 
 
 def test_answers_made_with_tools_are_not_kept() -> None:
@@ -67,8 +72,8 @@ def test_answers_made_with_tools_are_not_kept() -> None:
 
 
 def test_always_and_never_mean_it() -> None:
-    assert not verdict("what is a queue?", policy=CachePolicy("never"))[0]
-    assert verdict("my account", temperature=1, user="42", policy=CachePolicy("always")) == (
+    assert not verdict("what is a queue?", policy=CachePolicy.of("never"))[0]
+    assert verdict("my account", temperature=1, user="42", policy=CachePolicy.of("always")) == (
         True,
         "policy always",
         None,
@@ -80,3 +85,13 @@ def test_text_parts_of_a_message_are_read() -> None:
     content = [{"type": "image_url", "image_url": {"url": "data:"}}, {"type": "text", "text": "is this my account?"}]
     request = ChatRequest([{"role": "user", "content": content}], "m", 0.0)  # type: ignore[arg-type]
     assert read_traits(request).personal
+
+
+def test_a_policy_for_users_keeps_nothing_without_one() -> None:
+    assert not verdict("what is a queue?", policy=CachePolicy(scope="user"))[0]
+    assert verdict("what is a queue?", policy=CachePolicy(scope="user"), user="42")[3] == "42"
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(ValueError, match="'smart', 'always', 'never' or a CachePolicy, not 'smrt'"):
+        CachePolicy.of("smrt")

@@ -194,11 +194,11 @@ def test_any_json_value_is_a_key_whatever_the_order_of_its_parts() -> None:
 
 def test_hits_and_misses_are_counted_here_and_in_the_tracker() -> None:
     kept = cache()
-    assert kept.hit_rate() == 0.0
+    assert kept.hit_rate == 0.0
     kept.get("key", lambda: 1)
     for _ in range(3):
         kept.get("key")
-    assert kept.hit_rate() == 75.0
+    assert kept.hit_rate == 75.0
     tracker = kept._tracker
     assert tracker is not None
     assert tracker.get_stats("cache_hit")["sum"] == 3
@@ -211,3 +211,39 @@ def test_reset_forgets_entries_and_counters() -> None:
     kept.reset()
     assert len(kept) == 0
     assert kept.stats()["misses"] == 0
+
+
+def test_a_tag_removes_what_carries_it() -> None:
+    kept = cache()
+    kept.set("a", 1, tags=["city", "rome"])
+    kept.get("b", lambda: 2, tags=["city"])
+    kept.set("c", 3, tags=["news"])
+    assert kept.invalidate("city") == 2
+    assert (kept.get("a"), kept.get("b"), kept.get("c")) == (None, None, 3)
+
+
+def test_a_value_of_one_scope_is_never_seen_in_another() -> None:
+    kept = cache()
+    kept.set("balance", 100, scope="anna")
+    assert kept.get("balance", scope="anna") == 100
+    assert kept.get("balance", default="none", scope="bert") == "none"
+    assert kept.get("balance") is None
+    assert not kept.delete("balance", scope="bert")
+    assert kept.invalidate("bal*") == 1
+    assert not any("anna" in key for key in kept._store)
+
+
+def test_delete_removes_one_key() -> None:
+    kept = cache()
+    kept.set("a", 1)
+    assert kept.delete("a")
+    assert not kept.delete("a")
+
+
+def test_size_and_evictions_can_be_read() -> None:
+    kept = cache(max_entries=1)
+    assert kept.cache_size == 0
+    kept.set("a", "x" * 100)
+    assert kept.cache_size > 100
+    kept.set("b", 1)
+    assert kept.eviction_count == 1

@@ -1,0 +1,162 @@
+"""The race: the same calls each way on the same stage, and what is told of each as a row of the table."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from perfkit.agents import Result, map_bounded
+from perfkit.clock import SYSTEM_CLOCK
+from perfkit.demo.ways import Perfkit, Setting, Today, Way
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from perfkit.demo.ways import Answer
+    from perfkit.demo.workload import Call
+
+__all__ = ["Row", "Stage", "compare"]
+
+MS = 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What became of the workload one way. Latencies are milliseconds of answered calls, costs US dollars.
+
+    Attributes:
+        failures: calls the caller saw fail, by kind.
+        p50_ms: None when nothing was answered, like the other percentiles and `first_token_p50_ms`.
+        per_second: answered calls.
+        connections: opened, as whoever counted saw it; None when nobody did, like `tls_handshakes` and `requests`.
+        tokens_in: prompt tokens sent; answers from the cache send none.
+        cost: None when the price of the model is unknown.
+    """
+
+    name: str
+    calls: int
+    answered: int
+    failures: dict[str, int]
+    seconds: float
+    per_second: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    first_token_p50_ms: float | None
+    connections: int | None = None
+    tls_handshakes: int | None = None
+    requests: int | None = None
+    cache_hits: int
+    tokens_in: int
+    tokens_out: int
+    cost: float | None
+
+    @property
+    def failed(self) -> int:
+        """Calls the caller saw fail."""
+        return self.calls - self.answered
+
+    @property
+    def cost_per_thousand(self) -> float | None:
+        """US dollars for 1,000 answers."""
+        return None if self.cost is None or not self.answered else self.cost / self.answered * 1000
+
+
+class Stage(Protocol):
+    """Where the race is run.
+
+    Attributes:
+        setting: what every way is given.
+        kill_first: carried out before the middle call begins; None for nothing.
+    """
+
+    setting: Setting
+    kill_first: Callable[[], None] | None
+
+    def restart(self) -> None:
+        """Make everything as it was at the beginning, counts at 0."""
+
+    def seen(self) -> dict[str, int]:
+        """Return what was counted since, by field of Row."""
+        ...
+
+
+WAYS: dict[str, Callable[[Setting], Way]] = {
+    "today": Today,
+    "perfkit": lambda setting: Perfkit(setting, cache=True),
+    "perfkit, cache off": lambda setting: Perfkit(setting, cache=False),
+}
+
+
+def compare(stage: Stage, calls: Sequence[Call], threads: int, progress: Callable[[str, int], object]) -> Iterator[Row]:
+    """Make the same calls each way and yield what became of them.
+
+    Args:
+        stage: made anew for each.
+        calls: begun in this order.
+        threads: calls at a time.
+        progress: told the way and how many of its calls are done.
+    """
+    for name, way in WAYS.items():
+        stage.restart()
+        yield _run(name, way(stage.setting), stage, calls, threads, partial(progress, name))
+
+
+def _run(
+    name: str, way: Way, stage: Stage, calls: Sequence[Call], threads: int, progress: Callable[[int], object]
+) -> Row:
+    items = calls if stage.kill_first is None else _interrupted(calls, stage.kill_first)
+    started = SYSTEM_CLOCK.now()
+    try:
+        results = list(map_bounded(way.ask, items, threads, ordered=False, progress=progress))
+        seconds = SYSTEM_CLOCK.now() - started
+    finally:
+        way.close()
+    return _row(name, results, seconds, stage.seen())
+
+
+def _interrupted(calls: Sequence[Call], kill: Callable[[], None]) -> Iterator[Call]:
+    """Yield `calls`; the threads queue here while the kill is done, so that no later call begins before it."""
+    for number, call in enumerate(calls):
+        if number == len(calls) // 2:
+            kill()
+        yield call
+
+
+def _row(name: str, results: Sequence[Result[Answer]], seconds: float, counted: dict[str, int]) -> Row:
+    answers = [result.value for result in results if result.value is not None]
+    waits = [result.seconds for result in results if result.ok]
+    firsts = [answer.first_token for answer in answers if answer.first_token is not None]
+    costs = [answer.cost for answer in answers if answer.cost is not None]
+    return Row(
+        name=name,
+        calls=len(results),
+        answered=len(answers),
+        failures=dict(Counter(_kind(result.error) for result in results if result.error is not None).most_common()),
+        seconds=round(seconds, 3),
+        per_second=round(len(answers) / seconds, 1),
+        p50_ms=_percentile(waits, 50),
+        p95_ms=_percentile(waits, 95),
+        p99_ms=_percentile(waits, 99),
+        first_token_p50_ms=_percentile(firsts, 50),
+        cache_hits=sum(answer.cached for answer in answers),
+        tokens_in=sum(answer.usage.prompt_tokens for answer in answers),
+        tokens_out=sum(answer.usage.completion_tokens for answer in answers),
+        cost=round(sum(costs), 6) if answers and len(costs) == len(answers) else None,
+        **counted,
+    )
+
+
+def _percentile(seconds: list[float], percent: int) -> float | None:
+    """Return the nearest-rank percentile in milliseconds."""
+    if not seconds:
+        return None
+    return round(sorted(seconds)[math.ceil(percent / 100 * len(seconds)) - 1] * MS, 2)
+
+
+def _kind(error: Exception) -> str:
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    return type(error).__name__ if status is None else f"{type(error).__name__} {status}"

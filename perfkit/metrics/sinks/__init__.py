@@ -1,0 +1,45 @@
+"""Where metrics go: the protocol of a sink, and the registry of those that come with perfkit.
+
+A new sink is one module and one line here; `SINKS.register` takes those of others, `tracker.add_sink` also instances.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from perfkit._registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SINKS", "Kind", "Sink"]
+
+Kind = Literal["timing", "value", "counter", "gauge"]
+
+
+class Sink(Protocol):
+    """Takes metrics on; called from any thread, outside perfkit's locks, must not block, and must not record itself.
+
+    A sink with sockets, locks or buffers calls `perfkit._process.bind(self)`, which drops them in forked children.
+    """
+
+    def emit(self, kind: Kind, name: str, value: float, tags: Mapping[str, str]) -> None:
+        """Take one value: seconds of a "timing", any number for "value" and "gauge", how many more of a "counter"."""
+        ...
+
+    def flush(self) -> None:
+        """Send what is waiting; called a few times every `flush_interval`, and once before the first value."""
+        ...
+
+    def close(self) -> None:
+        """Flush and let go; a later `emit` may start again."""
+        ...
+
+
+SINKS = Registry(
+    "metrics sink",
+    {
+        "memory": "perfkit.metrics.sinks.memory:MemorySink",
+        "statsd": "perfkit.metrics.sinks.statsd:StatsdSink",
+    },
+)

@@ -1,0 +1,159 @@
+"""A distribution of values in little memory: exact count, sum, minimum and maximum, quantiles within 0.542 %.
+
+Buckets are base-2 exponential at scale 6, 64 an octave, as in OpenTelemetry's exponential histogram (whose index is
+ours less one): merging adds counts, so it loses nothing, and gaps in the data cost no accuracy, as they do with
+t-digests. A distribution of up to 64 values keeps the values themselves, and is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from itertools import accumulate, repeat
+from operator import mul
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["QUANTILES", "Sketch"]
+
+QUANTILES = {"p50": 500, "p90": 900, "p95": 950, "p99": 990, "p99_9": 999}  # per mille, so that ranks are exact
+_RAW = 64  # values
+_OCTAVE = 64.0  # buckets
+_CENTRE = math.log2((1 + 2 ** (1 / _OCTAVE)) / 2)  # from a bucket's upper end down to the value of least relative error
+# The logarithm of a float lies within ±1075, its index within ±68 800: zero, then the negatives mirrored, sort below.
+_ZERO = -(2**17)
+_MIRROR = -(2**18)
+
+
+def _index(value: float) -> int:
+    if value > 0:
+        return math.ceil(math.log2(value) * _OCTAVE)
+    return _MIRROR - _index(-value) if value else _ZERO
+
+
+def _value(index: int) -> float:
+    if index > _ZERO:
+        return float(2.0 ** (index / _OCTAVE - _CENTRE))
+    return -_value(_MIRROR - index) if index < _ZERO else 0.0
+
+
+class Sketch:
+    """Counts of values by size; not safe for threads, its owner holds a lock.
+
+    Attributes:
+        count: number of values.
+        total: their sum, exact up to the rounding of float additions.
+        minimum: the least value, `inf` when there is none.
+        maximum: the greatest value, `-inf` when there is none.
+    """
+
+    __slots__ = ("_buckets", "_packed", "_raw", "count", "maximum", "minimum", "total")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self.minimum = math.inf
+        self.maximum = -math.inf
+        self._raw: array[float] | None = array("d")
+        self._buckets: Counter[int] = Counter()
+        self._packed: tuple[array[int], array[int]] | None = None
+
+    def add(self, values: Sequence[float]) -> None:
+        """Count finite floats; there must be at least one."""
+        self._widen(len(values), sum(values), min(values), max(values))
+        self._put(values)
+
+    def merge(self, other: Sketch) -> None:
+        """Count everything `other` has counted."""
+        self._widen(other.count, other.total, other.minimum, other.maximum)
+        if other._raw is not None:
+            self._put(other._raw)
+            return
+        buckets = self._open()
+        for index, n in other._items():
+            buckets[index] = buckets.get(index, 0) + n
+
+    def _widen(self, count: int, total: float, minimum: float, maximum: float) -> None:
+        self.count += count
+        self.total += total
+        self.minimum = min(self.minimum, minimum)
+        self.maximum = max(self.maximum, maximum)
+
+    def _put(self, values: Iterable[float]) -> None:
+        if self._raw is not None and self.count <= _RAW:
+            self._raw.extend(values)
+        elif self.minimum > 0:  # without a Python frame a value
+            self._open().update(map(math.ceil, map(mul, map(math.log2, values), repeat(_OCTAVE))))
+        else:
+            self._open().update(map(_index, values))
+
+    def _open(self) -> Counter[int]:
+        """Return the buckets, to be changed; from here on the values themselves are no longer kept."""
+        if self._raw is not None:
+            self._buckets, self._raw = Counter(map(_index, self._raw)), None
+        elif self._packed is not None:
+            self._buckets, self._packed = Counter(dict(self._items())), None
+        return self._buckets
+
+    def _items(self) -> Iterable[tuple[int, int]]:
+        return zip(*self._packed, strict=True) if self._packed is not None else self._buckets.items()
+
+    def pack(self) -> None:
+        """Take an eighth of the memory; still readable, and opened again by the next change."""
+        if self._raw is None and self._packed is None:
+            self._packed = array("i", self._buckets), array("Q", self._buckets.values())
+            self._buckets = Counter()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, roughly."""
+        buckets = 12 * len(self._packed[0]) if self._packed is not None else 100 * len(self._buckets)
+        return 300 + buckets + (8 * len(self._raw) if self._raw is not None else 0)
+
+    def quantiles(self, per_mille: Iterable[int]) -> list[float]:
+        """Return the values of nearest rank, the ceil(p * count)-th smallest; there must be at least one value."""
+        if self._raw is not None:
+            values, ends = sorted(self._raw), list(range(1, self.count + 1))
+        else:
+            indices, counts = zip(*sorted(self._items()), strict=True)
+            values, ends = list(map(_value, indices)), list(accumulate(counts))
+        ranks = (max(1, -(-p * self.count // 1000)) for p in per_mille)
+        return [self._exact_at_ends(rank, values[bisect_left(ends, rank)]) for rank in ranks]
+
+    def _exact_at_ends(self, rank: int, value: float) -> float:
+        if rank == 1:
+            return self.minimum
+        return self.maximum if rank == self.count else min(max(value, self.minimum), self.maximum)
+
+    def stats(self) -> dict[str, float]:
+        """Return count, sum, avg, min, max and the percentiles of `QUANTILES`; nothing when there are no values."""
+        if not self.count:
+            return {}
+        return {
+            "count": self.count,
+            "sum": self.total,
+            "avg": self.total / self.count,
+            "min": self.minimum,
+            "max": self.maximum,
+            **dict(zip(QUANTILES, self.quantiles(QUANTILES.values()), strict=True)),
+        }
+
+    def dump(self) -> dict[str, Any]:
+        """Return everything as JSON types, for `load`."""
+        counted = {"buckets": [list(item) for item in self._items()]} if self._raw is None else {"raw": list(self._raw)}
+        return {"count": self.count, "sum": self.total, "min": self.minimum, "max": self.maximum, **counted}
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any]) -> Sketch:
+        """Build from what `dump` returned."""
+        sketch = cls()
+        sketch._widen(data["count"], data["sum"], data["min"], data["max"])
+        if "raw" in data:
+            sketch._raw = array("d", data["raw"])
+        else:
+            sketch._raw, sketch._buckets = None, Counter(dict(data["buckets"]))
+        return sketch

@@ -1,0 +1,212 @@
+"""Circuit breaker: after enough failures in a row stop asking, later let exactly one caller try whether it works again.
+
+    closed --failures reach the threshold, or a fatal one--> open --its time is over--> half-open (one probe is out)
+    half-open --the probe succeeds--> closed         half-open --the probe fails--> open, for longer
+
+The table below says all of it; `transition` is pure. A permit is the epoch its call began in, and every change of mode
+begins a new epoch: the late result of a call from before the change is no news about the state after it, so it is
+dropped. The state is one immutable value, so reading it needs no lock, and a call that meets a closed breaker and
+succeeds takes none at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from perfkit import _process
+from perfkit.clock import SYSTEM_CLOCK, Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["TABLE", "CircuitBreaker", "Event", "Rules", "State", "transition"]
+
+log = logging.getLogger("perfkit.resilience")
+
+Mode = Literal["closed", "open", "half-open"]
+Event = Literal["ask", "success", "failure", "fatal", "abandoned"]
+
+
+class Rules(NamedTuple):
+    """When to open and for how long.
+
+    Attributes:
+        failure_threshold: failures in a row that open it.
+        open_seconds: length of the first opening; each one after a failed probe is twice as long.
+        max_open_seconds: bound of that growth (Envoy's outlier detection ends at the same 300 s).
+    """
+
+    failure_threshold: int = 5
+    open_seconds: float = 60.0
+    max_open_seconds: float = 300.0
+
+    def length(self, openings: int, jitter: float) -> float:
+        """Return the seconds the next opening lasts after `openings` earlier ones; jitter 1 takes a fifth off.
+
+        The first opening is exact. Later ones are spread, so that processes do not all probe at the same moment.
+        """
+        longest = max(self.open_seconds, self.max_open_seconds)
+        length = min(longest, self.open_seconds * 2.0 ** min(openings, 30))
+        return length if openings == 0 else length * (1 - jitter / 5)
+
+
+class State(NamedTuple):
+    """All that a breaker remembers.
+
+    Attributes:
+        epoch: raised by every change of mode; the permit of calls that begin in it.
+        failures: in a row, while closed.
+        openings: since it was last closed.
+        until: open: when a probe may go; half-open: when the probe that is out counts as lost.
+    """
+
+    mode: Mode = "closed"
+    epoch: int = 0
+    failures: int = 0
+    openings: int = 0
+    until: float = 0.0
+
+
+def _stay(state: State, now: float, rules: Rules, jitter: float) -> State:  # noqa: ARG001 - all rows are called alike
+    return state
+
+
+def _forgive(state: State, now: float, rules: Rules, jitter: float) -> State:  # noqa: ARG001
+    return state._replace(failures=0)
+
+
+def _count(state: State, now: float, rules: Rules, jitter: float) -> State:
+    if state.failures + 1 >= rules.failure_threshold:
+        return _open(state, now, rules, jitter)
+    return state._replace(failures=state.failures + 1)
+
+
+def _open(state: State, now: float, rules: Rules, jitter: float) -> State:
+    until = now + rules.length(state.openings, jitter)
+    return State("open", state.epoch + 1, 0, state.openings + 1, until)
+
+
+def _probe(state: State, now: float, rules: Rules, jitter: float) -> State:
+    if now < state.until:
+        return state
+    lost_at = now + rules.length(state.openings, jitter)
+    return State("half-open", state.epoch + 1, 0, state.openings, lost_at)
+
+
+def _close(state: State, now: float, rules: Rules, jitter: float) -> State:  # noqa: ARG001
+    return State("closed", state.epoch + 1)
+
+
+def _hand_back(state: State, now: float, rules: Rules, jitter: float) -> State:  # noqa: ARG001
+    return State("open", state.epoch + 1, 0, state.openings, now)
+
+
+TABLE: dict[tuple[Mode, Event], Callable[[State, float, Rules, float], State]] = {
+    ("closed", "ask"): _stay,
+    ("closed", "success"): _forgive,
+    ("closed", "failure"): _count,
+    ("closed", "fatal"): _open,
+    ("closed", "abandoned"): _stay,
+    ("open", "ask"): _probe,
+    ("open", "success"): _stay,
+    ("open", "failure"): _stay,
+    ("open", "fatal"): _stay,
+    ("open", "abandoned"): _stay,
+    ("half-open", "ask"): _probe,  # only once the probe that is out counts as lost
+    ("half-open", "success"): _close,
+    ("half-open", "failure"): _open,
+    ("half-open", "fatal"): _open,
+    ("half-open", "abandoned"): _hand_back,
+}
+
+
+def transition(state: State, event: Event, now: float, rules: Rules, jitter: float = 0.0) -> State:
+    """Return the state after `event` at monotonic second `now`; jitter in 0..1 spreads later openings."""
+    return TABLE[state.mode, event](state, now, rules, jitter)
+
+
+class CircuitBreaker:
+    """One breaker: ask for a permit, make the call without any lock held, tell what came of it.
+
+    A probe whose result never comes counts as lost after the length of an opening; then another one may go.
+
+    Args:
+        name: what it protects, for log lines and repr.
+        rules: may be replaced at any time.
+        clock: None means the system's.
+    """
+
+    def __init__(self, name: str = "", *, rules: Rules | None = None, clock: Clock | None = None) -> None:
+        self.name = name
+        self.rules = rules if rules is not None else Rules()
+        self._clock = clock if clock is not None else SYSTEM_CLOCK
+        self._state = State()
+        self._lock = threading.Lock()  # guards changes of _state
+        _process.bind(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        if self._state.mode == "half-open":  # the probe is the parent's
+            self._state = transition(self._state, "abandoned", self._clock.now(), self.rules)
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+    @property
+    def state(self) -> State:
+        """The state as it is now."""
+        return self._state
+
+    def ready(self, now: float) -> bool:
+        """Whether `acquire` would grant a permit at monotonic second `now`; takes nothing."""
+        state = self._state
+        return state.mode == "closed" or now >= state.until
+
+    def acquire(self) -> int | None:
+        """Return a permit for one call, or None: open, or another caller's probe is out."""
+        state = self._state
+        if state.mode == "closed":
+            return state.epoch
+        now, jitter = self._clock.now(), random.random()
+        with self._lock:
+            before = self._state
+            self._state = after = transition(before, "ask", now, self.rules, jitter)
+        return after.epoch if after.mode == "closed" or after is not before else None
+
+    def record(self, permit: int, event: Event) -> None:
+        """Tell what came of the call `permit` was given for.
+
+        Args:
+            permit: what `acquire` returned.
+            event: "success", "failure", "fatal" (opens at once), or "abandoned" when the call says nothing.
+        """
+        state = self._state
+        if permit != state.epoch or (event == "success" and state.mode == "closed" and not state.failures):
+            return
+        now, jitter = self._clock.now(), random.random()
+        with self._lock:
+            before = self._state
+            if permit != before.epoch:
+                return
+            self._state = after = transition(before, event, now, self.rules, jitter)
+        if after.mode == "closed" and before.mode != "closed":
+            log.info("circuit of %s closed again", self.name)
+        elif after.openings > before.openings:
+            log.warning("circuit of %s opened for %.0f s after a %s", self.name, after.until - now, event)
+
+    def __repr__(self) -> str:
+        return f"<CircuitBreaker {self.name!r} {self.describe()}>"
+
+    def describe(self) -> str:
+        """Return the state in words, for example "open, probe in 41.2 s"."""
+        state = self._state
+        left = max(0.0, state.until - self._clock.now())
+        words = {
+            "closed": f"closed, {state.failures} of {self.rules.failure_threshold} failures",
+            "open": f"open, probe in {left:.1f} s",
+            "half-open": f"half-open, probe out, lost in {left:.1f} s",
+        }
+        return words[state.mode]

@@ -1,0 +1,83 @@
+"""How one of several usable providers is chosen: by name from `STRATEGIES`, or by any callable.
+
+A strategy is called with the candidates (two or more) and what was asked, a ChatRequest or whatever
+`route_request` was given, and returns the candidate it wants, its name, or several of them with the best first. A class
+in the registry is constructed once for each router, so it may keep state, and may say why in `reason(candidate)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from perfkit._registry import Registry, load
+from perfkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from perfkit.routing.health import Candidate
+
+__all__ = ["STRATEGIES", "Strategy", "called", "choose", "explain", "strategy_named"]
+
+Strategy = Callable[["Sequence[Candidate]", Any], "Candidate | str | Iterable[Candidate | str]"]
+
+STRATEGIES = Registry(
+    "routing strategy",
+    {
+        "priority": "perfkit.routing.strategies.ranked:Priority",
+        "least_latency": "perfkit.routing.strategies.ranked:LeastLatency",
+        "round_robin": "perfkit.routing.strategies.shares:RoundRobin",
+        "weighted": "perfkit.routing.strategies.shares:Weighted",
+        "random": "perfkit.routing.strategies.shares:Random",
+    },
+)
+
+
+def strategy_named(name: str) -> Strategy:
+    """Return the strategy called `name` in the registry, or the callable that "package.module:attribute" names.
+
+    Raises:
+        UnknownNameError: the registry has none called so.
+        ConfigError: there is no such attribute, or it cannot be called.
+    """
+    part = _attribute(name) if ":" in name and name not in STRATEGIES else STRATEGIES.get(name)
+    made: Strategy = part() if isinstance(part, type) else part
+    return made
+
+
+def _attribute(target: str) -> Any:
+    try:
+        part = load(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"router.strategy {target!r} cannot be loaded: {error}", key="router.strategy") from error
+    if not callable(part):
+        raise ConfigError(f"router.strategy {target!r} is {part!r}, which cannot be called", key="router.strategy")
+    return part
+
+
+def choose(strategy: Strategy, candidates: Sequence[Candidate], request: Any) -> Candidate:
+    """Return the candidate that `strategy` wants first.
+
+    Raises:
+        TypeError: it named none of the candidates.
+    """
+    wanted = strategy(candidates, request)
+    if wanted in candidates:
+        return wanted  # type: ignore[return-value]
+    by_name = {candidate.name: candidate for candidate in candidates}
+    several = wanted if isinstance(wanted, Iterable) and not isinstance(wanted, str) else (wanted,)
+    for one in several:
+        found = by_name.get(one if isinstance(one, str) else getattr(one, "name", ""))
+        if found is not None:
+            return found
+    raise TypeError(f"strategy {called(strategy)} returned {wanted!r}; it must return one of {', '.join(by_name)}")
+
+
+def explain(strategy: Strategy, candidate: Candidate) -> str:
+    """Return why `strategy` chose `candidate`, in words."""
+    reason = getattr(strategy, "reason", None)
+    return str(reason(candidate)) if reason is not None else f"chosen by {called(strategy)}"
+
+
+def called(strategy: Strategy) -> str:
+    """Return the name of a strategy, for people."""
+    return str(getattr(strategy, "__name__", type(strategy).__name__))

@@ -1,0 +1,182 @@
+"""Count the tokens of texts and of chats, for the model that will read them.
+
+Exact counts come from tiktoken, but only where it is installed and its vocabulary is on disk, whole, under the name it
+looks for: it would fetch a missing one by a request without a timeout, in the middle of a web request. Everywhere else
+the byte-class estimator counts. A growing chat repeats its messages at every turn, so counts are remembered by text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+import threading
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cachetools import LRUCache
+
+from perfkit._registry import load
+from perfkit.tokens.estimator import estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["TokenCounter"]
+
+log = logging.getLogger("perfkit.tokens")
+
+# OpenAI's chat formula (its cookbook, "How to count tokens"): every message costs 3 tokens beside its role (1 for the
+# usual ones) and content, a name 1 more, and the reply is primed with 3.
+PER_MESSAGE, PER_NAME, REPLY_PRIMING = 4, 1, 3
+PER_TOOLS = 9  # the namespace around the tools
+PER_IMAGE = 765  # a 1024 x 1024 picture in four tiles of 170 and a base of 85, as gpt-4o counts it
+MEMO_ENTRIES: Final = 8192  # about 1.5 MB
+MEMO_LEAST: Final = 128  # characters; counting shorter texts costs no more than remembering them
+
+# The first pattern found in a model's name gives its tokenizer and a factor on the count. Claude models from 4.7 on
+# read "approximately 30 percent more tokens" than those before (Anthropic's guide to token counting).
+_FAMILIES = (
+    (re.compile(r"claude-(?:[a-z]+-)?(?:4-[7-9]|[5-9])(?!\d)"), "claude2", 1.3),
+    (re.compile(r"claude"), "claude2", 1.0),
+    (re.compile(r"gpt-3|gpt-4(?![o.])|text-embedding"), "cl100k", 1.0),
+    (re.compile(r"deepseek"), "deepseek", 1.0),
+    (re.compile(r"mistral|ministral|magistral|codestral|devstral|pixtral|voxtral|mixtral"), "tekken", 1.0),
+)
+# tiktoken's names, the SHA-1 of each vocabulary's address (its file name on disk) and the SHA-256 of its content.
+_VOCABULARIES = {
+    "o200k": (
+        "o200k_base",
+        "fb374d419588a4632f3f557e76b4b70aebbca790",
+        "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+    ),
+    "cl100k": (
+        "cl100k_base",
+        "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+        "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    ),
+}
+
+
+@lru_cache(maxsize=1024)
+def tokenizer_of(model: str | None) -> tuple[str, float]:
+    """Return the tokenizer nearest to a model's own and a factor on its count; o200k for models not known."""
+    name = (model if model is not None else "").lower()
+    return next(((kind, factor) for pattern, kind, factor in _FAMILIES if pattern.search(name)), ("o200k", 1.0))
+
+
+def _vocabulary_file(name: str) -> Path | None:
+    """Return where tiktoken will look for a vocabulary; None when its cache is switched off."""
+    directory = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
+    if directory is None:
+        directory = str(Path(tempfile.gettempdir(), "data-gym-cache"))
+    return Path(directory, name) if directory else None
+
+
+def load_exact(tokenizer: str) -> Callable[[str], list[int]] | None:
+    """Return tiktoken's encoder if that needs no download, else None.
+
+    The content is checked too: tiktoken deletes a damaged file and fetches it again.
+    """
+    if tokenizer not in _VOCABULARIES or find_spec("tiktoken") is None:
+        return None
+    name, file_name, digest = _VOCABULARIES[tokenizer]
+    file = _vocabulary_file(file_name)
+    try:
+        if file is None or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            return None
+        encoder: Callable[[str], list[int]] = load("tiktoken:get_encoding")(name).encode_ordinary
+    except Exception as error:  # an old tiktoken, a file that vanished: estimates do
+        log.debug("counting by estimate: %s cannot be loaded: %s", name, error)
+        return None
+    return encoder
+
+
+class TokenCounter:
+    """Counts with memory; safe to use from many threads.
+
+    What is remembered are lengths and hashes of texts, not the texts: no user's words are kept alive.
+    """
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Make the lock new and forget what is remembered."""
+        self._lock = threading.Lock()  # guards _memo and _exact
+        self._memo: LRUCache[tuple[str, int, int], int] = LRUCache(MEMO_ENTRIES)
+        self._exact: dict[str, Callable[[str], list[int]] | None] = {}
+
+    def count(self, text: str, model: str | None = None) -> int:
+        """Return the tokens of `text` for `model`, special tokens counted as plain text."""
+        tokenizer, factor = tokenizer_of(model)
+        tokens = self._remembered(text, tokenizer) if len(text) >= MEMO_LEAST else self._fresh(text, tokenizer)
+        return math.ceil(tokens * factor)
+
+    def _remembered(self, text: str, tokenizer: str) -> int:
+        key = (tokenizer, len(text), hash(text))
+        with self._lock:
+            tokens: int | None = self._memo.get(key)
+        if tokens is None:
+            tokens = self._fresh(text, tokenizer)
+            with self._lock:
+                self._memo[key] = tokens
+        return tokens
+
+    def _fresh(self, text: str, tokenizer: str) -> int:
+        exact = self._exact.get(tokenizer) if tokenizer in self._exact else self._load(tokenizer)
+        return len(exact(text)) if exact is not None else estimate(text, tokenizer)
+
+    def _load(self, tokenizer: str) -> Callable[[str], list[int]] | None:
+        """Load a vocabulary once; other threads estimate meanwhile."""
+        with self._lock:
+            if tokenizer in self._exact:
+                return self._exact[tokenizer]
+            self._exact[tokenizer] = None
+        encoder = load_exact(tokenizer)
+        with self._lock:
+            self._exact[tokenizer] = encoder
+        return encoder
+
+    def messages(self, messages: Iterable[Mapping[str, Any]], model: str | None = None) -> int:
+        """Return the prompt tokens of a chat: contents, tool calls and what the chat format adds to them."""
+        return sum(self._message(message, model) for message in messages) + REPLY_PRIMING
+
+    def _message(self, message: Mapping[str, Any], model: str | None) -> int:
+        tokens = PER_MESSAGE + self._content(message.get("content"), model)
+        if name := message.get("name"):
+            tokens += PER_NAME + self.count(str(name), model)
+        for call in message.get("tool_calls") or ():
+            tokens += self.as_json(call.get("function", call), model)
+        return tokens
+
+    def _content(self, content: Any, model: str | None) -> int:
+        if content is None:
+            return 0
+        if isinstance(content, str):
+            return self.count(content, model)
+        return sum(self._part(part, model) for part in content)
+
+    def _part(self, part: Any, model: str | None) -> int:
+        """Return the tokens of one content part; media count as one picture, whatever bytes they carry."""
+        if isinstance(part, str):
+            return self.count(part, model)
+        if isinstance(text := part.get("text"), str):
+            return self.count(text, model)
+        if part.get("type") == "tool_result":
+            return self._content(part.get("content"), model)
+        return self.as_json(part, model) if part.get("type") == "tool_use" else PER_IMAGE
+
+    def tools(self, tools: Iterable[Mapping[str, Any]] | None, model: str | None = None) -> int:
+        """Return the prompt tokens of tool schemas."""
+        return sum(self.as_json(tool, model) for tool in tools) + PER_TOOLS if tools else 0
+
+    def as_json(self, value: Any, model: str | None = None) -> int:
+        """Return the tokens of a value written as compact JSON."""
+        return self.count(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str), model)

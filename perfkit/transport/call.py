@@ -1,0 +1,123 @@
+"""One request ready to be sent, and how long it may take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
+
+from perfkit.errors import ConfigError
+from perfkit.transport import message
+from perfkit.values import finite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perfkit.transport.hosts import Origin
+
+__all__ = ["Call", "authority", "prepare", "split_url"]
+
+_PORTS = {"http": 80, "https": 443}
+_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
+
+
+@dataclass(slots=True)
+class Call:
+    """A request as bytes.
+
+    Attributes:
+        head: first line and fields, without the empty line that ends them.
+        started: clock time the call began.
+        deadline: clock time it ends, infinity for never.
+        patience: most seconds until the first byte of the reply.
+        attempt: 1 for the first try.
+    """
+
+    method: str
+    target: str
+    fields: dict[str, str]
+    body: bytes
+    now: Callable[[], float]
+    started: float
+    deadline: float
+    patience: float
+    attempt: int = 1
+
+
+def split_url(url: str) -> tuple[Origin, str]:
+    """Return scheme, host and port of `url`, and its path with query.
+
+    Raises:
+        ConfigError: it is not an http or https URL, or holds credentials.
+    """
+    try:
+        parsed = parse_url(url)
+    except LocationParseError as error:
+        raise ConfigError(f"not a URL: {error}", key="base_url") from None
+    scheme, host = parsed.scheme or "", (parsed.host or "").strip("[]")
+    if scheme not in _PORTS or not host:
+        raise ConfigError(
+            f"a URL must be http(s)://host[:port][/path], not {parsed._replace(auth=None).url!r}", key="base_url"
+        )
+    if parsed.auth:
+        raise ConfigError(f"the URL of {host} holds credentials; send them as a header", key="base_url")
+    return (scheme, host, parsed.port or _PORTS[scheme]), parsed.request_uri
+
+
+def authority(origin: Origin) -> str:
+    """Return the value of the Host field."""
+    scheme, host, port = origin
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port == _PORTS[scheme] else f"{shown}:{port}"
+
+
+def prepare(  # noqa: PLR0913 - a request has that many parts
+    method: str,
+    target: str,
+    fields: dict[str, str],
+    body: Any,
+    *,
+    now: Callable[[], float],
+    timeout: float | None,
+    patience: float | None = None,
+    compress: bool = False,
+) -> Call:
+    """Return the call.
+
+    Args:
+        method: in capitals.
+        target: path and query.
+        fields: by lower-case name; those of the body are added.
+        body: bytes, text or anything JSON-able; None for none.
+        now: the clock of its deadline.
+        timeout: seconds for all of it, None for no end.
+        patience: most seconds until the first byte of the reply, None for as long as the call may take.
+        compress: send a large body as gzip.
+
+    Raises:
+        ValueError, TypeError: the body is not JSON-able, or the timeout is not a number above 0.
+    """
+    if timeout is not None:
+        finite("timeout", timeout, above=0)
+    data = b""
+    if body is not None:
+        data = message.body_bytes(body)
+        if compress:
+            data = message.compressed(data, fields)
+        fields.setdefault("content-type", "application/json")
+    if data or method in _WITH_BODY:
+        fields["content-length"] = str(len(data))
+    started = now()
+    return Call(
+        method,
+        target,
+        fields,
+        data,
+        now,
+        started,
+        math.inf if timeout is None else started + timeout,
+        math.inf if patience is None else patience,
+    )

@@ -1,0 +1,227 @@
+"""One connection: urllib3's, with bounded waiting, one send for head and body, and a memory of its own age.
+
+urllib3 keeps all it knows about names, proxies, tunnels and TLS; what is replaced is dialling (each address of a name
+gets its share of the time), reading (`Reply` under `Limits`) and the question whether an idle connection is still good.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import socket
+import ssl
+from contextlib import suppress
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.wait import wait_for_read
+
+from perfkit.transport.limits import BoundedReader, Limits
+from perfkit.transport.reply import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perfkit.transport.tally import Tally
+
+__all__ = ["SOCKET_OPTIONS", "PooledConnection", "PooledTLSConnection"]
+
+_ONE_SEND = 64 * 1024  # bytes; above, copying the body behind the head costs more than a second send
+_PIECE = 256 * 1024  # bytes
+_JITTER = 0.1  # of the lifetime: connections opened together do not all end together
+
+
+def _socket_options() -> list[tuple[int, int, int | bytes]]:
+    """Return what makes a dead peer noticed: probes after 30 s of silence, 30 s for sent data to be acknowledged."""
+    options: list[tuple[int, int, int | bytes]] = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    ]
+    tcp = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
+    return options + [
+        (socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in tcp.items() if hasattr(socket, name)
+    ]
+
+
+SOCKET_OPTIONS = _socket_options()
+
+
+class PooledConnection(HTTPConnection):
+    """A connection of a `HostPool`.
+
+    Attributes:
+        limits: what the present call may spend.
+        tally: the pool's counts.
+        generation: of the pool when the connection was handed out; a connection taken before a fork is of an older one.
+        born: clock time it was connected.
+        lifespan: share of the pool's longest lifetime this connection gets.
+        idle_since: clock time it was last put back.
+        idle_most: seconds the peer will keep it open when idle, as announced.
+    """
+
+    limits: Limits
+    tally: Tally
+    generation = 0
+    born = 0.0
+    lifespan = 1.0
+    idle_since = 0.0
+    idle_most = math.inf
+
+    def connect(self) -> None:
+        """Connect, through a tunnel and TLS as needed."""
+        super().connect()
+        self.born = self.limits.now()
+        self.lifespan = 1.0 - _JITTER * random.random()
+        self.idle_most = math.inf
+        self.tally.add("created")
+
+    def announce(self, seconds: float) -> None:
+        """Note for how long the peer keeps the connection open (`Keep-Alive: timeout=`), less the time of a request."""
+        self.idle_most = max(seconds - 1.0, seconds / 2.0)
+
+    def response_class(  # type: ignore[override]  # http.client calls it like the class it usually is
+        self, sock: Any, debuglevel: int = 0, method: str | None = None, url: str | None = None
+    ) -> Reply:
+        """Return the reply http.client will read: for proxies' answers to CONNECT and for urllib3 handles."""
+        return Reply(BoundedReader(sock, self.limits, hold=True), debuglevel, method, url)
+
+    def _new_conn(self) -> socket.socket:
+        """Dial within `timeout` seconds for all addresses together; what is left of them is for TLS."""
+        seconds = self.timeout if isinstance(self.timeout, int | float) else None
+        try:
+            return _dial((self._dns_host, self.port or 0), seconds, self.limits.now)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"no connection to {self.host} within {self.timeout} s") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"cannot connect: {error}") from error
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is open and nothing has come since its last reply."""
+        sock = self.sock
+        if sock is None:
+            return False
+        if isinstance(sock, ssl.SSLSocket):
+            return not sock.pending() and (not wait_for_read(sock, timeout=0.0) or _only_tickets(sock))
+        return not wait_for_read(sock, timeout=0.0)
+
+    def converse(self, method: str, head: bytes, body: bytes, most: float) -> Reply:
+        """Send a request and return its reply, the head read.
+
+        A server may answer and close before it has read the request (429 during a long upload): sending that breaks is
+        an error only if there is no reply either.
+
+        Args:
+            method: of the request.
+            head: its first line and fields, with the empty line.
+            body: its body.
+            most: seconds one send may take.
+
+        Raises:
+            TimeoutError: a wait was too long.
+            OSError: the connection failed.
+            http.client.HTTPException: the reply is not HTTP.
+        """
+        broken = None
+        try:
+            self._transmit(head, body, most)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            broken = error
+        reply = Reply(BoundedReader(self.sock, self.limits), 0, method)
+        try:
+            reply.begin()
+        except (OSError, HTTPException):
+            if broken is not None:
+                raise broken from None
+            raise
+        if broken is not None:
+            reply.will_close = True
+        return reply
+
+    def _transmit(self, head: bytes, body: bytes, most: float) -> None:
+        if len(body) < _ONE_SEND:
+            self._send(head + body, most)
+        else:
+            self._send(head, most)
+            self._send(body, most)
+
+    def _send(self, data: bytes, most: float) -> None:
+        sock, limits = self.sock, self.limits
+        sock.settimeout(limits.wait(most))
+        sent = sock.send(data[:_PIECE] if len(data) > _PIECE else data)
+        if sent < len(data):
+            rest = memoryview(data)[sent:]
+            while rest:  # not sendall: over TLS it begins a new timeout with each record
+                sock.settimeout(limits.wait(most))
+                rest = rest[sock.send(rest[:_PIECE]) :]
+
+    def hang_up(self) -> None:
+        """Close at once, even if another thread is reading or a forked child has the socket too."""
+        if self.sock is not None:
+            with suppress(OSError, TypeError):  # gone already, or TLS inside a proxy's TLS, which is no socket
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # SSLSocket's own would strip off the encryption
+        self.close()
+
+    def abandon(self) -> None:
+        """Close the inherited descriptor in a forked child, and nothing else.
+
+        No shutdown, no close_notify: they would end the connection of the parent. Nothing is flushed or unlocked
+        either, for a thread that does not exist here may hold the lock.
+        """
+        sock, self.sock = self.sock, None
+        if isinstance(sock, socket.socket):
+            if isinstance(sock, ssl.SSLSocket):
+                vars(sock)["_sslobj"] = None  # it would go on using the number of the descriptor
+            descriptor = sock.detach()
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+class PooledTLSConnection(PooledConnection, HTTPSConnection):
+    """The same over TLS."""
+
+
+def _only_tickets(sock: ssl.SSLSocket) -> bool:
+    """Take in what came while idle: TLS 1.3 sends session tickets after the handshake, which are no reason to close."""
+    sock.settimeout(0.0)
+    try:
+        sock.recv(1)
+    except ssl.SSLWantReadError:
+        return True
+    except OSError:
+        return False
+    return False  # the end of the connection, or bytes nobody asked for
+
+
+def _dial(address: tuple[str, int], seconds: float | None, now: Callable[[], float]) -> socket.socket:
+    """Connect to the first address of a name that answers, each within its share of what is left of `seconds`."""
+    host, port = address
+    end = None if seconds is None else now() + seconds
+    found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    failed: OSError = OSError(f"{host} has no address")
+    for position, (family, kind, protocol, _, target) in enumerate(found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            for option in SOCKET_OPTIONS:
+                sock.setsockopt(*option)
+            if end is not None:
+                sock.settimeout(max(0.001, (end - now()) / (len(found) - position)))
+            sock.connect(target)
+            if end is not None:
+                sock.settimeout(max(0.001, end - now()))
+        except OSError as error:
+            sock.close()
+            failed = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failed

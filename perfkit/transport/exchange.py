@@ -1,0 +1,203 @@
+"""One request and its reply on one pooled connection: the seam between what is called and what carries it.
+
+Above it (`HTTPClient`, `HTTPStream`) nobody knows of sockets or pools; below it nobody knows of retries or encodings.
+It owns the connection from the moment it is taken until the reply is complete (it goes back), or is given up (it is
+closed at once, so that a provider stops generating).
+"""
+
+from __future__ import annotations
+
+import re
+from http.client import HTTPException, IncompleteRead
+from typing import TYPE_CHECKING, Self
+
+from perfkit import _process
+from perfkit.errors import DeadlineExceeded, NetworkError, TransportError
+from perfkit.transport import message
+from perfkit.transport.failures import CONNECTING, FAILURES, READING, WAITING, explain
+from perfkit.transport.limits import BUFFER
+
+if TYPE_CHECKING:
+    from perfkit.transport.call import Call
+    from perfkit.transport.connection import PooledConnection
+    from perfkit.transport.hosts import HostPool
+    from perfkit.transport.reply import Reply
+
+__all__ = ["Exchange"]
+
+_ANNOUNCED = re.compile(r"\btimeout\s*=\s*(\d+)", re.IGNORECASE).search
+_MOST_DRAINED = 16  # reads; what is already there when a consumer stops is the end of the stream or nothing
+
+
+class Exchange:
+    """One call on the wire; used by one thread at a time, except for `drop`.
+
+    Args:
+        host: pool to take a connection from.
+        call: what to send.
+    """
+
+    __slots__ = ("__weakref__", "_call", "_connection", "_host", "_step", "complete", "reply")
+
+    reply: Reply
+
+    def __init__(self, host: HostPool, call: Call) -> None:
+        self._host = host
+        self._call = call
+        self._connection: PooledConnection | None = None
+        self._step = CONNECTING
+        self.complete = False
+
+    def begin(self) -> Self:
+        """Send the request and read the head of the reply.
+
+        Raises:
+            PoolTimeout: no connection became free.
+            DeadlineExceeded: a wait was too long.
+            NetworkError: the connection could not be made or failed.
+            ValueError: the request cannot be written down.
+        """
+        host, call = self._host, self._call
+        fields = {**call.fields, **host.proxy_headers} if host.prefix else call.fields
+        head = message.head(call.method, host.prefix + call.target, fields)
+        self._connection = connection = self._take()
+        connection.limits.arm(call.deadline, call.patience)
+        try:
+            self.reply = self._converse(connection, head)
+        except FAILURES as error:
+            self.drop()
+            raise explain(error, call, host.name, self._step) from error
+        except BaseException:
+            self.drop()
+            raise
+        self._step = READING
+        connection.limits.silence = host.settings.read_timeout
+        return self
+
+    def _take(self) -> PooledConnection:
+        call, host = self._call, self._host
+        left = call.deadline - call.now()
+        if left > 0.0:
+            try:
+                return host.take(min(left, host.settings.timeout))
+            except TransportError as error:
+                error.__dict__.update(host=host.name, attempt=call.attempt, elapsed=call.now() - call.started)
+                raise
+        raise explain(TimeoutError(), call, host.name, CONNECTING)
+
+    def _converse(self, connection: PooledConnection, head: bytes) -> Reply:
+        call, most = self._call, self._host.settings.write_timeout
+        reused = connection.sock is not None
+        if not reused:
+            self._host.open(connection)
+        self._step = WAITING
+        try:
+            return connection.converse(call.method, head, call.body, most)
+        except TimeoutError:
+            raise
+        except (OSError, HTTPException):
+            # A server may close an idle connection just as the request leaves: the one case in which it is sent again.
+            if not reused or connection.limits.heard:
+                raise
+        self._host.reopen(connection)
+        return connection.converse(call.method, head, call.body, most)
+
+    def read1(self) -> bytes:
+        """Return what has arrived of the body, waiting for at least one byte; b"" at its end.
+
+        Raises:
+            DeadlineExceeded: a wait was too long.
+            NetworkError: the reply broke off.
+        """
+        if self._connection is None:
+            return self._after_end()
+        reply = self.reply
+        try:
+            data = reply.read1(BUFFER)
+            if not data and reply.length:
+                raise IncompleteRead(b"", reply.length)
+        except FAILURES as error:
+            raise self.unreadable(error) from error
+        if not data or reply.length == 0:
+            self._finish()
+        return data
+
+    def read(self, most: int) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            DeadlineExceeded: a wait was too long.
+            NetworkError: the reply broke off, or has more than `most` bytes.
+        """
+        if self._connection is None:
+            return self._after_end()
+        reply = self.reply
+        if reply.length is None:
+            return self._read_pieces(most)
+        if reply.length > most:
+            raise self.unreadable(_too_large(most))
+        try:
+            data = reply.read()
+        except FAILURES as error:
+            raise self.unreadable(error) from error
+        self._finish()
+        return data
+
+    def _read_pieces(self, most: int) -> bytes:
+        pieces, size = [], 0
+        while piece := self.read1():
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                raise self.unreadable(_too_large(most))
+        return b"".join(pieces)
+
+    def _after_end(self) -> bytes:
+        if not self.complete:
+            raise NetworkError(f"the reply of {self._host.name} was closed before its end", host=self._host.name)
+        return b""
+
+    def unreadable(self, error: Exception) -> TransportError:
+        """Drop the connection and return the error to raise for a body that cannot be used."""
+        self.drop()
+        return explain(error, self._call, self._host.name, self._step)
+
+    def _finish(self) -> None:
+        """Give the connection back after the last byte, or close it if the reply said so."""
+        connection, reply = self._connection, self.reply
+        self._connection, self.complete = None, True
+        if connection is None:  # dropped by another thread
+            return
+        reply.end()
+        if reply.clean and not reply.will_close:
+            if "keep-alive" in reply.fields and (announced := _ANNOUNCED(reply.fields["keep-alive"])) is not None:
+                connection.announce(float(announced[1]))
+        else:
+            connection.close()
+        self._host.give(connection)
+
+    def settle(self, seconds: float) -> None:
+        """Keep the connection if the rest of the reply is there within `seconds`, else close it."""
+        connection = self._connection
+        if connection is None:
+            return
+        connection.limits.deadline = min(self._call.deadline, self._call.now() + seconds)
+        try:
+            for _ in range(_MOST_DRAINED):
+                if not self.read1():
+                    break
+        except (NetworkError, DeadlineExceeded):
+            pass
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the connection at once, if it is still this exchange's, and return its slot; from any thread."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            _process.check()  # in a forked child the connection is the parent's, and has been let go of by this
+            connection.hang_up()
+            self._host.give(connection)
+
+
+def _too_large(most: int) -> ValueError:
+    return ValueError(f"the body has more than {most} bytes (connections.max_body)")

@@ -1,0 +1,234 @@
+"""The pool of one host: urllib3's connection pool with a fair queue, ages, counts and a life after fork.
+
+A connection is handed out only if it has not been idle too long, is not too old, and nothing has arrived on it since
+its last reply. Both kinds of callers take connections here: `Exchange`, and users of a urllib3 handle
+(`ConnectionPool.get_connection`), whose `urlopen` calls `_get_conn` and `_put_conn`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import EmptyPoolError
+from urllib3.util import Timeout
+
+from perfkit import _process
+from perfkit.errors import PoolTimeout
+from perfkit.transport import proxies, tls
+from perfkit.transport.connection import SOCKET_OPTIONS, PooledConnection, PooledTLSConnection
+from perfkit.transport.limits import Limits
+from perfkit.transport.message import USER_AGENT
+from perfkit.transport.slots import FairLifo
+from perfkit.transport.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perfkit.clock import Clock
+    from perfkit.config import ConnectionsSettings
+    from perfkit.transport.proxies import Proxy
+
+__all__ = ["HTTPHost", "HTTPSHost", "HostPool", "Origin", "host_pool"]
+
+Origin = tuple[str, str, int]  # scheme, host, port
+
+
+class HostPool(HTTPConnectionPool):
+    """Connections to one host.
+
+    Args:
+        settings: those that hold for this host.
+        clock: for ages and deadlines.
+        name: host and port, as the user knows them.
+        prefix: put before the path, "http://host:port" behind a forwarding proxy.
+        options: for urllib3's pool.
+    """
+
+    QueueCls = FairLifo  # type: ignore[assignment]  # has all that urllib3 uses of a queue
+    ConnectionCls = PooledConnection
+    pool: FairLifo  # type: ignore[assignment]
+
+    def __init__(
+        self, host: str, port: int, *, settings: ConnectionsSettings, clock: Clock, name: str, **options: Any
+    ) -> None:
+        self.settings = settings
+        self.name = name
+        self.prefix: str = options.pop("prefix", "")
+        self.provider = ""
+        self.generation = 0
+        self._now = clock.now
+        self._retired = False
+        super().__init__(
+            host,
+            port,
+            maxsize=settings.maxsize,
+            block=True,
+            timeout=Timeout(connect=settings.connect_timeout, read=settings.read_timeout),
+            headers={"user-agent": USER_AGENT},
+            socket_options=SOCKET_OPTIONS,
+            **options,
+        )
+        self._tally = Tally()
+        self._alive: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
+        _process.bind(self)
+
+    def _after_fork(self) -> None:
+        self.generation += 1
+        for connection in list(self._alive):
+            connection.abandon()
+        self._alive = weakref.WeakSet()
+        self._tally.clear()
+        self.pool.clear()
+
+    def take(self, seconds: float) -> PooledConnection:
+        """Take a connection, perhaps not yet open, waiting `seconds` at most.
+
+        Raises:
+            PoolTimeout: none became free.
+        """
+        _process.check()
+        began = self._now()
+        try:
+            connection: PooledConnection | None = self.pool.get(timeout=seconds)
+        except Empty:
+            raise PoolTimeout(self._crowded(seconds)) from None
+        now = self._now()
+        if connection is None:
+            connection = self._new_conn()
+        elif unfit := self._unfit(connection, now):
+            connection.close()
+            self._tally.add(unfit)
+            self._tally.add("reconnected")
+        self._tally.handed_out(now - began, reused=connection.sock is not None)
+        connection.generation = self.generation
+        return connection
+
+    def _get_conn(self, timeout: float | None = None) -> PooledConnection:
+        try:
+            return self.take(self.settings.timeout if timeout is None else timeout)
+        except PoolTimeout as error:
+            raise EmptyPoolError(self, str(error)) from error
+
+    def _crowded(self, seconds: float) -> str:
+        in_use, _, waiting = self.pool.counts()
+        return (
+            f"no free connection to {self.name} within {seconds:.3g} s: {in_use} of {self.settings.maxsize} in use, "
+            f"{waiting} more waiting; raise connections.maxsize, or close streams that are no longer read"
+        )
+
+    def _unfit(self, connection: PooledConnection, now: float) -> str:
+        """Return why an idle connection is not to be used, "" when it is good."""
+        if now - connection.idle_since > min(self.settings.keep_alive, connection.idle_most):
+            return "closed_idle"
+        if now - connection.born > self.settings.max_lifetime * connection.lifespan:
+            return "closed_old"
+        return "" if connection.is_connected else "closed_by_peer"
+
+    def _new_conn(self) -> PooledConnection:
+        connection: PooledConnection = super()._new_conn()  # type: ignore[assignment]
+        connection.limits = Limits(self._now)
+        connection.tally = self._tally
+        self._alive.add(connection)
+        return connection
+
+    def open(self, connection: PooledConnection) -> None:
+        """Connect, within the time of the connection's call.
+
+        Raises:
+            urllib3.exceptions.HTTPError, OSError: it failed; nothing of a request has been sent.
+        """
+        _process.background.ensure()
+        connection.timeout = connection.limits.wait(self.settings.connect_timeout)
+        if self.proxy is not None and not self.prefix:
+            self._prepare_proxy(connection)
+        else:
+            connection.connect()
+
+    def reopen(self, connection: PooledConnection) -> None:
+        """Connect anew after a reused connection turned out to be dead."""
+        connection.close()
+        self.open(connection)
+        self._tally.add("reconnected")
+
+    def give(self, connection: PooledConnection) -> None:
+        """Put back a connection, open or closed; never blocks."""
+        if connection.generation != self.generation:  # taken before a fork: its slot is the parent's
+            connection.close()
+            return
+        connection.limits.deadline = None
+        connection.idle_since = self._now()
+        self.pool.put(None if connection.sock is None else connection)
+        if self._retired:
+            self._close_idle(lambda _: True)
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is None:
+            self.pool.put(None)
+        else:
+            self.give(conn)
+
+    def sweep(self) -> int:
+        """Close idle connections that would not be handed out any more; return how many."""
+        now = self._now()
+        return self._close_idle(lambda connection: bool(self._unfit(connection, now)))
+
+    def _close_idle(self, unwanted: Callable[[PooledConnection], bool]) -> int:
+        closed = self.pool.remove(unwanted)
+        for connection in closed:
+            connection.close()
+        self._tally.add("closed_idle", len(closed))
+        return len(closed)
+
+    def close(self) -> None:
+        """Close what is idle now, and what is in use when it comes back; the pool itself keeps working."""
+        self._retired = True
+        self._close_idle(lambda _: True)
+
+    def stats(self) -> dict[str, float]:
+        """Return counts since the process began (or forked) and the present state; times in seconds."""
+        in_use, idle, waiters = self.pool.counts()
+        return {
+            **{name: self._tally.count(name) for name in ("created", "reused", "reconnected")},
+            "in_use": in_use,
+            "idle": idle,
+            "waiters": waiters,
+            "wait_p95": self._tally.wait_p95(),
+            "closed_idle": self._tally.count("closed_idle"),
+        }
+
+    def __repr__(self) -> str:
+        in_use, idle, waiting = self.pool.counts()
+        return f"{type(self).__name__}({self.name}: {in_use} in use, {idle} idle, {waiting} waiting)"
+
+
+class HTTPHost(HostPool):
+    """Connections without TLS."""
+
+
+class HTTPSHost(HostPool, HTTPSConnectionPool):  # type: ignore[misc]  # narrower types than urllib3's
+    """Connections over TLS, all with the process's one context."""
+
+    ConnectionCls = PooledTLSConnection
+
+
+def host_pool(origin: Origin, settings: ConnectionsSettings, clock: Clock) -> HostPool:
+    """Return a new pool for `origin`, through a proxy where settings or environment ask for one.
+
+    Raises:
+        ConfigError: the proxy or the CA file cannot be used.
+    """
+    scheme, host, port = origin
+    shown = f"[{host}]" if ":" in host else host
+    options: dict[str, Any] = {"settings": settings, "clock": clock, "name": f"{shown}:{port}"}
+    proxy: Proxy | None = proxies.proxy_for(origin, settings.proxy)
+    if scheme == "https" or (proxy is not None and proxy.url.scheme == "https"):
+        options["ssl_context"] = tls.context(settings.ca_file)
+    if proxy is not None:
+        options |= proxy.options(options.get("ssl_context"))
+        if scheme == "http":  # the proxy forwards: it is the one connected to, and asked for the whole URL
+            options["prefix"] = f"http://{shown}:{port}"
+            scheme, host, port = proxy.origin
+    return (HTTPSHost if scheme == "https" else HTTPHost)(host, port, **options)

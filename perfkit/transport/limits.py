@@ -1,0 +1,105 @@
+"""True deadlines: each wait on a socket is given what is left of the call, so that dripping bytes win nothing.
+
+The timeouts of the socket module, and of every client built on it, start anew with each byte received; a reply that
+drips takes for ever. Here the reader under a reply sets the socket's timeout before every receive.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Buffer
+
+__all__ = ["BoundedReader", "Limits"]
+
+BUFFER = 16 * 1024  # bytes; a TLS record
+
+
+class Limits:
+    """What the call that now has a connection may spend on it; belongs to that one call's thread.
+
+    Attributes:
+        deadline: clock time the whole call ends, None when the socket's own timeout rules (a urllib3 handle).
+        silence: most seconds of one wait for bytes.
+        heard: whether a byte of the reply has come.
+    """
+
+    __slots__ = ("deadline", "heard", "now", "silence")
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.deadline: float | None = None
+        self.silence = 0.0
+        self.heard = False
+
+    def arm(self, deadline: float, silence: float) -> None:
+        """Begin a call."""
+        self.deadline, self.silence, self.heard = deadline, silence, False
+
+    def wait(self, most: float) -> float:
+        """Return how many seconds the next wait may take: `most`, or what is left when that is less.
+
+        Raises:
+            TimeoutError: nothing is left.
+        """
+        if self.deadline is None:
+            return most
+        left = self.deadline - self.now()
+        if left <= 0.0:
+            raise TimeoutError("deadline")
+        return min(left, most)
+
+
+class BoundedReader(io.RawIOBase):
+    """The socket as a raw file for `io.BufferedReader`, within the connection's limits.
+
+    Args:
+        sock: connected socket.
+        limits: the connection's.
+        hold: keep the socket open until this is closed, even if its connection closes before (http.client closes
+            the connection of a reply that ends with it as soon as the head is read).
+    """
+
+    def __init__(self, sock: Any, limits: Limits, *, hold: bool = False) -> None:
+        self._sock = sock
+        self._limits = limits
+        self._hold = sock.makefile("rb", 0) if hold else None
+        self._ended = False
+
+    def makefile(self, _mode: str = "rb") -> io.BufferedReader:
+        """Return the buffered file of one reply: what http.client asks of a socket."""
+        return io.BufferedReader(self, BUFFER)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Buffer) -> int | None:
+        """Receive what has arrived, waiting for at least one byte; 0 is the end, None after `end()`.
+
+        Raises:
+            TimeoutError: the deadline, or the longest silence, has passed.
+        """
+        if self._ended:
+            return None
+        limits = self._limits
+        if limits.deadline is not None:
+            self._sock.settimeout(limits.wait(limits.silence))
+        count: int = self._sock.recv_into(buffer)
+        if count:
+            limits.heard = True
+        return count
+
+    def end(self) -> None:
+        """Receive nothing more, so that looking into the buffer above cannot block."""
+        self._ended = True
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        if self._hold is not None:
+            self._hold.close()
+        super().close()

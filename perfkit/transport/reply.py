@@ -1,0 +1,181 @@
+"""One reply on the wire: http.client's response with a fast way through regular heads.
+
+Most of what http.client spends on a reply goes into parsing its head as an e-mail message. A head that arrived whole
+and is regular in every line is taken apart by one regular expression instead; anything else (folded lines, HTTP/1.0,
+interim replies, strange bytes, doubtful lengths) goes to http.client unchanged, so there is one judge of what is odd.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import io
+
+    from perfkit.transport.limits import BoundedReader
+
+__all__ = ["Head", "Reply", "parse_head"]
+
+_FIELDS = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)\r\n", re.MULTILINE).findall
+_FOLD = re.compile(r"[ \t]*\r\n[ \t]+")
+_FRAMING = ("content-length", "transfer-encoding", "connection", "keep-alive")
+_MOST_FIELDS = 100  # http.client's own limit
+_NO_BODY = frozenset((http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED))
+
+
+class Head(NamedTuple):
+    """A regular HTTP/1.1 head.
+
+    Attributes:
+        pairs: fields as received.
+        fields: the same by lower-case name; repeated ones are joined by ", ".
+        length: Content-Length, None when there is none.
+        close: whether the connection ends with this reply.
+    """
+
+    status: int
+    reason: str
+    pairs: list[tuple[str, str]]
+    fields: dict[str, str]
+    length: int | None
+    chunked: bool
+    close: bool
+
+
+def parse_head(head: bytes) -> Head | None:
+    """Take apart a head that ends with an empty line; None when http.client should judge it."""
+    start, _, block = head[:-2].decode("latin-1").partition("\r\n")
+    pairs: list[tuple[str, str]] = _FIELDS(block)
+    if (
+        not start.startswith("HTTP/1.1 ")
+        or len(pairs) != block.count("\n")  # some line is not a plain field
+        or len(pairs) >= _MOST_FIELDS
+        or " \r\n" in block
+        or "\t\r\n" in block
+    ):
+        return None
+    code, reason = start[9:12], start[12:]
+    fields = by_name(pairs)
+    if not code.isdecimal() or code < "200" or (reason and reason[0] != " ") or _doubtful(fields):
+        return None
+    length = fields.get("content-length")
+    return Head(
+        int(code),
+        reason.strip(),
+        pairs,
+        fields,
+        None if length is None else int(length),
+        "transfer-encoding" in fields,
+        "close" in fields.get("connection", "").lower(),
+    )
+
+
+def _doubtful(fields: dict[str, str]) -> bool:
+    length, coding = fields.get("content-length"), fields.get("transfer-encoding")
+    if length is not None:
+        return coding is not None or not (length.isdecimal() and length.isascii())
+    return coding is not None and coding.lower() != "chunked"
+
+
+def by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Return fields by lower-case name, repeated ones joined by ", " (RFC 9110 section 5.3)."""
+    fields = {name.lower(): value for name, value in pairs}
+    if len(fields) < len(pairs):
+        fields = {}
+        for name, value in pairs:
+            key = name.lower()
+            fields[key] = f"{fields[key]}, {value}" if key in fields else value
+    return fields
+
+
+class Reply(http.client.HTTPResponse):
+    """A reply being read.
+
+    Attributes:
+        pairs: fields as received, without the white space around values.
+        fields: the same by lower-case name.
+        clean: whether the reply has ended and nothing came after it, so that the connection may be used again.
+    """
+
+    fp: io.BufferedReader | None  # type: ignore[assignment]  # http.client sets it to None at the end
+    _method: str | None
+
+    def __init__(
+        self, source: BoundedReader, debuglevel: int = 0, method: str | None = None, url: str | None = None
+    ) -> None:
+        self._message: http.client.HTTPMessage | None = None
+        self.pairs: list[tuple[str, str]] | None = None
+        self.fields: dict[str, str] = {}
+        self.clean = False
+        super().__init__(source, debuglevel, method, url)  # type: ignore[arg-type]  # all it does is source.makefile("rb")
+
+    @property
+    def headers(self) -> http.client.HTTPMessage:
+        """The fields as http.client and urllib3 want them, made when asked for."""
+        if self._message is None and self.pairs is not None:
+            self._message = http.client.HTTPMessage()
+            for name, value in self.pairs:
+                self._message.set_raw(name, value)
+        return self._message  # type: ignore[return-value]  # None before begin(), as in http.client
+
+    @headers.setter
+    def headers(self, message: http.client.HTTPMessage) -> None:
+        self._message = message
+
+    msg = headers
+
+    def begin(self) -> None:
+        """Read the head.
+
+        Raises:
+            http.client.HTTPException: it is not HTTP, or its body has no certain end.
+            OSError: the connection failed.
+        """
+        if self.pairs is not None:
+            return
+        assert self.fp is not None
+        ahead = self.fp.peek(1)
+        end = ahead.find(b"\r\n\r\n") + 4
+        head = parse_head(ahead[:end]) if end > 3 else None  # noqa: PLR2004 - find() gave -1
+        if head is None:
+            self._begin_slowly()
+        else:
+            self.fp.read(end)
+            self._begin_with(head)
+
+    def _begin_with(self, head: Head) -> None:
+        self.code = self.status = head.status
+        self.reason, self.version = head.reason, 11
+        self.pairs, self.fields = head.pairs, head.fields
+        empty = head.status in _NO_BODY or self._method == "HEAD"
+        self.chunked, self.chunk_left = head.chunked and not empty, None
+        self.length = 0 if empty else head.length
+        self.will_close = head.close or (self.length is None and not self.chunked)
+
+    def _begin_slowly(self) -> None:
+        super().begin()
+        assert self._message is not None
+        self.pairs = [(name, _FOLD.sub(" ", value).strip(" \t")) for name, value in self._message.items()]
+        self.fields = by_name(self.pairs)
+        lengths = {value for name, value in self.pairs if name.lower() == "content-length"}
+        coding = self.fields.get("transfer-encoding", "chunked").lower()
+        if len(lengths) > 1 or coding != "chunked":  # RFC 9112 section 6.3: where the body ends is anybody's guess
+            raise http.client.HTTPException(f"reply has no certain end: {sorted(lengths) or coding}")
+        if lengths and self.chunked:
+            self.will_close = True
+
+    def end(self) -> None:
+        """Stop reading; `clean` says afterwards whether the connection may carry another request."""
+        if self.fp is not None:
+            self._close_conn()
+
+    def _close_conn(self) -> None:
+        """End the reply, as http.client does at its last byte or when it makes no sense; keep the socket."""
+        fp, self.fp = self.fp, None
+        assert fp is not None
+        raw: BoundedReader = fp.raw  # type: ignore[assignment]
+        raw.end()
+        self.clean = not fp.peek(1)  # bytes after the end would be taken for the next reply
+        fp.close()

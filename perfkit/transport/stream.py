@@ -1,0 +1,121 @@
+"""A reply read while it arrives, and its events.
+
+Leaving a stream early closes its connection at once, so that the provider stops generating; a finished one goes back to
+the pool; one that is forgotten gives its slot back when it is collected.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Self
+
+from perfkit.transport import encoding
+from perfkit.transport.response import Headers
+from perfkit.transport.sse import EventTooLargeError, ServerSentEvent, read_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from perfkit.transport.exchange import Exchange
+
+__all__ = ["HTTPStream"]
+
+_END_MARK = "[DONE]"  # what the OpenAI format says last, before the connection's own end of the reply
+_DRAIN = 0.05  # seconds; the end follows the mark in the same packet or the next
+
+
+class HTTPStream:
+    """A reply in pieces; close it, or use it as a context manager.
+
+    Attributes:
+        status: HTTP status.
+        headers: fields by name in any case.
+    """
+
+    def __init__(self, exchange: Exchange, most: int, ended: Callable[[], None] | None = None) -> None:
+        reply = exchange.reply
+        self.status: int = reply.status
+        self.headers = Headers(reply.pairs or [], reply.fields)
+        self._exchange = exchange
+        self._most = most
+        self._ended = ended
+        self._finalizer = weakref.finalize(self, exchange.drop)
+        self._finalizer.atexit = False
+        self._marked = False
+
+    def read(self) -> bytes:
+        """Return all that is left, decoded.
+
+        Raises:
+            TransportError: see `iter_bytes`; also when it is more than `connections.max_body` bytes.
+        """
+        pieces, size = [], 0
+        for piece in self.iter_bytes():
+            pieces.append(piece)
+            size += len(piece)
+            if size > self._most:
+                raise self._exchange.unreadable(ValueError(f"the body has more than {self._most} bytes"))
+        return b"".join(pieces)
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        """Yield decoded bytes as they arrive.
+
+        Raises:
+            DeadlineExceeded: the deadline of the stream, or the longest silence, has passed.
+            NetworkError: the stream broke off, or its compressed content is damaged.
+        """
+        exchange = self._exchange
+        try:
+            unpack = encoding.decoder(self.headers.get("content-encoding", ""), self._most)
+            while data := exchange.read1():
+                if unpack is not None:
+                    data = unpack.feed(data)
+                if data:
+                    yield data
+            if unpack is not None:
+                unpack.finish()
+        except encoding.CodingError as error:
+            raise exchange.unreadable(error) from error
+        self._end()
+
+    def events(self) -> Iterator[ServerSentEvent]:
+        """Yield server-sent events as they arrive.
+
+        Raises:
+            TransportError: see `iter_bytes`; also when one event is larger than 16 MiB.
+        """
+        try:
+            for event in read_events(self.iter_bytes()):
+                self._marked = event.data == _END_MARK
+                yield event
+        except EventTooLargeError as error:
+            raise self._exchange.unreadable(error) from error
+
+    def finish(self) -> None:
+        """Close after the last event of interest: the connection is kept if the end of the reply is already there."""
+        self._exchange.settle(_DRAIN)
+        self._end()
+
+    def close(self) -> None:
+        """Let go of the connection: at once if the reply has not ended; after [DONE], as `finish`."""
+        if self._marked:
+            self.finish()
+        else:
+            self._exchange.drop()
+            self._end()
+
+    def _end(self) -> None:
+        self._finalizer.detach()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "complete" if self._exchange.complete else "open" if self._finalizer.alive else "closed"
+        return f"HTTPStream({self.status}, {state}, {self.headers!r})"

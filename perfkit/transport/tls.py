@@ -1,0 +1,57 @@
+"""One TLS context for the whole process.
+
+Loading the trust store costs 15 ms of CPU and some megabytes. Clients that make a context for every client object or,
+with `ca_certs=`, for every connection, pay it each time; here it is paid once for each CA file in use.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+
+from perfkit import _process
+from perfkit.errors import ConfigError
+
+__all__ = ["context"]
+
+
+class _Contexts:
+    def __init__(self) -> None:
+        self._made: dict[str | None, ssl.SSLContext] = {}
+        self._after_fork()
+        _process.bind(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards _made; held while loading, so that it happens once
+
+    def close(self) -> None:
+        """Nothing to let go of: a context is memory only, and as good in a child as in its parent."""
+
+    def get(self, ca_file: str | None) -> ssl.SSLContext:
+        with self._lock:
+            if ca_file not in self._made:
+                self._made[ca_file] = _load(ca_file)
+            return self._made[ca_file]
+
+
+def _load(ca_file: str | None) -> ssl.SSLContext:
+    made = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            made.load_verify_locations(ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            message = f"connections.ca_file: cannot load certificates from {ca_file}: {error}"
+            raise ConfigError(message, key="connections.ca_file") from error
+    return made
+
+
+_contexts = _Contexts()
+
+
+def context(ca_file: str | None = None) -> ssl.SSLContext:
+    """Return the process's context: the operating system's trust store, and `ca_file` beside it.
+
+    Raises:
+        ConfigError: the file cannot be read or holds no certificate.
+    """
+    return _contexts.get(ca_file)
