@@ -46,7 +46,13 @@ def _rebuild(cls: type[PerfkitError], args: tuple[Any, ...], data: dict[str, Any
 
 
 class PerfkitError(Exception):
-    """Base of all perfkit errors: a message for people, keyword data as attributes for programs."""
+    """Base of all perfkit errors: a message for people, keyword data as attributes for programs.
+
+    Attributes:
+        attempts: each `Attempt` of the call that ended with this error, in order; empty when no provider was asked.
+    """
+
+    attempts: tuple[Attempt, ...] = ()
 
     def __init__(self, message: str = "", **data: Any) -> None:
         super().__init__(message)
@@ -189,13 +195,7 @@ class NoAvailableProviderError(PerfkitError):
 
 
 class MaxRetriesExceededError(PerfkitError):
-    """Every allowed attempt failed.
-
-    Attributes:
-        attempts: each `Attempt` in order.
-    """
-
-    attempts: tuple[Attempt, ...] = ()
+    """Every allowed attempt failed; `attempts` has them."""
 
 
 class BudgetExceededError(PerfkitError):

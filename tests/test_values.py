@@ -116,3 +116,11 @@ def test_errors_pickle_whole_and_are_kin_of_the_standard_library(error: PerfkitE
 def test_an_unknown_name_says_what_is_known_and_nearest() -> None:
     message = str(UnknownNameError.of("sink", "statd", ["statsd", "memory"]))
     assert message == "no sink 'statd'; known: memory, statsd; did you mean 'statsd'?"
+
+
+def test_evolve_changes_a_copy() -> None:
+    before = ChatResponse("text", Usage(1, 2), "m", "p", cost=1.0)
+    after = before.evolve(cost=2.0, cached="exact")
+    assert (before.cost, before.cached, after.cost, after.cached, after.usage) == (1.0, None, 2.0, "exact", Usage(1, 2))
+    with pytest.raises(AttributeError):
+        before.evolve(price=1)

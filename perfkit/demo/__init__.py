@@ -7,6 +7,7 @@ Everything runs on this machine and is real: three llama.cpp servers, TLS, socke
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 from argparse import ArgumentTypeError
@@ -59,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         ConfigError: options do not go together, or a package of the extra "demo" is missing.
     """
     _check(options)
+    logging.getLogger("perfkit").addHandler(logging.NullHandler())  # the providers' failing is told by the table
     try:
         return _run_real(options) if options.base_url is not None else _run_local(options)
     except KeyboardInterrupt:
@@ -105,11 +107,19 @@ def _compare(stage: Stage, options: argparse.Namespace, calls: int, threads: int
 
     calls = calls if options.calls is None else options.calls
     threads = threads if options.threads is None else options.threads
+    asked = workload(options.seed, calls, dying_threads=threads if stage.kill_first is not None else 0)
     with progress(list(WAYS), calls) as advance:
-        rows: list[Row] = list(compare(stage, workload(options.seed, calls, threads), threads, advance))
+        rows = list(compare(stage, asked, threads, advance))
     report = Report(rows, stage, threads, options.seed)
     report.print_json() if options.json else report.print_table()
-    return 0 if any(row.answered for row in rows) else _NOTHING_ANSWERED
+    return _code(rows)
+
+
+def _code(rows: list[Row]) -> int:
+    if any(row.answered for row in rows):
+        return 0
+    print(f"perfkit demo: no call was answered: {rows[-1].first_failure}", file=sys.stderr)
+    return _NOTHING_ANSWERED
 
 
 @contextmanager

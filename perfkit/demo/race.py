@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perfkit.demo.ways import Answer
     from perfkit.demo.workload import Call
 
-__all__ = ["Row", "Stage", "compare"]
+__all__ = ["MS", "WAYS", "Row", "Stage", "compare"]
 
 MS = 1000.0
 
@@ -29,6 +29,7 @@ class Row:
 
     Attributes:
         failures: calls the caller saw fail, by kind.
+        first_failure: what the first of them said.
         p50_ms: None when nothing was answered, like the other percentiles and `first_token_p50_ms`.
         per_second: answered calls.
         connections: opened, as whoever counted saw it; None when nobody did, like `tls_handshakes` and `requests`.
@@ -40,6 +41,7 @@ class Row:
     calls: int
     answered: int
     failures: dict[str, int]
+    first_failure: str | None
     seconds: float
     per_second: float
     p50_ms: float | None
@@ -66,15 +68,17 @@ class Row:
 
 
 class Stage(Protocol):
-    """Where the race is run.
+    """Where the race is run."""
 
-    Attributes:
-        setting: what every way is given.
-        kill_first: carried out before the middle call begins; None for nothing.
-    """
+    @property
+    def setting(self) -> Setting:
+        """What every way is given."""
+        ...
 
-    setting: Setting
-    kill_first: Callable[[], None] | None
+    @property
+    def kill_first(self) -> Callable[[], None] | None:
+        """What happens before the middle call begins, None for nothing."""
+        ...
 
     def restart(self) -> None:
         """Make everything as it was at the beginning, counts at 0."""
@@ -94,15 +98,28 @@ WAYS: dict[str, Callable[[Setting], Way]] = {
 def compare(stage: Stage, calls: Sequence[Call], threads: int, progress: Callable[[str, int], object]) -> Iterator[Row]:
     """Make the same calls each way and yield what became of them.
 
+    Where calls cost nothing, each way makes one before the race, so that what it loads at first counts for none.
+
     Args:
         stage: made anew for each.
         calls: begun in this order.
         threads: calls at a time.
         progress: told the way and how many of its calls are done.
     """
+    if stage.kill_first is not None:
+        _warm_up(stage, calls[0])
     for name, way in WAYS.items():
         stage.restart()
         yield _run(name, way(stage.setting), stage, calls, threads, partial(progress, name))
+
+
+def _warm_up(stage: Stage, call: Call) -> None:
+    stage.restart()
+    for way in (made(stage.setting) for made in WAYS.values()):
+        try:
+            way.ask(call)
+        finally:
+            way.close()
 
 
 def _run(
@@ -120,7 +137,7 @@ def _run(
 
 def _interrupted(calls: Sequence[Call], kill: Callable[[], None]) -> Iterator[Call]:
     """Yield `calls`; the threads queue here while the kill is done, so that no later call begins before it."""
-    for number, call in enumerate(calls):
+    for number, call in enumerate(calls, 1):
         if number == len(calls) // 2:
             kill()
         yield call
@@ -130,12 +147,14 @@ def _row(name: str, results: Sequence[Result[Answer]], seconds: float, counted: 
     answers = [result.value for result in results if result.value is not None]
     waits = [result.seconds for result in results if result.ok]
     firsts = [answer.first_token for answer in answers if answer.first_token is not None]
+    errors = [result.error for result in results if result.error is not None]
     costs = [answer.cost for answer in answers if answer.cost is not None]
     return Row(
         name=name,
         calls=len(results),
         answered=len(answers),
-        failures=dict(Counter(_kind(result.error) for result in results if result.error is not None).most_common()),
+        failures=dict(Counter(map(_kind, errors)).most_common()),
+        first_failure=str(errors[0]) if errors else None,
         seconds=round(seconds, 3),
         per_second=round(len(answers) / seconds, 1),
         p50_ms=_percentile(waits, 50),

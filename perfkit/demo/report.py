@@ -14,7 +14,8 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from perfkit.demo.servers import CONNECT_LATENCY, PRICE, PROVIDERS, REPLY_LATENCY
+from perfkit.demo.race import MS
+from perfkit.demo.servers import CONNECT_LATENCY, PRICE, PROVIDERS, REPLY_LATENCY, ROUND_TRIP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,31 +26,32 @@ __all__ = ["Report", "progress"]
 
 _WIDTH = 100  # columns at most: longer lines of prose read badly
 
-_READING = (
-    "Percentiles are of answered calls only: a call that fails at once makes nothing look faster.",
-    (
-        "Answers at temperature 0 are shared from the cache (default policy 'smart', kept for an hour). Where the"
-        " temperature is left to the provider (the default; here fresh questions and streams), every caller gets an"
-        " answer of their own, unless the call's route says cacheable=True."
-    ),
+_DEFAULTS = (
+    "By default only answers at a temperature of 0 (at most 0.1) are shared from the cache, for an hour. Where the"
+    " temperature is left to the provider, as in the fresh questions and streams here, an answer is its caller's own"
+    " unless a route says cacheable=True."
 )
 _LOCAL = (
     (
-        f"Latencies rest on what is injected: {CONNECT_LATENCY * 1000:.0f} ms for a new connection (TCP and TLS, two"
-        f" round trips of 30 ms) and {REPLY_LATENCY * 1000:.0f} ms before each reply (one round trip, and 60 ms of a"
-        " provider's work), the same for every column, as are calls, order, TLS, providers and the kill. Connections"
-        " and handshakes are counted by the servers."
+        "Percentiles are of answered calls. They rest on injected latency, the same for all:"
+        f" {CONNECT_LATENCY * MS:.0f} ms for a new connection (TCP and TLS, two round trips of {ROUND_TRIP * MS:.0f}"
+        f" ms) and {REPLY_LATENCY * MS:.0f} ms before each reply (a round trip, and the provider's work). The servers"
+        " count connections and handshakes."
     ),
     (
         "The bundled model only strings words together; nothing about the quality of answers rests on it. It is free:"
-        f" cost is at a stand-in price of ${PRICE['input']:.2f} a million tokens in and ${PRICE['output']:.2f} out."
+        f" cost is at a stand-in price of ${PRICE['input']:.2f} a million tokens in, ${PRICE['output']:.2f} out."
     ),
+    _DEFAULTS,
     (
-        "No stream is under way when the provider dies: one that is cut behind its first words cannot be replaced"
-        " unseen, by anybody (perfkit then raises StreamInterruptedError with the text so far)."
+        "No stream is under way when the provider dies: cut behind its first words, it cannot be replaced unseen, by"
+        " anybody. perfkit then raises StreamInterruptedError with the text so far."
     ),
 )
-_REAL = ("Nothing was killed. Connections are those this process opened; handshakes cannot be counted from here.",)
+_REAL = (
+    "Percentiles are of answered calls. Nothing was killed. Connections are those this process opened.",
+    _DEFAULTS,
+)
 
 
 @contextmanager
@@ -77,7 +79,7 @@ class Report:
         self._setting = stage.setting
         self._killed = stage.kill_first is not None
         self._threads, self._seed = threads, seed
-        self._notes = (*(_LOCAL if self._killed else _REAL), *_READING)
+        self._notes = _LOCAL if self._killed else _REAL
 
     def print_json(self) -> None:
         """Print everything as one JSON document."""
@@ -87,10 +89,10 @@ class Report:
             "seed": self._seed,
             "model": self._setting.model,
             "providers": {endpoint.name: endpoint.kind for endpoint in self._setting.endpoints},
-            "killed_at_call": self._rows[0].calls // 2 if self._killed else None,
+            "killed_as_call_begins": self._rows[0].calls // 2 if self._killed else None,
         }
         if self._killed:
-            about |= {"injected_ms": {"connect": CONNECT_LATENCY * 1000, "reply": REPLY_LATENCY * 1000}, "price": PRICE}
+            about |= {"injected_ms": {"connect": CONNECT_LATENCY * MS, "reply": REPLY_LATENCY * MS}, "price": PRICE}
         rows = [
             {**asdict(row), "failed": row.failed, "cost_per_1000_answers": row.cost_per_thousand} for row in self._rows
         ]
@@ -100,25 +102,26 @@ class Report:
         """Print the table, what it comes to, and how to read it."""
         console = Console(highlight=False)
         console.width = min(console.width, _WIDTH)
-        console.print()
+        console.print(Padding(self._title(), (1, 1, 0, 1)))
         console.print(self._table())
-        console.print(Padding(f"[bold]In short:[/] {_in_short(self._rows)}", (0, 1, 1, 1)))
+        if all(row.answered for row in self._rows):
+            console.print(Padding(f"[bold]In short:[/] {_in_short(self._rows)}", (0, 1, 1, 1)))
+        notes = Table.grid(padding=(0, 1))
         for note in self._notes:
-            console.print(Padding(escape(note), (0, 1, 0, 1)), style="dim")
+            notes.add_row("[dim]•[/]", f"[dim]{escape(note)}[/]")
+        console.print(Padding(notes, (0, 1)))
 
     def _title(self) -> str:
-        what = f"{self._rows[0].calls:,} calls, {self._threads} at a time, seed {self._seed}"
+        what = f"[bold]{self._rows[0].calls:,} calls each way, {self._threads} at a time, seed {self._seed}[/]\n"
         if not self._killed:
-            return f"{what}, model {escape(self._setting.model)} at {escape(self._setting.endpoints[0].name)}"
-        return f"{what}; one of {len(PROVIDERS)} providers killed as call {self._rows[0].calls // 2 + 1:,} begins"
+            return f"{what}Model {escape(self._setting.model)} at {escape(self._setting.endpoints[0].base_url)}."
+        return f"{what}One of {len(PROVIDERS)} providers is killed as call {self._rows[0].calls // 2:,} begins."
 
     def _table(self) -> Table:
-        table = Table(title=self._title(), title_style="bold", box=box.ROUNDED, header_style="bold")
-        table.add_column()
+        table = Table(box=box.ROUNDED, header_style="bold")
+        table.add_column(no_wrap=True)
         for row in self._rows:
-            table.add_column(
-                row.name.replace(", ", "\n"), justify="right", style="bold" if row.name == "perfkit" else None
-            )
+            table.add_column(_HEADERS[row.name], justify="right", overflow="fold")
         for section in _SECTIONS:
             for label, cell in section.items():
                 cells = [cell(row) for row in self._rows]
@@ -128,10 +131,15 @@ class Report:
         return table
 
 
+_HEADERS = {
+    "today": "today\n[dim]requests.post",
+    "perfkit": "[cyan]perfkit[/]\n[dim]defaults",
+    "perfkit, cache off": "[cyan]perfkit[/]\n[dim]cache off",
+}
 _UNKNOWN = "[dim]-[/]"
 
 
-def _count(value: int | None) -> str:
+def _count(value: float | None) -> str:
     return _UNKNOWN if value is None else f"{value:,}"
 
 
@@ -146,27 +154,29 @@ def _dollars(value: float | None) -> str:
 def _failures(row: Row) -> str:
     if not row.failures:
         return "[green]none[/]"
-    kinds = "\n".join(f"{count:,} x {escape(kind)}" for kind, count in row.failures.items())
-    return f"[red]{row.failed:,}[/]\n[dim]{kinds}[/]"
+    kinds = [
+        escape(kind) if count == row.failed else f"{escape(kind)}: {count:,}" for kind, count in row.failures.items()
+    ]
+    return "\n".join([f"[bold red]{row.failed:,}[/]", *(f"[dim]{kind}[/]" for kind in kinds)])
 
 
 # Sections of the table: label to what a row says there.
 _SECTIONS: tuple[dict[str, Callable[[Row], str]], ...] = (
     {
         "calls answered": lambda row: f"{row.answered:,} of {row.calls:,}",
-        "failures seen by the caller": _failures,
+        "failures the caller saw": _failures,
     },
     {
         "latency p50, ms": lambda row: _ms(row.p50_ms),
         "latency p95, ms": lambda row: _ms(row.p95_ms),
         "latency p99, ms": lambda row: _ms(row.p99_ms),
-        "first words of a stream p50, ms": lambda row: _ms(row.first_token_p50_ms),
+        "first token p50, ms": lambda row: _ms(row.first_token_p50_ms),
         "answered calls a second": lambda row: f"{row.per_second:,.1f}",
     },
     {
         "connections opened": lambda row: _count(row.connections),
         "TLS handshakes": lambda row: _count(row.tls_handshakes),
-        "requests that reached a provider": lambda row: _count(row.requests),
+        "requests at providers": lambda row: _count(row.requests),
         "answered from the cache": lambda row: _count(row.cache_hits),
     },
     {
@@ -180,13 +190,10 @@ _SECTIONS: tuple[dict[str, Callable[[Row], str]], ...] = (
 
 def _in_short(rows: Sequence[Row]) -> str:
     today, perfkit = rows[0], rows[1]
-    parts = [f"{today.failed:,} failed calls today, {perfkit.failed:,} through perfkit"]
-    if today.connections and perfkit.connections:
-        parts.append(f"{today.connections:,} connections, now {perfkit.connections:,}")
-    if today.p50_ms and perfkit.p50_ms:
-        parts.append(f"a median wait of {_ms(today.p50_ms)} ms, now {_ms(perfkit.p50_ms)}")
-    if today.cost_per_thousand and perfkit.cost_per_thousand:
-        parts.append(
-            f"{_dollars(today.cost_per_thousand)} for 1,000 answers, now {_dollars(perfkit.cost_per_thousand)}"
-        )
-    return "; ".join(parts) + "."
+    compared = (
+        ("{} connections against {}", _count, today.connections, perfkit.connections),
+        ("a median wait of {} ms against {}", _ms, today.p50_ms, perfkit.p50_ms),
+        ("{} against {} for 1,000 answers", _dollars, today.cost_per_thousand, perfkit.cost_per_thousand),
+    )
+    parts = [text.format(show(one), show(other)) for text, show, one, other in compared if one and other]
+    return "; ".join([f"{today.failed:,} failed calls today, {perfkit.failed:,} through perfkit", *parts]) + "."

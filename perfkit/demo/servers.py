@@ -6,6 +6,7 @@ large model would take: the loopback has no distance, and the bundled model answ
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from perfkit.testing.tls import Authority
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["CONNECT_LATENCY", "MODEL", "PRICE", "REPLY_LATENCY", "Fleet"]
+__all__ = ["CONNECT_LATENCY", "MODEL", "PRICE", "REPLY_LATENCY", "ROUND_TRIP", "Fleet"]
 
 MODEL = "tiny"
 KEY = "demo-key"  # asked for by the three servers, of no use anywhere else
@@ -65,6 +66,11 @@ class _Provider:
         self.model.kill()
 
 
+def _deaf_to_interrupts() -> None:
+    """Block Ctrl-C in this thread and the processes it starts: it is for the demo, which then ends them in order."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 class Fleet:
     """All providers and their shared certificate authority; a context manager that leaves nothing behind."""
 
@@ -88,7 +94,7 @@ class Fleet:
         self._kill()
         self._seen_by_dead.clear()
         self._authority.ca_file  # noqa: B018 - made before three threads ask for it
-        with ThreadPoolExecutor(len(self._providers)) as threads:
+        with ThreadPoolExecutor(len(self._providers), initializer=_deaf_to_interrupts) as threads:
             list(threads.map(_Provider.start, self._providers))
 
     def kill_first(self) -> None:

@@ -109,7 +109,7 @@ class Today:
         ) as reply:
             reply.raise_for_status()
             if not stream:
-                return self._answer(reply.json()["usage"])
+                return self._answer(reply.json().get("usage") or {})
             first_token, usage = None, None
             for chunk in _chunks(reply):
                 if first_token is None and _has_text(chunk):

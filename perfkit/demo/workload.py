@@ -53,14 +53,18 @@ class Call:
     max_tokens: int = MAX_TOKENS
 
 
-def workload(seed: int, calls: int, threads: int) -> list[Call]:
+def workload(seed: int, calls: int, *, dying_threads: int = 0) -> list[Call]:
     """Return the calls in the order in which they begin.
 
-    There are no streams among the calls under way when the middle call begins, since a provider dies then: a stream cut
-    behind its first words cannot be replaced unseen, by anybody, and how many are cut would be luck.
+    Args:
+        seed: of the choice.
+        calls: how many.
+        dying_threads: threads that make the calls, if a provider dies as the middle one begins. No stream is under way
+            then: one that is cut behind its first words cannot be replaced unseen, by anybody, and how many are cut
+            would be luck.
     """
     chance = random.Random(seed)
-    quiet = range(calls // 2 - _WINDOW * threads, calls // 2)
+    quiet = range(calls // 2 - _WINDOW * dying_threads, calls // 2)
     return [_call(chance, number, may_stream=number not in quiet) for number in range(calls)]
 
 

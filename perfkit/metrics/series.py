@@ -78,8 +78,9 @@ class SeriesTable:
 
     def renew(self) -> None:
         """Start empty in a forked child; handles held elsewhere stay good."""
-        self._lock = threading.RLock()  # guards _known and _live; re-entrant for collector callbacks that record
+        self._lock = threading.RLock()  # guards _known and _live; re-entrant, since a collector callback may record
         self._next_search = 0.0
+        self._crowded = False  # that no room was found is still to be logged
         handles = [handle for handle in self._known.values() if handle is not None]
         self._known = WeakValueDictionary({handle.key: handle for handle in handles})
         self._drop(handles, Handle.renew)
@@ -111,6 +112,9 @@ class SeriesTable:
         except Exception:
             log.debug("metric refused: its name or tags cannot be used", exc_info=True)
             return self._refusing
+        if self._crowded:
+            self._crowded = False
+            log.warning("%d series, no room for %r: new tags are counted under perfkit.overflow", self.limit, name)
         self._remember(kind, name, tags, handle)
         return handle
 
@@ -145,9 +149,8 @@ class SeriesTable:
         for handle in [handle for handle in self._live.values() if handle.last_used < day_ago]:
             del self._live[handle.key]
         self.cache.clear()
-        if len(self._known) >= self.limit:
-            log.warning("more than %d series: further tags are counted under perfkit.overflow", self.limit)
-        return len(self._known) < self.limit
+        self._crowded = len(self._known) >= self.limit
+        return not self._crowded
 
     def enter(self, handle: Handle) -> None:
         """Make sure that a series about to get values is one that queries see."""

@@ -6,6 +6,7 @@ queries over tags and time, snapshots that other processes merge, and the backgr
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import defaultdict, deque
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ __all__ = ["PerformanceTracker"]
 
 Tags = Mapping[str, "str | int | float | bool"]
 Moment = float | datetime | timedelta
+
+log = logging.getLogger("perfkit.metrics")
 
 _HOUR = 3600.0
 _NESTED = 64  # timers of one operation running in one thread; of more, which were never ended, the oldest are forgotten
@@ -68,7 +71,7 @@ class PerformanceTracker(Shared):
         self._apply()
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()  # guards _added, _statsd and _started
+        self._lock = threading.Lock()  # guards _added and _statsd
         self._running = threading.local()
         self._started = False
         self._turn = 0
@@ -266,11 +269,14 @@ class PerformanceTracker(Shared):
         """See that the background job runs, now that something is recorded in this process."""
         if not self._series.sinks:
             return
-        if self._started:
-            _process.background.ensure()
-            return
-        self._started = True  # twice does no harm: asking again for a job changes it
-        self._schedule()
+        try:
+            if self._started:
+                _process.background.ensure()
+                return
+            self._started = True  # twice does no harm: asking again for a job changes it
+            self._schedule()
+        except RuntimeError:  # no more threads, or the interpreter is ending: close() will flush
+            log.debug("no background thread for metrics", exc_info=True)
         self._flush_sinks()  # nothing is waiting; they may get ready
 
     def _schedule(self) -> None:

@@ -60,12 +60,14 @@ class Window:
 
     def _shrink(self, max_bytes: int) -> None:
         """Forget the oldest slots until the others fit; the newest one always stays."""
+        held = sum(sketch.nbytes for slots in self._tiers for sketch in slots.values())
+        if held <= max_bytes:
+            return
         by_age = [(slots, index) for slots in reversed(self._tiers) for index in sorted(slots)]
-        held = sum(slots[index].nbytes for slots, index in by_age)
         for slots, index in by_age[:-1]:
+            held -= slots.pop(index).nbytes
             if held <= max_bytes:
                 return
-            held -= slots.pop(index).nbytes
 
     def collect(self, into: Sketch, since: float, until: float) -> None:
         """Merge into a sketch every slot that overlaps the range."""

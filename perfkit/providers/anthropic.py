@@ -10,7 +10,6 @@ from perfkit.providers.http import HTTPProvider, Options
 from perfkit.providers.wire import anthropic as wire
 
 if TYPE_CHECKING:
-
     from perfkit.providers.secret import Secret
     from perfkit.values import ChatRequest
 

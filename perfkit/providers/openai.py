@@ -11,7 +11,6 @@ from perfkit.providers.secret import Secret
 from perfkit.providers.wire import openai as wire
 
 if TYPE_CHECKING:
-
     from perfkit.values import ChatRequest
 
 __all__ = ["OpenAIOptions", "OpenAIProvider"]

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import DeadlineExceeded, ProviderError, TransportError
-from perfkit.providers.wire.reply import MISSHAPEN, ErrorReply
+from perfkit.providers.wire.reply import MISSHAPEN, UNREADABLE, ErrorReply
 from perfkit.values import ChatResponse, Usage
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ class Receiver:
         """Return the JSON of a body that is no error."""
         try:
             document = json.loads(body)
-            if isinstance(document, dict) and document.get("error"):
-                raise ErrorReply(document)
-        except (ErrorReply, ValueError) as error:
+        except UNREADABLE as error:
             failure = self._failure(model, headers, body, error)
         else:
-            return document
+            if not (isinstance(document, dict) and document.get("error")):
+                return document
+            failure = self._failure(model, headers, body, ErrorReply(document))
         raise failure
 
     def _failure(

@@ -15,7 +15,7 @@ from perfkit.errors import (
     StreamInterruptedError,
 )
 from perfkit.providers.wire.failures import Complaint, complaint, failure_class
-from perfkit.providers.wire.reply import why
+from perfkit.providers.wire.reply import UNREADABLE, why
 from perfkit.providers.wire.waits import asked_wait, limit_wait
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Refusals"]
 
 SHOWN = 200  # characters of a reply that is not understood
+LONGEST = 500  # characters of a provider's own words
 _REDIRECTS = range(300, 400)
 
 
@@ -60,13 +61,13 @@ class Refusals:
         """Build the error for a reply whose status is not 2xx; the body may be anything."""
         try:
             document = json.loads(body)
-        except ValueError:
+        except UNREADABLE:
             document = self._shown(body)
         return self.of_document(model, status, headers, document)
 
     def of_document(self, model: str | None, status: int, headers: Mapping[str, str], document: Any) -> ProviderError:
         """Build the error for an error body; with status 200 it is one inside a good reply or stream."""
-        told = complaint(self._scrubber.value(document))
+        told = self._scrubbed(complaint(document))
         if status < _REDIRECTS.start and told.status is not None:
             status = told.status
         cls = failure_class(status, told)
@@ -85,6 +86,11 @@ class Refusals:
             retry_after=wait,
             request_id=_request_id(headers, document),
         )
+
+    def _scrubbed(self, told: Complaint) -> Complaint:
+        """Take secrets out first, then shorten: a key cut in two would stay."""
+        message, code, kind = (self._scrubber.text(part or "") for part in told[:3])
+        return Complaint(message[:LONGEST], code or None, kind or None, told.status)
 
     def _hint(
         self, cls: type[ProviderError], status: int, headers: Mapping[str, str], told: Complaint, wait: float | None
@@ -127,7 +133,7 @@ class Refusals:
         )
 
     def _shown(self, body: bytes | str) -> str:
-        """Return the first characters; secrets go first, one cut in two would stay."""
+        """Return the first characters, scrubbed."""
         text = body if isinstance(body, str) else body.decode("utf-8", "replace")
         return self._scrubber.text(text)[:SHOWN]
 

@@ -63,7 +63,6 @@ class Setup:
     settings: RouterSettings
     strategy: Strategy
     clock: Clock
-    tracker: PerformanceTracker
 
 
 class Call:
@@ -73,23 +72,26 @@ class Call:
         setup: of the router.
         request: what is asked.
         offers: the providers that offer the model.
+        tracker: gets latencies, failures and fallbacks.
         pinned: the caller named the only one in `offers`.
         reserve: holds money for an attempt; its errors end the call.
         max_attempts: None means the setting.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - internal: what a router and the parameters of its methods have to say
         self,
         setup: Setup,
         request: ChatRequest,
         offers: Sequence[Candidate],
+        tracker: PerformanceTracker,
         *,
         pinned: bool,
         reserve: Reserve | None,
         max_attempts: int | None,
     ) -> None:
         timeout = request.timeout if request.timeout is not None else setup.settings.timeout
-        self._setup, self._offers, self._pinned, self._reserve = setup, offers, pinned, reserve
+        self._setup, self._offers, self._tracker = setup, offers, tracker
+        self._pinned, self._reserve = pinned, reserve
         self._max_attempts = max_attempts if max_attempts is not None else setup.settings.max_attempts
         self._deadline = setup.clock.now() + timeout
         self._attempts: tuple[Attempt, ...] = ()
@@ -152,7 +154,7 @@ class Call:
         self.request = _changed(self.request, timeout=self._share(now, others=others))
         if last is not None and last is not chosen:
             tags = {"provider": last.name, "model": self.request.model}
-            self._setup.tracker.increment("provider_fallback", tags=tags)
+            self._tracker.increment("provider_fallback", tags=tags)
         if self._reserve is not None:
             self._hold = self._reserved(self._reserve, chosen)
 
@@ -206,13 +208,13 @@ class Call:
 
     def succeed(self, response: ChatResponse) -> ChatResponse:
         """Note success, pay, and return the response with its attempts."""
-        candidate, setup, now = self._current(), self._setup, self._setup.clock.now()
+        candidate, now = self._current(), self._setup.clock.now()
         model, seconds = self.request.model, now - self._began - self.pauses
         candidate.served(self._permit, model, seconds, now)
         handle = candidate.handles.get(model)
         if handle is None:
             tags = {"provider": candidate.name, "model": model}
-            handle = candidate.handles[model] = setup.tracker.handle("provider_latency", tags)
+            handle = candidate.handles[model] = self._tracker.handle("provider_latency", tags)
         handle.record(seconds)
         self._error = None
         self._log("ok", None, seconds)
@@ -254,7 +256,7 @@ class Call:
         self._log(outcome, kind, seconds)
         if kind is not None and verdict.elsewhere:
             tags = {"provider": candidate.name, "model": model, "error": kind}
-            self._setup.tracker.increment("provider_failure", tags=tags)
+            self._tracker.increment("provider_failure", tags=tags)
         if error is not None:
             self._sign(error)
         if pay is not None:

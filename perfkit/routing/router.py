@@ -58,7 +58,6 @@ class ProviderRouter(Shared):
         self._candidates: Mapping[str, Candidate] = {}  # never changed, replaced: read without a lock
         self._rows: dict[str, ProviderSettings] = {}  # of the candidates that come from the configuration
         self._lock = threading.Lock()  # guards the replacement of _candidates and _rows
-        self._setup: Setup | None = None
         if callable(strategy):
             self._callable = strategy
         elif strategy is not None:
@@ -85,10 +84,10 @@ class ProviderRouter(Shared):
             raise
 
     def _apply(self) -> None:
-        self._strategy = self._callable if self._callable is not None else strategy_named(self.settings.strategy)
+        strategy = self._callable if self._callable is not None else strategy_named(self.settings.strategy)
+        self._setup = Setup(self.settings, strategy, self._clock)
         for candidate in self._candidates.values():
             candidate.breaker.rules = self._rules()
-        self._setup = None
 
     def _rules(self) -> Rules:
         return Rules(self.settings.failure_threshold, self.settings.open_seconds)
@@ -242,7 +241,7 @@ class ProviderRouter(Shared):
         usable = [candidate for candidate in offers if candidate.usable(model, now)]
         if not usable:
             raise none_available(model, offers)
-        return (usable[0] if len(usable) == 1 else choose(self._strategy, usable, request_context)).name
+        return (usable[0] if len(usable) == 1 else choose(self._setup.strategy, usable, request_context)).name
 
     def execute_with_fallback(
         self,
@@ -308,18 +307,13 @@ class ProviderRouter(Shared):
     def _call(
         self, request: ChatRequest, provider: str | None, max_attempts: int | None, reserve: Reserve | None
     ) -> Call:
-        setup = self._setup
-        if setup is None:
-            setup = self._setup = Setup(self.settings, self._strategy, self._clock, self._metrics())
         offers = self._offers(request.model, provider)
-        return Call(setup, request, offers, pinned=provider is not None, reserve=reserve, max_attempts=max_attempts)
+        pinned, tracker = provider is not None, self._tracker
+        if tracker is None:
+            from perfkit.metrics import PerformanceTracker
 
-    def _metrics(self) -> PerformanceTracker:
-        if self._tracker is not None:
-            return self._tracker
-        from perfkit.metrics import PerformanceTracker
-
-        return PerformanceTracker.instance()
+            tracker = self._tracker = PerformanceTracker.instance()
+        return Call(self._setup, request, offers, tracker, pinned=pinned, reserve=reserve, max_attempts=max_attempts)
 
     def _offers(self, model: str | None, provider: str | None) -> list[Candidate]:
         asked = self._candidates.values() if provider is None else (self._named(provider),)
@@ -362,7 +356,7 @@ class ProviderRouter(Shared):
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name} {one.breaker.describe()}" for name, one in self._candidates.items())
-        return f"<ProviderRouter {called(self._strategy)}: {told or 'no providers'}>"
+        return f"<ProviderRouter {called(self._setup.strategy)}: {told or 'no providers'}>"
 
 
 def _close(candidates: Iterable[Candidate]) -> None:

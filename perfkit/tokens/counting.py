@@ -7,13 +7,11 @@ the byte-class estimator counts. A growing chat repeats its messages at every tu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 import os
 import re
-import tempfile
 import threading
 from functools import lru_cache
 from importlib.util import find_spec
@@ -75,6 +73,8 @@ def _vocabulary_file(name: str) -> Path | None:
     """Return where tiktoken will look for a vocabulary; None when its cache is switched off."""
     directory = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     if directory is None:
+        import tempfile
+
         directory = str(Path(tempfile.gettempdir(), "data-gym-cache"))
     return Path(directory, name) if directory else None
 
@@ -88,6 +88,8 @@ def load_exact(tokenizer: str) -> Callable[[str], list[int]] | None:
         return None
     name, file_name, digest = _VOCABULARIES[tokenizer]
     file = _vocabulary_file(file_name)
+    import hashlib  # loads OpenSSL, for 3 ms
+
     try:
         if file is None or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
             return None
@@ -110,8 +112,13 @@ class TokenCounter:
     def after_fork(self) -> None:
         """Make the lock new and forget what is remembered."""
         self._lock = threading.Lock()  # guards _memo and _exact
-        self._memo: LRUCache[tuple[str, int, int], int] = LRUCache(MEMO_ENTRIES)
-        self._exact: dict[str, Callable[[str], list[int]] | None] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget counts, and look for vocabularies anew."""
+        with self._lock:
+            self._memo: LRUCache[tuple[str, int, int], int] = LRUCache(MEMO_ENTRIES)
+            self._exact: dict[str, Callable[[str], list[int]] | None] = {}
 
     def count(self, text: str, model: str | None = None) -> int:
         """Return the tokens of `text` for `model`, special tokens counted as plain text."""
@@ -130,7 +137,8 @@ class TokenCounter:
         return tokens
 
     def _fresh(self, text: str, tokenizer: str) -> int:
-        exact = self._exact.get(tokenizer) if tokenizer in self._exact else self._load(tokenizer)
+        known = self._exact
+        exact = known[tokenizer] if tokenizer in known else self._load(tokenizer)
         return len(exact(text)) if exact is not None else estimate(text, tokenizer)
 
     def _load(self, tokenizer: str) -> Callable[[str], list[int]] | None:

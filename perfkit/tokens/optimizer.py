@@ -89,7 +89,7 @@ class TokenOptimizer(Shared):
 
     def reset(self) -> None:
         """Forget usage, spending, holds and budgets set by hand."""
-        self._counter.after_fork()
+        self._counter.clear()
         self._usage.clear()
         self._budgets.clear()
         with self._lock:

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,15 +139,12 @@ def own_price(model: str, row: Any, *, where: str) -> Price:
         if key not in row:
             raise ConfigError(f"{where} needs {key!r}, in US dollars a million tokens", key=where)
     try:
-        rates: dict[str, Any] = {key: per_token(finite(f"{where}.{key}", value, least=0)) for key, value in row.items()}
+        rates: dict[str, Any] = {
+            key: round(finite(f"{where}.{key}", value, least=0) * 1000, 6) for key, value in row.items()
+        }  # a dollar a million is 1000 nano-dollars each; 0.28 * 1000 is a little more than 280
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error), key=where) from None
     return Price(model=model, **rates)
-
-
-def per_token(dollars_per_million: float) -> float:
-    """Return nano-dollars a token, exactly as the decimal number was written."""
-    return float(Decimal(str(dollars_per_million)) * 1000)
 
 
 class PriceTable:

@@ -53,18 +53,22 @@ class PooledConnection(HTTPConnection):
     """A connection of a `HostPool`.
 
     Attributes:
+        now: the pool's clock, for ages.
         limits: what the present call may spend.
         tally: the pool's counts.
         generation: of the pool when the connection was handed out; a connection taken before a fork is of an older one.
+        lease: counts hand-outs and returns, so that a late finalizer knows whether it still has the connection.
         born: clock time it was connected.
         lifespan: share of the pool's longest lifetime this connection gets.
         idle_since: clock time it was last put back.
         idle_most: seconds the peer will keep it open when idle, as announced.
     """
 
+    now: Callable[[], float]
     limits: Limits
     tally: Tally
     generation = 0
+    lease = 0
     born = 0.0
     lifespan = 1.0
     idle_since = 0.0
@@ -73,7 +77,7 @@ class PooledConnection(HTTPConnection):
     def connect(self) -> None:
         """Connect, through a tunnel and TLS as needed."""
         super().connect()
-        self.born = self.limits.now()
+        self.born = self.now()
         self.lifespan = 1.0 - _JITTER * random.random()
         self.idle_most = math.inf
         self.tally.add("created")

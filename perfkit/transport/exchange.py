@@ -61,7 +61,7 @@ class Exchange:
         fields = {**call.fields, **host.proxy_headers} if host.prefix else call.fields
         head = message.head(call.method, host.prefix + call.target, fields)
         self._connection = connection = self._take()
-        connection.limits.arm(call.deadline, call.patience)
+        connection.limits.arm(call.now, call.deadline, call.patience)
         try:
             self.reply = self._converse(connection, head)
         except FAILURES as error:

@@ -104,6 +104,7 @@ class HostPool(HTTPConnectionPool):
             self._tally.add("reconnected")
         self._tally.handed_out(now - began, reused=connection.sock is not None)
         connection.generation = self.generation
+        connection.lease += 1
         return connection
 
     def _get_conn(self, timeout: float | None = None) -> PooledConnection:
@@ -129,7 +130,7 @@ class HostPool(HTTPConnectionPool):
 
     def _new_conn(self) -> PooledConnection:
         connection: PooledConnection = super()._new_conn()  # type: ignore[assignment]
-        connection.limits = Limits(self._now)
+        connection.now, connection.limits = self._now, Limits(self._now)
         connection.tally = self._tally
         self._alive.add(connection)
         return connection
@@ -158,11 +159,27 @@ class HostPool(HTTPConnectionPool):
         if connection.generation != self.generation:  # taken before a fork: its slot is the parent's
             connection.close()
             return
+        connection.lease += 1
         connection.limits.deadline = None
         connection.idle_since = self._now()
         self.pool.put(None if connection.sock is None else connection)
         if self._retired:
             self._close_idle(lambda _: True)
+
+    def _make_request(self, conn: Any, *arguments: Any, **options: Any) -> Any:
+        """Add to a urllib3 handle's request what urllib3 lacks: `Timeout(total=)` that holds, and replies to forget."""
+        timeout = options.get("timeout")
+        if isinstance(timeout, Timeout) and isinstance(timeout.total, int | float):
+            conn.limits.arm(self._now, self._now() + timeout.total, self.settings.read_timeout)
+        reply = super()._make_request(conn, *arguments, **options)
+        if options.get("response_conn") is not None:  # the reply is read later, or never
+            weakref.finalize(reply, self._forgotten, conn, conn.lease).atexit = False
+        return reply
+
+    def _forgotten(self, connection: PooledConnection, lease: int) -> None:
+        if connection.lease == lease:
+            connection.hang_up()
+            self.give(connection)
 
     def _put_conn(self, conn: Any) -> None:
         if conn is None:
@@ -201,7 +218,8 @@ class HostPool(HTTPConnectionPool):
 
     def __repr__(self) -> str:
         in_use, idle, waiting = self.pool.counts()
-        return f"{type(self).__name__}({self.name}: {in_use} in use, {idle} idle, {waiting} waiting)"
+        provider = f"{self.provider} at " if self.provider else ""
+        return f"{type(self).__name__}({provider}{self.name}: {in_use} in use, {idle} idle, {waiting} waiting)"
 
 
 class HTTPHost(HostPool):

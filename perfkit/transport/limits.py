@@ -36,9 +36,9 @@ class Limits:
         self.silence = 0.0
         self.heard = False
 
-    def arm(self, deadline: float, silence: float) -> None:
-        """Begin a call."""
-        self.deadline, self.silence, self.heard = deadline, silence, False
+    def arm(self, now: Callable[[], float], deadline: float, silence: float) -> None:
+        """Begin a call, whose clock may be another than the pool's."""
+        self.now, self.deadline, self.silence, self.heard = now, deadline, silence, False
 
     def wait(self, most: float) -> float:
         """Return how many seconds the next wait may take: `most`, or what is left when that is less.

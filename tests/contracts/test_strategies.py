@@ -127,7 +127,7 @@ def test_a_forked_child_does_not_hang_on_the_parents_lock(name: str) -> None:
     router = ProviderRouter(strategy=name, clock=FakeClock())
     for number in range(2):
         router.register_provider(f"p{number}", Works())
-    lock: Any = getattr(router._strategy, "_lock", None)
+    lock: Any = getattr(router._setup.strategy, "_lock", None)
     if lock is not None:
         lock.acquire()
     router._after_fork()

@@ -59,7 +59,7 @@ def test_unusable_names_and_tags_are_refused_without_raising(tracker: Performanc
     assert tracker.names() == ["metrics_refused"]
 
 
-def test_beyond_the_limit_a_name_keeps_its_total(make: Make) -> None:
+def test_beyond_the_limit_a_name_keeps_its_total(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     tracker = make(max_series=10)
     for i in range(1000):
         tracker.record_metric("x", 1.0, {"user": i})
@@ -67,6 +67,9 @@ def test_beyond_the_limit_a_name_keeps_its_total(make: Make) -> None:
     assert tracker.get_stats("x", tags={"perfkit.overflow": "true"})["count"] == 990
     assert tracker.get_stats("x", tags={"user": 3})["count"] == 1
     assert len(tracker._series.handles()) == 11
+    assert [record.message for record in caplog.records] == [
+        "10 series, no room for 'x': new tags are counted under perfkit.overflow"
+    ]
 
 
 def test_the_limit_holds_for_names_too(make: Make) -> None:

@@ -9,6 +9,10 @@ from perfkit.providers import Provider
 from perfkit.values import ChatRequest, ChatResponse, Usage
 
 
+def asked(messages: Any = "hi", **settings: Any) -> ChatRequest:
+    return ChatRequest(messages, "m", **settings)
+
+
 class Parrot(Provider):
     """The least a custom provider writes."""
 
@@ -26,7 +30,7 @@ def test_one_method_makes_a_provider() -> None:
 
 
 def test_what_cannot_stream_streams_in_one_piece() -> None:
-    stream = Parrot("polly").stream_completion(ChatRequest("hi", "m"))
+    stream = Parrot("polly").stream_completion(asked("hi"))
     assert next(stream) == "hi"
     with pytest.raises(StopIteration) as end:
         next(stream)

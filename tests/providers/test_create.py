@@ -17,6 +17,10 @@ from perfkit.values import ChatRequest, ChatResponse, Usage
 KEY = "sk-1234567890abcdef"
 
 
+def asked(messages: Any = "hi", **settings: Any) -> ChatRequest:
+    return ChatRequest(messages, "m", **settings)
+
+
 @pytest.mark.parametrize("kind", sorted(PRESETS))
 def test_every_preset_makes_a_provider_without_io(kind: str) -> None:
     provider = create_provider(kind)
@@ -24,6 +28,12 @@ def test_every_preset_makes_a_provider_without_io(kind: str) -> None:
     assert (provider.name, provider.base_url) == (kind, PRESETS[kind].base_url)
     assert isinstance(provider, AnthropicProvider if kind == "anthropic" else OpenAIProvider)
     assert PRESETS[kind].is_local or provider.base_url.startswith("https://")
+
+
+def test_nothing_is_retried_below_the_router() -> None:
+    provider = create_provider("openai", api_key=KEY)
+    assert isinstance(provider, HTTPProvider)
+    assert provider._client.retries == 0
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
@@ -36,7 +46,11 @@ def test_what_is_given_goes_over_the_preset() -> None:
         "groq", name="g", base_url="http://127.0.0.1:1/v1/", models=["a", "a"], max_tokens_field="n", timeout=3
     )
     assert isinstance(provider, OpenAIProvider)
-    assert (provider.name, provider.base_url, provider.supported_models) == ("g", "http://127.0.0.1:1/v1", {"a"})
+    assert (provider.name, provider.base_url, provider.supported_models) == (
+        "g",
+        "http://127.0.0.1:1/v1",
+        frozenset({"a"}),
+    )
     assert (provider.options.max_tokens_field, provider.options.timeout) == ("n", 3)
     assert provider.options.key_variable == "GROQ_API_KEY"
 
@@ -61,7 +75,7 @@ def test_a_wrong_setting_is_refused_at_once(kind: str, option: dict[str, Any], w
 @pytest.mark.parametrize("kind", [kind for kind, preset in PRESETS.items() if not preset.is_local])
 def test_a_call_that_has_no_key_names_the_variable_and_sends_nothing(kind: str) -> None:
     provider = create_provider(kind)
-    request = ChatRequest("hi", "m")
+    request = asked("hi")
     for call in (
         lambda: provider.chat_completion(request),
         lambda: next(provider.stream_completion(request)),
@@ -82,15 +96,16 @@ def test_a_call_that_has_no_key_names_the_variable_and_sends_nothing(kind: str) 
     ],
 )
 def test_the_bound_of_the_answer_is_called_as_the_host_knows_it(base_url: str, given: str | None, field: str) -> None:
-    provider = create_provider("openai", base_url=base_url, **({"max_tokens_field": given} if given else {}))
+    options: dict[str, Any] = {"max_tokens_field": given} if given else {}
+    provider = create_provider("openai", base_url=base_url, **options)
     assert isinstance(provider, OpenAIProvider)
-    assert provider._payload(ChatRequest("hi", "m", max_tokens=3), stream=False)[field] == 3
+    assert provider._payload(asked("hi", max_tokens=3), stream=False)[field] == 3
 
 
 def test_mistral_is_not_asked_for_usage() -> None:
     provider = create_provider("mistral")
     assert isinstance(provider, OpenAIProvider)
-    assert "stream_options" not in provider._payload(ChatRequest("hi", "m"), stream=True)
+    assert "stream_options" not in provider._payload(asked("hi"), stream=True)
 
 
 class Parrot(Provider):
@@ -107,7 +122,7 @@ def test_ones_own_kind_is_registered_by_name(monkeypatch: pytest.MonkeyPatch) ->
     PROVIDERS.register("parrot", Parrot)
     provider = create_provider("parrot", models=("a",), colour="green")
     assert isinstance(provider, Parrot)
-    assert provider.supported_models == {"a"}
+    assert provider.supported_models == frozenset({"a"})
     assert provider.settings["colour"] == "green"
     assert set(provider.settings) == {"base_url", "api_key", "connections", "tracker", "colour"}
 

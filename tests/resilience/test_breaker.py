@@ -226,6 +226,33 @@ def test_no_failure_is_lost_when_threads_report_together() -> None:
     assert breaker.state.failures == 6400
 
 
+class Interrupted:
+    """A lock that lets something happen just before it is taken."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        self.happens = happens
+
+    def __enter__(self) -> None:
+        self.happens()
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held."""
+
+
+def test_a_change_of_mode_between_look_and_lock_is_seen() -> None:
+    clock = FakeClock()
+    breaker = CircuitBreaker(clock=clock)
+    permit = breaker.acquire()
+    assert permit is not None
+    opened_meanwhile = State("open", permit + 1, openings=1, until=clock.now() + 60)
+    breaker._lock = Interrupted(lambda: setattr(breaker, "_state", opened_meanwhile))  # type: ignore[assignment]
+    breaker.record(permit, "failure")
+    assert breaker.state == opened_meanwhile
+    closed_meanwhile = State("closed", permit + 2)
+    breaker._lock = Interrupted(lambda: setattr(breaker, "_state", closed_meanwhile))  # type: ignore[assignment]
+    assert breaker.acquire() == permit + 2
+
+
 def test_a_forked_child_does_not_wait_for_the_parents_probe_or_lock() -> None:
     clock = FakeClock()
     breaker = opened(CircuitBreaker(clock=clock))

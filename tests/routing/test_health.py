@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from routing.conftest import SlowClock
 
-    from perfkit.routing import ProviderRouter
+    from perfkit.routing import Candidate, ProviderRouter
 
     MakeRouter = Callable[..., ProviderRouter]
 
@@ -319,6 +319,32 @@ def test_one_caller_asks_again_for_a_missing_model(router: MakeRouter, clock: Sl
 
 
 # --- threads
+
+
+def test_when_another_call_takes_the_probe_in_between_the_next_provider_is_asked(
+    router: MakeRouter, clock: SlowClock, request_: ChatRequest
+) -> None:
+    def too_late(candidates: list[Candidate], _: Any) -> Candidate:
+        assert candidates[0].breaker.acquire() is not None
+        return candidates[0]
+
+    made = router({"strategy": too_late}, a=ServerError("500"), b=0.0)
+    fail(made, request_, 5, provider="a")
+    clock.advance(60)
+    assert made.execute_with_fallback(request_).provider == "b"
+    assert made.get_provider("a").calls == 5
+
+
+def test_what_other_calls_learn_in_between_is_heeded(router: MakeRouter, request_: ChatRequest) -> None:
+    made = router(a=ModelNotFoundError("404"))
+    candidate = made._candidates["a"]
+    assert candidate.why_not("m") == "was just taken by another call's probe"
+    assert candidate.ready_at("m", 7.0) == 7.0
+    fail(made, request_)
+    assert candidate.admit("m") is None
+    assert candidate.ready_at("m", 7.0) is None
+    assert candidate.ready_at("other", 7.0) == 7.0
+    assert candidate.in_flight == 0
 
 
 def test_counts_are_exact_under_threads(router: MakeRouter) -> None:

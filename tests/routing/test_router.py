@@ -194,7 +194,7 @@ def test_an_unknown_strategy_is_refused_and_nothing_changes(router: MakeRouter) 
         made.configure(strategy="priorty")
     with pytest.raises(ConfigError):
         made.configure(strategy="random", max_attempts=0)
-    assert made._strategy is last
+    assert made._setup.strategy is last
     assert made.settings.max_attempts == 3
 
 
@@ -207,7 +207,7 @@ def test_a_strategy_stays_until_another_is_given(router: MakeRouter, request_: C
     made.configure(strategy=only_b)
     assert made.route_request(request_) == "b"
     made.reset()
-    assert made._strategy is only_b
+    assert made._setup.strategy is only_b
 
 
 def test_new_settings_reach_circuits_that_are_there(router: MakeRouter, request_: ChatRequest) -> None:
@@ -235,7 +235,7 @@ def test_configured_providers_are_made_changed_and_removed(router: MakeRouter) -
     assert made.providers() == ("hand", "one", "openai")
     one = made._candidates["one"]
     assert (one.priority, one.weight, one.provider.name) == (3, 2.5, "one")
-    assert one.models == {"m"}
+    assert one.models == frozenset({"m"})
     openai = made.get_provider("openai")
     made._configured(configured(one={**ROW, "priority": 4}, openai={"api_key": "k"}))
     assert made._candidates["one"].priority == 4

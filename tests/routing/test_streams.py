@@ -165,6 +165,24 @@ def test_a_stream_that_fails_while_being_closed_still_gives_the_money_back(
     assert money.entries[0][-1] == "released"
 
 
+def test_a_stream_that_does_not_end_when_told_to_is_closed_all_the_same(
+    router: MakeRouter, request_: ChatRequest, ledger: type[Ledger]
+) -> None:
+    def stubborn(request: ChatRequest) -> Generator[str, None, ChatResponse]:
+        try:
+            yield "one"
+        except GeneratorExit:
+            yield "more"
+        return ChatResponse("one more", Usage(3, 2), request.model, "x")
+
+    made, money = router(a=0.0), ledger()
+    made.get_provider("a").stream_completion = stubborn
+    deltas = made.stream_with_fallback(request_, reserve=money)
+    next(deltas)
+    deltas.close()
+    assert money.entries[0][-1] == "released"
+
+
 def test_a_stream_never_begun_asks_nobody(router: MakeRouter, request_: ChatRequest) -> None:
     made = router(a=["one"])
     made.stream_with_fallback(request_).close()

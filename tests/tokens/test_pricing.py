@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.errors import ConfigError
-from perfkit.tokens.pricing import Price, PriceTable, Rates, as_usage, shipped
+from perfkit.tokens.pricing import Price, PriceTable, Rates, _price, as_usage, shipped
 from perfkit.values import Usage
 
 M = 1_000_000
@@ -111,6 +111,12 @@ def test_highest_tier_that_is_passed_applies() -> None:
     assert [price.cost(Usage(tokens, 0)) for tokens in (100, 101, 201)] == [1000, 2020, 6030]
 
 
+def test_tiers_of_the_table_are_tried_from_the_highest() -> None:
+    rates = {"input": 1, "output": 1}
+    price = _price("m", {"provider": "p", **rates, "tiers": {"100": rates, "2000": rates, "300": rates}})
+    assert [above for above, _ in price.tiers] == [2000, 300, 100]
+
+
 def test_batch_and_priority_prices_are_kept() -> None:
     price = found("gpt-4o")
     assert price.batch == Rates(input=1250, output=5000)
@@ -164,6 +170,11 @@ def test_own_price_beats_the_table_for_all_names_of_the_model() -> None:
     for name in ("gpt-4o", "openai/gpt-4o", "gpt-4o-2024-08-06"):
         price = found(name, **own)
         assert (price.input, price.output, price.cache_read) == (2000, 8000, 500)
+
+
+def test_own_price_is_exactly_the_decimal_number_written() -> None:
+    price = found("m", m={"input": 0.28, "output": 1.1, "cache_read": 0.0003})
+    assert (price.input, price.output, price.cache_read) == (280, 1100, 0.3)
 
 
 def test_price_of_zero_is_known() -> None:

@@ -43,21 +43,31 @@ TOKENS = st.text("abcXYZ019-_!", min_size=1, max_size=8)
 FRAMING = ["Content-Length", "content-length", "Transfer-Encoding", "Connection", "Keep-Alive", "Set-Cookie"]
 NAMES = st.one_of(TOKENS, st.sampled_from(FRAMING))
 VALUES = st.one_of(
-    st.text("ab,;=\"é\t ()", max_size=12).map(str.strip),
+    st.text('ab,;="é\t ()', max_size=12).map(str.strip),
     st.sampled_from(["0", "5", "5, 5", "-1", "+5", "chunked", "Chunked", "gzip, chunked", "close", "keep-alive", ""]),
 )
-ODD_LINES = st.sampled_from([" folded", "\tfolded too", "no colon", "bad name: x", ": no name", "a:b\0c", "é: x", "x:\ry"])
+ODD_LINES = st.sampled_from(
+    [" folded", "\tfolded too", "no colon", "bad name: x", ": no name", "a:b\0c", "é: x", "x:\ry"]
+)
 LINES = st.one_of(
     *[st.builds("{}:{}{}".format, NAMES, st.sampled_from(["", " ", "  "]), VALUES)] * 8, ODD_LINES, TOKENS
 )
 STATUS = st.sampled_from(
     ["HTTP/1.1 200 OK"] * 6
     + ["HTTP/1.1 404 Not Found", "HTTP/1.1 204 No Content", "HTTP/1.1 304 x", "HTTP/1.1 200", "HTTP/1.1 200 "]
-    + ["HTTP/1.0 200 OK", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK", "HTTP/1.1 20 x", "HTTP/1.1 2000 x", "HTTP/2 200"]
+    + [
+        "HTTP/1.0 200 OK",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK",
+        "HTTP/1.1 20 x",
+        "HTTP/1.1 2000 x",
+        "HTTP/2 200",
+    ]
     + ["HTTP/1.1  200 OK", "http/1.1 200 ok", "HTTP/1.1 ²00 OK", "", "ICY 200 OK", "HTTP/1.1 600 what"]
 )
 ENDS = st.sampled_from(["\r\n"] * 5 + ["\n"])
-BODIES = st.sampled_from([b"", b"hello", b"5\r\nhello\r\n0\r\n\r\n", b"5;x=y\r\nhello\r\n0\r\nTrailer: x\r\n\r\n", b"zz\r\n"])
+BODIES = st.sampled_from(
+    [b"", b"hello", b"5\r\nhello\r\n0\r\n\r\n", b"5;x=y\r\nhello\r\n0\r\nTrailer: x\r\n\r\n", b"zz\r\n"]
+)
 
 
 def outcome(make: Any, data: bytes, method: str) -> dict[str, Any] | str:
@@ -132,7 +142,8 @@ def test_odd_head_is_left_to_http_client(head: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [b"Content-Length: 5\r\nContent-Length: 6", b"Transfer-Encoding: gzip", b"Transfer-Encoding: gzip, chunked"]
+    "fields",
+    [b"Content-Length: 5\r\nContent-Length: 6", b"Transfer-Encoding: gzip", b"Transfer-Encoding: gzip, chunked"],
 )
 def test_reply_without_a_certain_end_is_refused(fields: bytes) -> None:
     with pytest.raises(http.client.HTTPException, match="no certain end"):

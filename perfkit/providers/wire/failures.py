@@ -25,7 +25,6 @@ from perfkit.errors import (
 __all__ = ["Complaint", "complaint", "failure_class"]
 
 _OK, _SERVER = range(200, 300), range(500, 600)
-_LONGEST = 500  # characters of a provider's message that are worth showing
 
 _BY_CODE: dict[str, type[ProviderError]] = {
     # OpenAI, Groq, Cerebras; llama.cpp; Anthropic's stop reason of the same meaning
@@ -114,8 +113,7 @@ def complaint(document: Any) -> Complaint:
 
 
 def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _name(value: Any) -> str | None:

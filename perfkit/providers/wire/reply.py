@@ -11,9 +11,21 @@ if TYPE_CHECKING:
 
     from perfkit.values import Usage
 
-__all__ = ["MISSHAPEN", "ErrorReply", "Event", "Reader", "Reply", "ToolCall", "number", "tool_call", "why"]
+__all__ = [
+    "MISSHAPEN",
+    "UNREADABLE",
+    "ErrorReply",
+    "Event",
+    "Reader",
+    "Reply",
+    "ToolCall",
+    "number",
+    "tool_call",
+    "why",
+]
 
 ToolCall = dict[str, Any]
+UNREADABLE = (ValueError, RecursionError)  # what json raises for what is no JSON, or endless brackets
 MISSHAPEN = (LookupError, TypeError, AttributeError, ValueError)  # what reading JSON of another shape raises
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _parts import needs_module, needs_statsd_daemon
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfkit.metrics import PerformanceTracker
@@ -96,6 +96,7 @@ def test_names_and_tags_cannot_inject(sink: StatsdSink, udp: Any, bad: str) -> N
     assert line.count(b":") == line.count(b"|") == 1
 
 
+@settings(deadline=None)
 @given(st.text(), st.dictionaries(st.text(), st.text(), max_size=3), st.floats(allow_nan=False, allow_infinity=False))
 def test_any_text_makes_one_well_formed_line(name: str, tags: dict[str, str], value: float) -> None:
     line = StatsdSink()._line("counter", name, value, tags)

@@ -18,8 +18,12 @@ TEXT = {"type": "text", "text": "hello"}
 PNG = "data:image/png;base64,aGk="
 
 
+def asked(messages: Any = "hi", **settings: Any) -> ChatRequest:
+    return ChatRequest(messages, "m", **settings)
+
+
 def sent(messages: Any = "hi", **settings: Any) -> dict[str, Any]:
-    return anthropic.payload(ChatRequest(messages, "m", **settings), stream=False, max_tokens=4096)
+    return anthropic.payload(asked(messages, **settings), stream=False, max_tokens=4096)
 
 
 def turns(*messages: dict[str, Any]) -> Any:
@@ -37,7 +41,13 @@ def read(*events: dict[str, Any]) -> tuple[list[str], Reply]:
 
 
 def started(**usage: Any) -> dict[str, Any]:
-    message = {"id": "i", "model": "m-1", "content": [], "stop_reason": None, "usage": {"input_tokens": 3} | usage}
+    message: dict[str, Any] = {
+        "id": "i",
+        "model": "m-1",
+        "content": [],
+        "stop_reason": None,
+        "usage": {"input_tokens": 3} | usage,
+    }
     return {"type": "message_start", "message": message}
 
 
@@ -65,7 +75,7 @@ def test_parameters() -> None:
     body = sent(temperature=0, max_tokens=5, extra={"top_k": 3, "stream": True})
     assert (body["temperature"], body["max_tokens"], body["top_k"]) == (0, 5, 3)
     assert "stream" not in body
-    assert anthropic.payload(ChatRequest("hi", "m"), stream=True, max_tokens=1)["stream"] is True
+    assert anthropic.payload(asked("hi"), stream=True, max_tokens=1)["stream"] is True
 
 
 def test_system_messages_move_to_the_top() -> None:

@@ -14,6 +14,10 @@ FUNCTION = {"name": "get", "description": "d", "parameters": {"type": "object"},
 CALL = {"id": "c1", "type": "function", "function": {"name": "get", "arguments": '{"x": 1}'}}
 
 
+def asked(messages: Any = "hi", **settings: Any) -> ChatRequest:
+    return ChatRequest(messages, "m", **settings)
+
+
 def answered(message: dict[str, Any], finish: str | None = "stop", **rest: Any) -> Reply:
     return openai.reply({"choices": [{"message": message, "finish_reason": finish}], **rest})
 
@@ -37,7 +41,7 @@ def delta(finish: str | None = None, **delta: Any) -> dict[str, Any]:
 
 
 def test_only_what_was_asked_is_sent() -> None:
-    request = ChatRequest("hi", "m", user="42", metadata={"secret": 1}, timeout=3)
+    request = asked("hi", user="42", metadata={"secret": 1}, timeout=3)
     body = openai.payload(request, stream=False)
     assert body == {"model": "m", "messages": ({"role": "user", "content": "hi"},)}
 
@@ -49,13 +53,11 @@ def test_messages_of_all_roles_go_through_as_they_are() -> None:
         {"role": "assistant", "content": None, "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "c1", "content": "7"},
     ]
-    assert list(openai.payload(ChatRequest(messages, "m"), stream=False)["messages"]) == messages  # type: ignore[arg-type]
+    assert list(openai.payload(asked(messages), stream=False)["messages"]) == messages
 
 
 def test_every_parameter_has_its_field() -> None:
-    request = ChatRequest(
-        "hi",
-        "m",
+    request = asked(
         temperature=0,
         max_tokens=5,
         tools=({"type": "function", "function": FUNCTION},),
@@ -69,16 +71,16 @@ def test_every_parameter_has_its_field() -> None:
 
 def test_tools_written_for_anthropic_are_translated() -> None:
     tool = {"name": "get", "description": "d", "input_schema": {"type": "object"}, "strict": True}
-    body = openai.payload(ChatRequest("hi", "m", tools=(tool,)), stream=False)
+    body = openai.payload(asked("hi", tools=(tool,)), stream=False)
     assert body["tools"] == [{"type": "function", "function": FUNCTION}]
 
 
 def test_extra_wins_over_all_but_stream() -> None:
-    request = ChatRequest("hi", "m", temperature=0, extra={"temperature": 1, "model": "other", "stream": True})
+    request = asked("hi", temperature=0, extra={"temperature": 1, "model": "other", "stream": True})
     assert openai.payload(request, stream=False)["temperature"] == 1
     assert openai.payload(request, stream=False)["model"] == "other"
     assert "stream" not in openai.payload(request, stream=False)
-    assert openai.payload(ChatRequest("hi", "m", extra={"stream": False}), stream=True)["stream"] is True
+    assert openai.payload(asked("hi", extra={"stream": False}), stream=True)["stream"] is True
 
 
 @pytest.mark.parametrize(
@@ -96,9 +98,9 @@ def test_extra_wins_over_all_but_stream() -> None:
     ],
 )
 def test_usage_is_asked_for_unless_the_caller_spoke(extra: dict[str, Any], include_usage: bool, options: Any) -> None:
-    request = ChatRequest("hi", "m", extra=extra)
+    request = asked("hi", extra=extra)
     assert openai.payload(request, stream=True, include_usage=include_usage).get("stream_options") == options
-    assert "stream_options" not in openai.payload(ChatRequest("hi", "m"), stream=False)
+    assert "stream_options" not in openai.payload(asked("hi"), stream=False)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

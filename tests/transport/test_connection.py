@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from perfkit.transport import ConnectionPool, connection
+from tests.transport.conftest import Peer, answering, reply
+
+StartPeer = Callable[..., Peer]
+
+
+def test_second_address_is_tried_when_the_first_is_dead(
+    peer: StartPeer, connections: ConnectionPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = peer(answering(reply(b"from the second")))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        addresses = [closed.getsockname(), ("127.0.0.1", server.port)]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert connections.request("GET", "http://two.test:1/").body == b"from the second"
+
+
+def test_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = list[float]()
+
+    class Silent:
+        def __init__(self, *_: Any) -> None: ...
+        def setsockopt(self, *_: Any) -> None: ...
+        def close(self) -> None: ...
+
+        def settimeout(self, seconds: float) -> None:
+            given.append(seconds)
+
+        def connect(self, _: Any) -> None:
+            clock[0] += given[-1]
+            raise TimeoutError
+
+    clock = [0.0]
+    monkeypatch.setattr(connection.socket, "socket", Silent)
+    monkeypatch.setattr(connection.socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("x", 1))] * 4)
+    with pytest.raises(TimeoutError):
+        connection._dial(("dead.test", 1), 8.0, lambda: clock[0])
+    assert given == [2.0] * 4
+    assert clock == [8.0]
+
+
+def test_descriptor_of_a_failed_dial_is_closed(connections: ConnectionPool) -> None:
+    import os
+
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(ConnectionError):
+            connections.request("GET", "http://127.0.0.1:1/")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_hanging_up_reaches_the_peer_though_a_copy_of_the_socket_is_open(
+    peer: StartPeer, connections: ConnectionPool
+) -> None:
+    gone = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        while sock.recv(1000):
+            pass
+        gone.set()
+
+    server = peer(script)
+    pool = connections.host(("http", "127.0.0.1", server.port))
+    taken = pool.take(1)
+    taken.limits.arm(lambda: 0.0, 10.0, 10.0)
+    pool.open(taken)
+    assert taken.sock is not None
+    with taken.sock.dup():
+        taken.hang_up()
+        assert gone.wait(10)
+    pool.give(taken)
+
+
+def test_abandoning_leaves_the_peer_alone(peer: StartPeer, connections: ConnectionPool) -> None:
+    server = peer(answering(reply(b"still here")))
+    pool = connections.host(("http", "127.0.0.1", server.port))
+    taken = pool.take(1)
+    taken.limits.arm(lambda: 0.0, 10.0, 10.0)
+    pool.open(taken)
+    assert taken.sock is not None
+    number = taken.sock.fileno()
+    with taken.sock.dup() as copy:
+        taken.abandon()
+        taken.abandon()
+        assert taken.sock is None
+        with pytest.raises(OSError, match="Bad file"):
+            socket.close(number)
+        copy.settimeout(10)
+        copy.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert b"still here" in copy.recv(1000)
+    pool.give(taken)

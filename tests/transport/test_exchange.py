@@ -1,0 +1,452 @@
+"""One call on real sockets that fail in every way: what is sent how often, and what becomes of the connection."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from perfkit.clock import FakeClock
+from perfkit.errors import DeadlineExceeded, NetworkError, PoolTimeout, TransportError
+from perfkit.testing import faults
+from perfkit.testing.faults import FaultServer
+from perfkit.transport import ConnectionPool, HTTPClient
+from tests.transport.conftest import Peer, answering, read_request, reply, until
+
+StartPeer = Callable[..., Peer]
+CHAT = "/chat/completions"
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def stats(connections: ConnectionPool) -> dict[str, float]:
+    (only,) = connections.stats().values()
+    return only
+
+
+def test_many_calls_use_one_connection(
+    any_client: HTTPClient, any_fault: FaultServer, any_connections: ConnectionPool
+) -> None:
+    for number in range(10):
+        assert any_client.post("/echo", {"n": number}).json() == {"n": number}
+    assert any_fault.counters()["connections"] == 1
+    assert any_fault.counters()["requests"] == 10
+    assert stats(any_connections) | {"wait_p95": 0} == {
+        "created": 1, "reused": 9, "reconnected": 0, "in_use": 0, "idle": 1, "waiters": 0, "wait_p95": 0,
+        "closed_idle": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 3_000_000])
+def test_bodies_of_any_size_go_and_come_whole(any_client: HTTPClient, size: int) -> None:
+    body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    assert any_client.post("/echo", body, {"content-type": "application/octet-stream"}).body == body
+
+
+# --- a POST is not sent twice
+
+
+def test_reset_of_a_fresh_connection_is_not_sent_again(client: HTTPClient, fault: FaultServer) -> None:
+    fault.behave(faults.reset())
+    with pytest.raises(NetworkError) as caught:
+        client.post(CHAT, ASK)
+    assert caught.value.sent is True
+    assert fault.counters()["requests"] == 1
+
+
+@pytest.mark.parametrize("failure", [faults.reset(), faults.close()])
+def test_reused_connection_that_dies_before_the_reply_is_sent_again_once(
+    any_client: HTTPClient, any_fault: FaultServer, any_connections: ConnectionPool, failure: faults.Behaviour
+) -> None:
+    any_fault.behave(faults.ok(), failure, faults.ok("second try"))
+    any_client.post(CHAT, ASK)
+    assert "second try" in any_client.post(CHAT, ASK).text
+    assert any_fault.counters()["requests"] == 3
+    assert stats(any_connections)["reconnected"] == 1
+
+
+def test_second_death_is_not_sent_a_third_time(client: HTTPClient, fault: FaultServer) -> None:
+    fault.behave(faults.ok(), faults.reset())
+    client.post(CHAT, ASK)
+    with pytest.raises(NetworkError) as caught:
+        client.post(CHAT, ASK)
+    assert caught.value.sent is True
+    assert fault.counters()["requests"] == 3
+
+
+def test_first_byte_of_the_reply_rules_out_a_second_try(client: HTTPClient, fault: FaultServer) -> None:
+    fault.behave(faults.ok(), faults.cut(after_bytes=0, how="rst"))
+    client.post(CHAT, ASK)
+    with pytest.raises(NetworkError):
+        client.post(CHAT, ASK)
+    assert fault.counters()["requests"] == 2
+
+
+def test_silence_on_a_reused_connection_is_not_sent_again(client: HTTPClient, fault: FaultServer) -> None:
+    fault.behave(faults.ok(), faults.hang())
+    client.post(CHAT, ASK)
+    with pytest.raises(DeadlineExceeded) as caught:
+        client.post(CHAT, ASK, timeout=0.2)
+    assert caught.value.sent is True
+    assert fault.counters()["requests"] == 2
+
+
+def test_retries_never_repeat_a_post_that_may_have_arrived(fault: FaultServer, connections: ConnectionPool) -> None:
+    fault.behave(faults.close())
+    with pytest.raises(NetworkError):
+        HTTPClient(fault.base_url, retries=3, connections=connections, clock=FakeClock()).post(CHAT, ASK)
+    assert fault.counters()["requests"] == 1
+
+
+def test_get_is_tried_again(fault: FaultServer, connections: ConnectionPool) -> None:
+    fault.behave(faults.close(), faults.close(), faults.ok())
+    client = HTTPClient(fault.base_url, retries=3, connections=connections, clock=FakeClock())
+    assert client.get("/models").status == 200
+    assert fault.counters()["requests"] == 3
+
+
+class ClockThatHeals(FakeClock):
+    """The server is back after the first pause."""
+
+    def __init__(self, server: FaultServer) -> None:
+        super().__init__()
+        self.server, self.slept = server, 0
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self.slept += 1
+        self.server.accept()
+
+
+def test_refused_post_is_tried_again(fault: FaultServer, connections: ConnectionPool) -> None:
+    fault.refuse()
+    clock = ClockThatHeals(fault)
+    client = HTTPClient(fault.base_url, retries=3, connections=connections, clock=clock)
+    assert client.post(CHAT, ASK).status == 200
+    assert (fault.counters()["requests"], clock.slept) == (1, 1)
+
+
+def test_refused_connection_was_certainly_not_sent(client: HTTPClient, fault: FaultServer) -> None:
+    fault.refuse()
+    with pytest.raises(NetworkError, match="ConnectionRefused") as caught:
+        client.post(CHAT, ASK)
+    fault.accept()
+    error = caught.value
+    assert (error.sent, error.attempt, error.host) == (False, 1, f"127.0.0.1:{fault.port}")
+    assert error.elapsed > 0
+
+
+def test_unknown_name_was_certainly_not_sent(connections: ConnectionPool) -> None:
+    with pytest.raises(NetworkError, match="gaierror") as caught:
+        HTTPClient("http://no-such-host.invalid/v1", retries=0, connections=connections).get("/")
+    assert caught.value.sent is False
+
+
+# --- replies that are not whole
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        faults.truncated(),
+        faults.truncated(faults.sse("data: 1\n\n", "data: 2\n\n")),
+        faults.cut(faults.sse("data: 1\n\n", "data: 2\n\n"), after_events=1),
+        faults.cut(after_bytes=10, how="fin"),
+        faults.gzip(broken=True),
+        faults.garbage(),
+    ],
+    ids=lambda failure: f"{failure.name}-{failure.of.name if failure.of else ''}",
+)
+def test_reply_that_is_not_whole_is_refused(
+    client: HTTPClient, fault: FaultServer, connections: ConnectionPool, failure: faults.Behaviour
+) -> None:
+    fault.behave(failure)
+    with pytest.raises(NetworkError) as caught:
+        client.post(CHAT, ASK)
+    assert caught.value.sent is True
+    assert fault.counters()["requests"] == 1
+    assert stats(connections)["in_use"] == 0
+
+
+def test_gzip_reply_is_decoded(client: HTTPClient, fault: FaultServer) -> None:
+    fault.behave(faults.gzip(faults.ok("unpacked")))
+    assert "unpacked" in client.post(CHAT, ASK).text
+
+
+@pytest.mark.parametrize("coding", [None, "gzip"])
+def test_reply_over_the_limit_is_refused(fault: FaultServer, coding: str | None) -> None:
+    big = faults.ok("x" * 100_000)
+    fault.behave(faults.gzip(big) if coding else big)
+    connections = ConnectionPool(proxy="", max_body=50_000)
+    with pytest.raises(NetworkError, match=r"more than (50000|\d+) bytes"):
+        HTTPClient(fault.base_url, retries=3, connections=connections).post(CHAT, ASK)
+    connections.close()
+    assert fault.counters()["requests"] == 1
+
+
+def test_chunked_reply_over_the_limit_is_refused(fault: FaultServer) -> None:
+    fault.behave(faults.sse(*["data: " + "x" * 1000 + "\n\n"] * 100))
+    connections = ConnectionPool(proxy="", max_body=50_000)
+    with pytest.raises(NetworkError, match="more than 50000 bytes"):
+        HTTPClient(fault.base_url, retries=0, connections=connections).post(CHAT, ASK)
+    connections.close()
+
+
+def test_statuses_are_replies(client: HTTPClient, fault: FaultServer) -> None:
+    fault.behave(faults.unauthorized(), faults.rate_limited(2), faults.server_error(), faults.overloaded())
+    replies = [client.post(CHAT, ASK) for _ in range(4)]
+    assert [each.status for each in replies] == [401, 429, 500, 529]
+    assert replies[1].headers["Retry-After"] == "2"
+    assert fault.counters()["connections"] == 1
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_reply_without_a_body_leaves_the_connection_usable(
+    peer: StartPeer, connections: ConnectionPool, status: str
+) -> None:
+    empty = f"HTTP/1.1 {status}\r\nX: y\r\n\r\n".encode()
+    server = peer(answering(empty, reply(b"next")))
+    client = HTTPClient(server.url, connections=connections)
+    assert (client.get("/").body, client.get("/").body, server.accepted) == (b"", b"next", 1)
+
+
+def test_any_method_works(peer: StartPeer, connections: ConnectionPool) -> None:
+    head_reply = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"
+    server = peer(answering(head_reply, reply(b"a"), reply(b"b"), reply(b"c")))
+    client = HTTPClient(server.url, connections=connections)
+    bodies = [client.request(method, "/").body for method in ("HEAD", "PUT", "DELETE", "OPTIONS")]
+    assert (bodies, server.accepted) == ([b"", b"a", b"b", b"c"], 1)
+
+
+def test_bytes_nobody_asked_for_do_not_become_the_next_reply(peer: StartPeer, connections: ConnectionPool) -> None:
+    server = peer(answering(reply(b"one") + reply(b"not asked for")), answering(reply(b"two")))
+    client = HTTPClient(server.url, connections=connections)
+    assert (client.get("/").body, client.get("/").body) == (b"one", b"two")
+    assert server.accepted == 2
+
+
+def test_late_bytes_do_not_become_the_next_reply(peer: StartPeer, connections: ConnectionPool) -> None:
+    late, sent = threading.Event(), threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        read_request(sock)
+        sock.sendall(reply(b"one"))
+        late.wait(10)
+        sock.sendall(reply(b"not asked for"))
+        sent.set()
+        read_request(sock)
+
+    server = peer(script, answering(reply(b"two")))
+    client = HTTPClient(server.url, connections=connections)
+    assert client.get("/").body == b"one"
+    late.set()
+    sent.wait(10)
+    assert client.get("/").body == b"two"
+    assert server.accepted == 2
+
+
+def test_polite_close_is_followed(client: HTTPClient, fault: FaultServer) -> None:
+    fault.behave(faults.ok(headers={"connection": "close"}))
+    assert [client.post(CHAT, ASK).status for _ in range(3)] == [200] * 3
+    assert fault.counters()["connections"] == 3
+
+
+def test_reply_that_ends_with_its_connection_is_read(peer: StartPeer, connections: ConnectionPool) -> None:
+    def script(sock: socket.socket) -> None:
+        read_request(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\nuntil ")
+        sock.sendall(b"the end")
+
+    server = peer(script)
+    client = HTTPClient(server.url, connections=connections)
+    assert [client.get("/").body for _ in range(2)] == [b"until the end"] * 2
+    assert server.accepted == 2
+
+
+def test_early_refusal_of_a_large_upload_is_the_reply(peer: StartPeer, connections: ConnectionPool) -> None:
+    def script(sock: socket.socket) -> None:
+        while b"\r\n\r\n" not in sock.recv(65536):
+            pass
+        sock.sendall(reply(b"slow down", status="429 Too Many Requests"))  # and close with most of the body unread
+
+    server = peer(script)
+    client = HTTPClient(server.url, retries=0, connections=connections)
+    answers = [client.post("/", b"x" * 20_000_000) for _ in range(5)]
+    assert [(each.status, each.body) for each in answers] == [(429, b"slow down")] * 5
+    assert server.accepted == 5
+
+
+def test_upload_that_breaks_without_a_reply_is_an_error(peer: StartPeer, connections: ConnectionPool) -> None:
+    def script(sock: socket.socket) -> None:
+        sock.recv(1000)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST
+
+    server = peer(script)
+    with pytest.raises(NetworkError) as caught:
+        HTTPClient(server.url, retries=3, connections=connections).post("/", b"x" * 20_000_000)
+    assert caught.value.sent is True
+    assert server.accepted == 1
+
+
+# --- deadlines
+
+
+@pytest.mark.parametrize("part", ["head", "body", "all"])
+def test_dripping_reply_ends_at_the_deadline(any_client: HTTPClient, any_fault: FaultServer, part: str) -> None:
+    any_fault.behave(faults.drip(faults.ok("x" * 5000), size=1, interval=0.02, part=part))  # would take minutes
+    with pytest.raises(DeadlineExceeded, match=r"its 0\.4 s ran out while (waiting|reading)") as caught:
+        any_client.post(CHAT, ASK, timeout=0.4)
+    assert caught.value.sent is True
+    any_fault.wait_until(lambda counters: counters["aborted_by_client"] == 1)
+
+
+def test_silent_server_ends_at_the_deadline(any_client: HTTPClient, any_fault: FaultServer) -> None:
+    any_fault.behave(faults.hang())
+    with pytest.raises(DeadlineExceeded) as caught:
+        any_client.post(CHAT, ASK, timeout=0.2)
+    assert isinstance(caught.value, TimeoutError)
+    any_fault.wait_until(lambda counters: counters["aborted_by_client"] == 1)
+
+
+def test_server_that_does_not_read_ends_at_the_deadline(peer: StartPeer, connections: ConnectionPool) -> None:
+    done = threading.Event()
+    server = peer(lambda sock: done.wait(20) and None)
+    with pytest.raises(DeadlineExceeded, match="waiting for the reply"):
+        HTTPClient(server.url, retries=3, connections=connections).post("/", b"x" * 50_000_000, timeout=0.3)
+    done.set()
+
+
+def test_handshake_that_hangs_ends_at_the_deadline(peer: StartPeer, connections: ConnectionPool) -> None:
+    done = threading.Event()
+    server = peer(lambda sock: done.wait(20) and None)
+    with pytest.raises(DeadlineExceeded, match="while connecting") as caught:
+        HTTPClient(server.url.replace("http", "https"), retries=0, connections=connections).get("/", timeout=0.3)
+    assert caught.value.sent is False
+    done.set()
+
+
+def test_handshake_that_hangs_ends_at_connect_timeout(peer: StartPeer) -> None:
+    done = threading.Event()
+    server = peer(lambda sock: done.wait(20) and None)
+    connections = ConnectionPool(proxy="", connect_timeout=0.2)
+    with pytest.raises(DeadlineExceeded, match=r"connections\.connect_timeout"):
+        HTTPClient(server.url.replace("http", "https"), retries=0, connections=connections).get("/")
+    done.set()
+
+
+def test_silence_is_bounded_by_read_timeout_unless_the_call_says_how_long(fault: FaultServer) -> None:
+    connections = ConnectionPool(proxy="", read_timeout=0.2)
+    client = HTTPClient(fault.base_url, retries=0, connections=connections)
+    fault.behave(faults.hang())
+    with pytest.raises(DeadlineExceeded, match=r"connections\.read_timeout"):
+        client.post(CHAT, ASK)
+    fault.behave(faults.ok(delay=0.5))
+    assert client.post(CHAT, ASK, timeout=20).status == 200
+    connections.close()
+
+
+def test_time_that_is_over_is_not_even_begun(fault: FaultServer, connections: ConnectionPool) -> None:
+    class Hasty(FakeClock):
+        def now(self) -> float:
+            self.advance(1.0)
+            return super().now()
+
+    with pytest.raises(DeadlineExceeded) as caught:
+        HTTPClient(fault.base_url, retries=0, connections=connections, clock=Hasty()).post(CHAT, ASK, timeout=0.5)
+    assert caught.value.sent is False
+    assert fault.counters()["requests"] == 0
+
+
+# --- the pool is full
+
+
+def test_full_pool_is_a_pool_timeout_that_says_what_to_do(fault: FaultServer) -> None:
+    connections = ConnectionPool(proxy="", maxsize=2, timeout=0.05)
+    client = HTTPClient(fault.base_url, retries=3, connections=connections)
+    fault.behave(faults.hang())
+    results = list[int]()
+    threads = [threading.Thread(target=lambda: results.append(client.post(CHAT, ASK).status)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    fault.wait_until(lambda counters: counters["held"] == 2)
+    with pytest.raises(PoolTimeout, match=r"2 of 2 in use.*connections\.maxsize") as caught:
+        client.post(CHAT, ASK)
+    assert (caught.value.sent, caught.value.attempt) == (False, 1)
+    assert isinstance(caught.value, TimeoutError)
+    fault.release()
+    for thread in threads:
+        thread.join(10)
+    assert results == [200, 200]
+    assert fault.counters()["connections"] == 2
+    connections.close()
+
+
+def test_waiting_callers_are_served_in_the_order_they_came(fault: FaultServer) -> None:
+    connections = ConnectionPool(proxy="", maxsize=1)
+    client = HTTPClient(fault.base_url, retries=0, connections=connections)
+    fault.behave(faults.hang())
+    threads = []
+    for number in range(8):
+        thread = threading.Thread(target=client.post, args=("/echo", {"n": number}))
+        thread.start()
+        threads.append(thread)
+        if number == 0:
+            fault.wait_until(lambda counters: counters["held"] == 1)
+        else:
+            until(lambda: stats(connections)["waiters"] == number)  # noqa: B023 - runs within this turn
+    fault.behave()
+    fault.release()
+    for thread in threads:
+        thread.join(10)
+    bodies = [request["body"] for request in fault.stats()["recent"]]
+    assert bodies == [f'{{"n":{number}}}' for number in range(8)]
+    assert fault.counters()["connections"] == 1
+    connections.close()
+
+
+def test_sixty_four_threads_on_ten_connections_all_get_their_own_replies(
+    any_fault: FaultServer, any_connections: ConnectionPool
+) -> None:
+    any_connections.configure(maxsize=10)
+    client = HTTPClient(any_fault.base_url, retries=0, connections=any_connections)
+    wrong, together = list[Any](), threading.Barrier(64)
+
+    def work(number: int) -> None:
+        together.wait(20)
+        for turn in range(5):
+            sent = {"thread": number, "turn": turn}
+            got = client.post("/echo", sent).json()
+            if got != sent:
+                wrong.append((sent, got))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
+    assert any_fault.counters()["requests"] == 320
+    assert any_fault.counters()["connections"] <= 10
+    assert stats(any_connections)["in_use"] == 0
+
+
+def test_slots_and_descriptors_are_all_there_after_failures(client: HTTPClient, fault: FaultServer) -> None:
+    import os
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    client.post(CHAT, ASK)
+    before, threads = descriptors(), threading.active_count()
+    failures = [faults.reset(), faults.close(), faults.truncated(), faults.garbage(), faults.cut(after_bytes=3)]
+    for failure in failures * 4:
+        fault.behave(failure)
+        with pytest.raises(TransportError):
+            client.post(CHAT, ASK)
+    fault.behave()
+    client.post(CHAT, ASK)
+    assert stats(client._connections)["in_use"] == 0  # type: ignore[arg-type]
+    assert (descriptors(), threading.active_count()) == (before, threads)

@@ -1,0 +1,147 @@
+"""Forked children and their parent: everybody gets their own replies, over plain sockets and over TLS."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from perfkit.testing import faults
+from perfkit.testing.faults import FaultServer
+from perfkit.transport import ConnectionPool, HTTPClient
+from tests.transport.conftest import await_child, in_child, start_child
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system has no fork"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+CHAT = "/chat/completions"
+ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "a b c d e"}]}
+
+
+def wrong_replies(client: HTTPClient, who: str, calls: int = 20) -> list[Any]:
+    wrong = []
+    for number in range(calls):
+        sent = {"who": who, "number": number}
+        got = client.post("/echo", sent).json()
+        if got != sent:
+            wrong.append((sent, got))
+    return wrong
+
+
+def test_children_and_parent_get_their_own_replies(any_client: HTTPClient, any_fault: FaultServer) -> None:
+    any_client.post("/echo", {})
+    children = [start_child(lambda n=n: wrong_replies(any_client, f"child {n}")) for n in range(4)]  # type: ignore[misc]
+    assert wrong_replies(any_client, "parent") == []
+    assert [await_child(*child) for child in children] == [[]] * 4
+    counters = any_fault.counters()
+    assert counters["requests"] == 101
+    assert counters["connections"] == 5  # one for each process; the parent still has its first
+
+
+def test_child_of_a_child_works_too(any_client: HTTPClient, any_fault: FaultServer) -> None:
+    any_client.post("/echo", {})
+    assert in_child(lambda: (wrong_replies(any_client, "c"), in_child(lambda: wrong_replies(any_client, "g")))) == (
+        [],
+        [],
+    )
+    assert wrong_replies(any_client, "parent") == []
+    assert any_fault.counters()["connections"] == 3
+
+
+def test_child_has_all_slots_though_the_parent_used_them(
+    any_fault: FaultServer, any_connections: ConnectionPool
+) -> None:
+    any_connections.configure(maxsize=2, timeout=0.5)
+    client = HTTPClient(any_fault.base_url, retries=0, connections=any_connections)
+    streams = [client.stream(CHAT, ASK) for _ in range(2)]
+    assert in_child(lambda: wrong_replies(client, "child")) == []
+    assert [len(list(stream.events())) for stream in streams] == [len(list(client.stream(CHAT, ASK).events()))] * 2
+
+
+def test_stream_of_the_parent_survives_a_child_that_drops_it(any_client: HTTPClient, any_fault: FaultServer) -> None:
+    any_fault.behave(faults.stall(after_events=2))
+    stream = any_client.stream(CHAT, ASK)
+    events = stream.events()
+    first = next(events)
+
+    def drop() -> str:
+        nonlocal stream, events
+        stream.close()
+        del stream, events
+        return "dropped"
+
+    assert in_child(drop) == "dropped"
+    any_fault.release()
+    rest = list(events)
+    assert first.data.startswith("{")
+    assert rest[-1].data == "[DONE]"
+    assert any_fault.counters() | {"completed": 1, "aborted_by_client": 0} == any_fault.counters()
+
+
+def test_child_that_reads_a_stream_of_its_parent_gets_an_error_not_its_bytes(
+    any_client: HTTPClient, any_fault: FaultServer
+) -> None:
+    any_fault.behave(faults.stall(after_events=2))
+    stream = any_client.stream(CHAT, ASK)
+    events = stream.events()
+    next(events)
+
+    def read() -> str:
+        try:
+            return str([event.data for event in events])
+        except ConnectionError as error:
+            return type(error).__name__
+
+    assert in_child(read) == "NetworkError"
+    any_fault.release()
+    assert list(events)[-1].data == "[DONE]"
+
+
+def test_parent_that_leaves_early_ends_the_stream_though_a_child_lives(
+    any_client: HTTPClient, any_fault: FaultServer
+) -> None:
+    any_fault.behave(faults.stall(after_events=1))
+    stream = any_client.stream(CHAT, ASK)
+    next(stream.events())
+    child = start_child(lambda: sys.stdin is None or threading.Event().wait(3))
+    stream.close()
+    any_fault.wait_until(lambda counters: counters["aborted_by_client"] == 1)
+    await_child(*child)
+
+
+def test_locks_held_at_the_fork_do_not_stop_the_child(client: HTTPClient, connections: ConnectionPool) -> None:
+    client.post("/echo", {})
+    (pool,) = connections._hosts.values()
+    with connections._lock, pool.pool._lock, pool._tally._lock:
+        assert in_child(lambda: wrong_replies(client, "child", 3)) == []
+
+
+def test_counts_begin_anew_in_the_child(client: HTTPClient, connections: ConnectionPool) -> None:
+    client.post("/echo", {})
+
+    def count() -> tuple[float, float]:
+        client.post("/echo", {})
+        (stats,) = connections.stats().values()
+        return stats["created"], stats["reused"]
+
+    assert in_child(count) == (1, 0)
+
+
+def test_threads_of_the_parent_keep_working_while_it_forks(any_client: HTTPClient, any_fault: FaultServer) -> None:
+    wrong, stop = list[Any](), threading.Event()
+
+    def work(number: int) -> None:
+        while not stop.is_set():
+            wrong.extend(wrong_replies(any_client, f"thread {number}", 5))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    children = [in_child(lambda n=n: wrong_replies(any_client, f"child {n}", 10)) for n in range(5)]  # type: ignore[misc]
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+    assert (children, wrong) == ([[]] * 5, [])
