@@ -1,7 +1,7 @@
 """What a call costs on a warm connection: http.client, a bare urllib3 pool handle, and perfkit, side by side.
 
 All run in this process, in turns, against a tiny server in a process of its own, so that a busy machine slows all of
-them alike; read the ratios. A call is POST 2 KB of JSON, answered by 2 KB with the 25 header fields of a large provider.
+them alike; read the ratios. A call is POST 2 KB of JSON, answered by 2 KB and the 25 fields of a large provider.
 
     python benchmarks/transport.py [--quick] [--json] [--tls] [--calls N] [--rounds N]
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import importlib.metadata
 import json
 import platform
 import socket
@@ -17,16 +18,17 @@ import ssl
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import urllib3
 
+from perfkit.testing.tls import Authority
 from perfkit.transport import ConnectionPool, HTTPClient
 
+Maker = tuple[Callable[[], None], Callable[[], None]]  # make one call; close
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 1960}]}).encode()
 FIELDS = {"content-type": "application/json", "authorization": "Bearer " + "k" * 50}
 REPLY_FIELDS = [
@@ -101,9 +103,11 @@ def answer(peer: socket.socket, context: ssl.SSLContext | None) -> None:
 
 
 @contextmanager
-def server(certificate: str | None):
+def server(certificate: str | None) -> Iterator[int]:
     command = [sys.executable, __file__, "--serve", certificate or ""]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         yield int(process.stdout.readline())
         process.stdin.close()
 
@@ -111,7 +115,7 @@ def server(certificate: str | None):
 # --- the clients: each a function that makes one call
 
 
-def with_http_client(port: int, context: ssl.SSLContext | None):
+def with_http_client(port: int, context: ssl.SSLContext | None) -> Maker:
     if context is None:
         connection = http.client.HTTPConnection("127.0.0.1", port)
     else:
@@ -124,7 +128,7 @@ def with_http_client(port: int, context: ssl.SSLContext | None):
     return call, connection.close
 
 
-def with_urllib3(port: int, context: ssl.SSLContext | None):
+def with_urllib3(port: int, context: ssl.SSLContext | None) -> Maker:
     if context is None:
         pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=1, block=True)
     else:
@@ -136,7 +140,7 @@ def with_urllib3(port: int, context: ssl.SSLContext | None):
     return call, pool.close
 
 
-def with_perfkit(port: int, ca_file: str | None):
+def with_perfkit(port: int, ca_file: str | None) -> Maker:
     connections = ConnectionPool(ca_file=ca_file)
     scheme = "http" if ca_file is None else "https"
     client = HTTPClient(f"{scheme}://127.0.0.1:{port}/v1", retries=0, headers=FIELDS, connections=connections)
@@ -181,17 +185,10 @@ def measure(port: int, ca_file: str | None, calls: int, rounds: int) -> dict[str
 
 
 def run(*, tls: bool, calls: int, rounds: int) -> dict[str, dict[str, float]]:
-    with ExitStack() as stack:
-        certificate = ca_file = None
-        if tls:
-            import trustme
-
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            authority = trustme.CA()
-            certificate, ca_file = str(directory / "server.pem"), str(directory / "ca.pem")
-            authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
-            authority.cert_pem.write_to_path(ca_file)
-        return measure(stack.enter_context(server(certificate)), ca_file, calls, rounds)
+    with Authority() as authority:
+        certificate, ca_file = (authority.server_file, authority.ca_file) if tls else (None, None)
+        with server(certificate) as port:
+            return measure(port, ca_file, calls, rounds)
 
 
 def main() -> int:
@@ -210,7 +207,15 @@ def main() -> int:
     kinds = {"tls": True} if options.tls else {"plain": False, "tls": True}
     result = {kind: run(tls=tls, calls=calls, rounds=rounds) for kind, tls in kinds.items()}
     if options.json:
-        print(json.dumps({"python": platform.python_version(), "urllib3": urllib3.__version__, "results": result}))
+        print(
+            json.dumps(
+                {
+                    "python": platform.python_version(),
+                    "urllib3": importlib.metadata.version("urllib3"),
+                    "results": result,
+                }
+            )
+        )
         return 0
     for kind, rows in result.items():
         print(f"{kind:8}{'CPU us/call':>14}{'x http.client':>15}{'p50 us':>10}")

@@ -24,7 +24,7 @@ def main() -> None:
             print("stream:", "".join(stream).strip()[:60])
 
     p95 = perfkit.tracker.get_stats("operation_duration")["p95"]
-    print(f"p95 of explain: {1000 * p95:.1f} ms; cache hit rate: {perfkit.cache.hit_rate():.0f} %")
+    print(f"p95 of explain: {1000 * p95:.1f} ms; cache hit rate: {perfkit.cache.hit_rate:.0f} %")
     print(perfkit.tracker.get_performance_summary())
 
 

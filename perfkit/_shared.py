@@ -62,8 +62,8 @@ class Shared(ABC):
                 if found is None:
                     config = current_config()
                     found = cls(**config.given(cls._table))
-                    _state.objects[cls] = found
                     found._configured(config)
+                    _state.objects[cls] = found  # last: other threads look without the lock
         return found  # type: ignore[return-value]
 
     def configure(self, **settings: Any) -> None:
@@ -122,12 +122,25 @@ def configure(
         file = before.file if before is not None else None
         if isinstance(mapping_or_path, str | Path):
             file = from_file(Path(mapping_or_path))
-        elif mapping_or_path is not None:
+        elif isinstance(mapping_or_path, Mapping):
             arguments = Config(_over(arguments, mapping_or_path), file={}, environ={}).arguments
+        elif mapping_or_path is not None:
+            kind = type(mapping_or_path).__name__  # type: ignore[unreachable]
+            raise TypeError(f"configure() takes a mapping of tables or the path of a TOML file, not {kind}")
         _state.config = config = Config(_over(arguments, tables), file=file)
-        for cls, shared in list(_state.objects.items()):
-            shared.configure(**asdict(config.table(cls._table)))
-            shared._configured(config)  # noqa: SLF001 - the framework calls its own hook
+        try:
+            _spread(config)
+        except Exception:
+            _state.config = before
+            if before is not None:
+                _spread(before)
+            raise
+
+
+def _spread(config: Config) -> None:
+    for cls, shared in list(_state.objects.items()):
+        shared.configure(**asdict(config.table(cls._table)))
+        shared._configured(config)  # noqa: SLF001 - the framework calls its own hook
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,10 +155,7 @@ def reset() -> None:
     """Close and forget every shared instance's state and the configuration, in place: for tests and reloads."""
     with _state.lock:
         _state.config = None
-        shared_objects = list(_state.objects.items())
-    for _, shared in shared_objects:
+        shared_objects = list(_state.objects.values())
+    for shared in shared_objects:
         shared.reset()
-    config = current_config()
-    for cls, shared in shared_objects:
-        shared.configure(**asdict(config.table(cls._table)))
-        shared._configured(config)  # noqa: SLF001 - the framework calls its own hook
+    _spread(current_config())

@@ -69,7 +69,7 @@ class ConnectionsSettings:
 class CacheSettings:
     """`[cache]`: what ResponseCache may hold and what is cacheable."""
 
-    backend: str = "memory"
+    backend: str = choice("memory")
     max_bytes: int = number(100 * 2**20, least=1)
     max_entries: int | None = number(None, least=1)
     ttl: float = number(3600.0, above=0)
@@ -173,9 +173,8 @@ def build(cls: type[S], values: Mapping[str, Any], *, where: str = "") -> S:
     missing = [k for k, f in known.items() if f.default is MISSING and f.default_factory is MISSING and k not in values]
     if missing:
         raise ConfigError(f"[{where}] needs {missing[0]!r}", key=missing[0])
-    checked = {
-        key: _checked(_name(where, key), value, _hints(cls)[key], known[key].metadata) for key, value in values.items()
-    }
+    hints = _hints(typing.cast("Any", cls))
+    checked = {key: _checked(_name(where, key), v, hints[key], known[key].metadata) for key, v in values.items()}
     return cls(**checked)
 
 
@@ -232,7 +231,7 @@ def _as_kind(value: Any, kind: type[Any]) -> Any:
             else _refuse(value)
         )
     if kind is str:
-        return value if isinstance(value, str) else _refuse(value)
+        return value if isinstance(value, str) else _refuse(type(value))  # the value may be a key
     parsed = json.loads(value) if isinstance(value, str) else value
     if kind is tuple:
         return tuple(parsed) if isinstance(parsed, list | tuple) else _refuse(value)
@@ -308,7 +307,8 @@ class Config:
         rows = self._raw.get(table, {})
         for name, row in rows.items():
             if not isinstance(row, Mapping):
-                raise ConfigError(f"[{table}.{name}] must be a table of settings, not {row!r}", key=f"{table}.{name}")
+                kind = type(row).__name__  # its text may be a key that was put one level too high
+                raise ConfigError(f"[{table}.{name}] must be a table of settings, not {kind}", key=f"{table}.{name}")
         return {name: build(cls, row, where=f"{table}.{name}") for name, row in rows.items()}
 
     def table(self, name: str) -> Any:
@@ -356,6 +356,6 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
             known = (*TABLES, *NAMED_TABLES)
             raise ConfigError(f"unknown table {name!r}; known: {', '.join(known)}{nearest(name, known)}", key=name)
         if not isinstance(table, Mapping):
-            raise ConfigError(f"[{name}] must be a table of settings, not {table!r}", key=name)
+            raise ConfigError(f"[{name}] must be a table of settings, not {type(table).__name__}", key=name)
         merged.setdefault(name, {}).update({k: v for k, v in table.items() if v is not None})
     return merged

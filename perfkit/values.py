@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
 from operator import attrgetter
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 __all__ = ["Attempt", "ChatRequest", "ChatResponse", "Usage", "finite"]
 
@@ -27,10 +26,17 @@ def finite(name: str, value: Any, *, above: float | None = None, least: float | 
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(type_error.format(name, "a number", value))
-    if not math.isfinite(value) or (above is not None and value <= above) or (least is not None and value < least):
+    if not _is_finite(value) or (above is not None and value <= above) or (least is not None and value < least):
         bound = f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else ""
         raise ValueError(f"{name} must be a finite number{bound}, not {value!r}")
     return value
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def _plain(value: Any) -> Any:
@@ -39,15 +45,24 @@ def _plain(value: Any) -> Any:
     return value.to_dict() if isinstance(value, _Value) else value
 
 
-@cache
-def _names(cls: Any) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(cls))
+class _Layout(NamedTuple):
+    """The fields of a value class, and its slots' own reader and writers."""
+
+    names: tuple[str, ...]
+    read: Callable[[Any], tuple[Any, ...]]
+    writers: tuple[Callable[[Any, Any], None], ...]
 
 
-@cache
-def _slots(cls: Any) -> tuple[Callable[[Any], tuple[Any, ...]], list[Callable[[Any, Any], None]]]:
-    """Return the reader and the writers of a value's slots."""
-    return attrgetter(*_names(cls)), [getattr(cls, name).__set__ for name in _names(cls)]
+_layouts: dict[type[Any], _Layout] = {}
+
+
+def _layout(cls: type[Any]) -> _Layout:
+    found = _layouts.get(cls)
+    if found is None:
+        names = tuple(f.name for f in fields(cls))
+        writers = tuple(getattr(cls, name).__set__ for name in names)
+        found = _layouts[cls] = _Layout(names, attrgetter(*names), writers)
+    return found
 
 
 class _Value:
@@ -57,11 +72,11 @@ class _Value:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict of JSON types; nested mappings are the value's own, not copies."""
-        return {name: _plain(getattr(self, name)) for name in _names(type(self))}
+        return {name: _plain(getattr(self, name)) for name in _layout(type(self)).names}
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with some fields changed and nothing checked: dataclasses.replace at a quarter of its cost."""
-        read, writers = _slots(type(self))
+        _, read, writers = _layout(type(self))
         copy = object.__new__(type(self))
         for write, value in zip(writers, read(self), strict=True):
             write(copy, value)
@@ -72,7 +87,7 @@ class _Value:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Build from `to_dict`'s form; keys of a newer version are ignored."""
-        return cls(**{name: data[name] for name in _names(cls) if name in data})
+        return cls(**{name: data[name] for name in _layout(cls).names if name in data})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +155,9 @@ def _check_message(number: int, message: Any) -> None:
     role = message.get("role")
     if not isinstance(role, str) or not role:
         raise ValueError(f"{where} needs a 'role' such as 'user', 'assistant' or 'system', not {role!r}")
+    calls = message.get("tool_calls")
+    if calls is not None and not (isinstance(calls, list | tuple) and all(isinstance(call, Mapping) for call in calls)):
+        raise TypeError(type_error.format(f"{where}['tool_calls']", "a list of mappings", calls))
     content = message.get("content")
     if content is None and role != "user":
         return  # an assistant's turn may be tool calls only
@@ -147,6 +165,16 @@ def _check_message(number: int, message: Any) -> None:
         raise TypeError(type_error.format(f"{where}['content']", "a string or a list of parts", content))
     if role == "user" and not content:
         raise ValueError(f"{where}['content'] is empty")
+    if not isinstance(content, str):
+        _check_parts(f"{where}['content']", content)
+
+
+def _check_parts(where: str, parts: Sequence[Any]) -> None:
+    for number, part in enumerate(parts):
+        if not isinstance(part, Mapping):
+            raise TypeError(type_error.format(f"{where}[{number}]", "a mapping with 'type'", part))
+        if not isinstance(part.get("text", ""), str):
+            raise TypeError(type_error.format(f"{where}[{number}]['text']", "a string", part["text"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +284,7 @@ class ChatResponse(_Value):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Build from `to_dict`'s form."""
-        known = {name: data[name] for name in _names(cls) if name in data}
+        known = {name: data[name] for name in _layout(cls).names if name in data}
         known["usage"] = Usage.from_dict(data["usage"])
         known["attempts"] = tuple(Attempt.from_dict(a) for a in data.get("attempts", ()))
         known["tool_calls"] = tuple(data.get("tool_calls", ()))

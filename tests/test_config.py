@@ -72,6 +72,7 @@ def test_lists_tables_and_switches_are_read_from_text() -> None:
 )
 def test_a_file_in_the_working_directory_is_found(name: str, text: str) -> None:
     Path(name).write_text(text)
+    perfkit.reset()
     assert perfkit.cache.settings.ttl == 77
 
 

@@ -74,7 +74,7 @@ class CachePolicy:
         """
         if isinstance(cache, CachePolicy):
             return cache
-        if cache not in _NAMED:
+        if not isinstance(cache, str) or cache not in _NAMED:
             raise ValueError(f"cache must be {', '.join(map(repr, _NAMED))} or a CachePolicy, not {cache!r}")
         return _NAMED[cache]
 

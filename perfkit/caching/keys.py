@@ -32,7 +32,7 @@ def request_digest(request: ChatRequest, *, provider: str | None = None) -> byte
         provider: the pinned provider, if any.
 
     Raises:
-        TypeError: the request holds something JSON cannot express.
+        TypeError, ValueError: the request holds something JSON cannot express; the message names the parameter.
     """
     temperature = request.temperature
     parts = {
@@ -46,7 +46,25 @@ def request_digest(request: ChatRequest, *, provider: str | None = None) -> byte
         "extra": request.extra,
         "context": _context(request.metadata),
     }
-    return hashlib.sha256(_dumps(parts).encode("utf-8", "surrogatepass")).digest()
+    try:
+        text = _dumps(parts)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _unwritable({**parts, **request.extra, "extra": None}, error) from None
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _unwritable(parts: Mapping[str, Any], error: Exception) -> TypeError | ValueError:
+    name = next((name for name, part in parts.items() if not _is_writable(part)), "the request")
+    why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+    return (TypeError if isinstance(error, TypeError) else ValueError)(f"{name} cannot be written as JSON: {why}")
+
+
+def _is_writable(part: Any) -> bool:
+    try:
+        _dumps(part)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _context(context: Mapping[str, Any]) -> dict[str, Any]:

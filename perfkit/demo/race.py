@@ -164,7 +164,7 @@ def _row(name: str, results: Sequence[Result[Answer]], seconds: float, counted: 
         cache_hits=sum(answer.cached for answer in answers),
         tokens_in=sum(answer.usage.prompt_tokens for answer in answers),
         tokens_out=sum(answer.usage.completion_tokens for answer in answers),
-        cost=round(sum(costs), 6) if answers and len(costs) == len(answers) else None,
+        cost=round(sum(costs), 9) if answers and len(costs) == len(answers) else None,
         **counted,
     )
 

@@ -104,8 +104,9 @@ class Report:
         console.width = min(console.width, _WIDTH)
         console.print(Padding(self._title(), (1, 1, 0, 1)))
         console.print(self._table())
-        if all(row.answered for row in self._rows):
-            console.print(Padding(f"[bold]In short:[/] {_in_short(self._rows)}", (0, 1, 1, 1)))
+        failures = [f"[bold]Failures[/] {row.name}: {_kinds(row)}." for row in self._rows if row.failures]
+        shorts = [f"[bold]In short:[/] {_in_short(self._rows)}"] if all(row.answered for row in self._rows) else []
+        console.print(Padding("\n".join(shorts + failures), (0, 1, 1, 1)))
         notes = Table.grid(padding=(0, 1))
         for note in self._notes:
             notes.add_row("[dim]•[/]", f"[dim]{escape(note)}[/]")
@@ -151,20 +152,19 @@ def _dollars(value: float | None) -> str:
     return _UNKNOWN if value is None else f"${value:.4f}"
 
 
-def _failures(row: Row) -> str:
-    if not row.failures:
-        return "[green]none[/]"
-    kinds = [
-        escape(kind) if count == row.failed else f"{escape(kind)}: {count:,}" for kind, count in row.failures.items()
-    ]
-    return "\n".join([f"[bold red]{row.failed:,}[/]", *(f"[dim]{kind}[/]" for kind in kinds)])
+def _failed(row: Row) -> str:
+    return f"[bold red]{row.failed:,}[/]" if row.failed else "[green]none[/]"
+
+
+def _kinds(row: Row) -> str:
+    return ", ".join(f"{count:,} {escape(kind)}" for kind, count in row.failures.items())
 
 
 # Sections of the table: label to what a row says there.
 _SECTIONS: tuple[dict[str, Callable[[Row], str]], ...] = (
     {
         "calls answered": lambda row: f"{row.answered:,} of {row.calls:,}",
-        "failures the caller saw": _failures,
+        "failures the caller saw": _failed,
     },
     {
         "latency p50, ms": lambda row: _ms(row.p50_ms),

@@ -8,7 +8,7 @@ is recorded of it (`_finish`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -72,13 +72,13 @@ class Client(Shared):
 
     def chat(  # noqa: PLR0913 - the parameters of a chat call
         self,
-        messages: str | Iterable[Mapping[str, Any]],
+        messages: str | Sequence[Mapping[str, Any]],
         *,
         model: str | None = None,
         provider: str | None = None,
         temperature: float | None = None,
         max_tokens: int | None = None,
-        tools: Iterable[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         response_format: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         cache: CachePolicy | str | None = None,
@@ -119,13 +119,13 @@ class Client(Shared):
 
     def stream(  # noqa: PLR0913 - the parameters of a chat call
         self,
-        messages: str | Iterable[Mapping[str, Any]],
+        messages: str | Sequence[Mapping[str, Any]],
         *,
         model: str | None = None,
         provider: str | None = None,
         temperature: float | None = None,
         max_tokens: int | None = None,
-        tools: Iterable[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         response_format: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         cache: CachePolicy | str | None = None,
@@ -143,7 +143,9 @@ class Client(Shared):
         request = self._request(
             messages, model, temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent
         )
-        return ChatStream(self._streamed(self._plan(request, provider, cache, budget)))
+        call = self._plan(request, provider, cache, budget)
+        self._router.ensure_offered(call.target.model, call.provider)
+        return ChatStream(self._streamed(call))
 
     @overload
     def batch(
@@ -211,7 +213,10 @@ class Client(Shared):
                 raise ValueError("no model given; pass model= or set [client] default_model")
         if user is None and isinstance(context, Mapping) and context.get("user_id") is not None:
             user = str(context["user_id"])
-        context = {} if context is None else context
+        if context is None:
+            context = {}
+        elif not isinstance(context, Mapping):
+            raise TypeError(f"context must be a mapping, not {context!r}")
         return ChatRequest(
             messages, model, temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent
         )
@@ -220,6 +225,8 @@ class Client(Shared):
         self, request: ChatRequest, provider: str | None, cache: CachePolicy | str | None, budget: float | None
     ) -> Call:
         started = self._clock.now()
+        if provider is not None and not isinstance(provider, str):
+            raise TypeError(f"provider must be the name of one, not {provider!r}")
         route = self._routes.get(request.model)
         target = request if route is None else _routed(request, route)
         if provider is None and route is not None:

@@ -127,8 +127,8 @@ class Profiler(Shared):
         raise TypeError(f"profile takes a name or a function, not {name!r}")
 
     def _record(self, operation: str, wall: float, cpu: float, error: type[BaseException] | None) -> Profile:
-        failed = error is not None and error is not GeneratorExit
-        report = Profile(operation, wall, cpu, not failed, error.__name__ if failed else None, self._clock.wall())
+        failure = None if error is None or error is GeneratorExit else error.__name__
+        report = Profile(operation, wall, cpu, failure is None, failure, self._clock.wall())
         runs = self._runs.get(operation)
         if runs is None:
             with self._lock:
@@ -136,7 +136,7 @@ class Profiler(Shared):
         runs.append(report)
         if self._tracker is None:
             self._tracker = PerformanceTracker.instance()
-        self._tracker.record_metric("operation_duration", wall, {"operation": operation, "success": not failed})
+        self._tracker.record_metric("operation_duration", wall, {"operation": operation, "success": failure is None})
         return report
 
     def get_performance_summary(self, name: str | None = None) -> Any:

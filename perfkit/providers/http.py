@@ -198,7 +198,7 @@ def _plain(value: Any) -> Any:
     """Return what json cannot write by itself: mappings that are no dicts."""
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+    raise TypeError(f"{type(value).__name__} values cannot be written as JSON")
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain).encode

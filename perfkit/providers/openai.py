@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenAIOptions", "OpenAIProvider"]
 
-_OWN_HOSTS = ("openai.com", "openai.azure.com")
+_OWN_HOSTS = (".openai.com", ".openai.azure.com")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class OpenAIProvider(HTTPProvider):
 
     def __init__(self, name: str, **settings: Any) -> None:
         super().__init__(name, **settings)
-        is_own = (urlsplit(self.base_url).hostname or "").endswith(_OWN_HOSTS)
+        is_own = f".{urlsplit(self.base_url).hostname}".endswith(_OWN_HOSTS)
         default = "max_completion_tokens" if is_own else "max_tokens"
         self._max_tokens_field = self.options.max_tokens_field or default
 

@@ -84,7 +84,7 @@ class Refusals:
             status=status,
             code=told.name,
             retry_after=wait,
-            request_id=_request_id(headers, document),
+            request_id=self._request_id(headers, document),
         )
 
     def _scrubbed(self, told: Complaint) -> Complaint:
@@ -116,7 +116,7 @@ class Refusals:
             provider=self._provider,
             model=model,
             status=200,
-            request_id=_request_id(headers, None),
+            request_id=self._request_id(headers),
         )
 
     def interrupted(self, model: str, partial: str, error: ProviderError | TransportError) -> StreamInterruptedError:
@@ -137,7 +137,8 @@ class Refusals:
         text = body if isinstance(body, str) else body.decode("utf-8", "replace")
         return self._scrubber.text(text)[:SHOWN]
 
-
-def _request_id(headers: Mapping[str, str], document: Any) -> str | None:
-    told = document.get("request_id") if isinstance(document, dict) else None
-    return headers.get("x-request-id") or headers.get("request-id") or (told if isinstance(told, str) else None)
+    def _request_id(self, headers: Mapping[str, str], document: Any = None) -> str | None:
+        told = headers.get("x-request-id") or headers.get("request-id")
+        if not told and isinstance(document, dict):
+            told = document.get("request_id")
+        return self._scrubber.text(told) if isinstance(told, str) else None

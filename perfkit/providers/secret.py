@@ -89,7 +89,7 @@ class Scrubber:
     def __init__(self, secrets: Iterable[str]) -> None:
         whole = [secret for secret in secrets if len(secret) >= _SHORTEST]
         # "Bearer abc" is given away by "abc" already; the longest form goes first, or its rest would stay.
-        words = {form for secret in whole for form in (secret, secret.split()[-1]) if len(form) >= _SHORTEST}
+        words = {form for secret in whole for form in (secret, *secret.split()[-1:]) if len(form) >= _SHORTEST}
         self._forms = sorted({form for word in words for form in _spellings(word)}, key=len, reverse=True)
         self._encoded = [form.encode() for form in self._forms]
 

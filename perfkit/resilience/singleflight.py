@@ -71,13 +71,15 @@ class SingleFlight(Generic[T]):
                 self._refuse_circle(key, flight)
                 self._waiting[threading.get_ident()] = flight
             try:
-                if not flight.done.wait(timeout):
+                if not flight.done.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
                     raise DeadlineExceeded(f"another call for the same answer is not done after {timeout:g} s")
             finally:
                 with self._lock:
                     self._waiting.pop(threading.get_ident(), None)
+            if flight.error is not None:
+                raise flight.error
             if flight.landed:
-                return self._result(flight), True
+                return flight.value, True
         return self._lead(key, flight, compute), False
 
     def _refuse_circle(self, key: str, flight: _Flight) -> None:
@@ -91,7 +93,7 @@ class SingleFlight(Generic[T]):
 
     def _lead(self, key: str, flight: _Flight, compute: Callable[[], T]) -> T:
         try:
-            flight.value = compute()
+            flight.value = value = compute()
             flight.landed = True
         except Exception as error:
             flight.error, flight.landed = error, True
@@ -101,10 +103,4 @@ class SingleFlight(Generic[T]):
                 if self._flights.get(key) is flight:
                     del self._flights[key]
             flight.done.set()
-        return self._result(flight)
-
-    @staticmethod
-    def _result(flight: _Flight) -> Any:
-        if flight.error is not None:
-            raise flight.error
-        return flight.value
+        return value

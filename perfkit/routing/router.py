@@ -222,6 +222,15 @@ class ProviderRouter(Shared):
 
     # --- calls
 
+    def ensure_offered(self, model: str, provider: str | None = None) -> None:
+        """Return if somebody (None), or the provider called `provider`, offers `model`, whatever his health.
+
+        Raises:
+            UnknownModelError: nobody does.
+            UnknownNameError: there is no provider called `provider`.
+        """
+        self._offers(model, provider)
+
     def route_request(self, request_context: Mapping[str, Any] | ChatRequest | None = None) -> str:
         """Return the name of the provider that would be asked now; nothing is sent and nothing is taken.
 

@@ -1,4 +1,4 @@
-"""Real peers for tests: a llama.cpp server with a tiny model, a server that fails on command, a clock that stands still.
+"""Real peers for tests: a llama.cpp server with a tiny model, a server that fails on command, a clock that waits.
 
 For perfkit's own tests, its demo, and the tests of applications that use it.
 """

@@ -20,6 +20,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util.wait import wait_for_read
 
 from perfkit.transport.limits import BoundedReader, Limits
+from perfkit.transport.lookup import addresses
 from perfkit.transport.reply import Reply
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class PooledConnection(HTTPConnection):
     def connect(self) -> None:
         """Connect, through a tunnel and TLS as needed."""
         super().connect()
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock.suppress_ragged_eofs = False  # an end without close_notify is a cut, not an end
         self.born = self.now()
         self.lifespan = 1.0 - _JITTER * random.random()
         self.idle_most = math.inf
@@ -208,7 +211,7 @@ def _dial(address: tuple[str, int], seconds: float | None, now: Callable[[], flo
     """Connect to the first address of a name that answers, each within its share of what is left of `seconds`."""
     host, port = address
     end = None if seconds is None else now() + seconds
-    found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    found = addresses(host.strip("[]"), port, seconds)
     failed: OSError = OSError(f"{host} has no address")
     for position, (family, kind, protocol, _, target) in enumerate(found):
         sock = socket.socket(family, kind, protocol)

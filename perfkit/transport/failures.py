@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from http.client import HTTPException
+from http.client import BadStatusLine, HTTPException, RemoteDisconnected
 from typing import TYPE_CHECKING
 
 from urllib3.exceptions import HTTPError
@@ -39,6 +39,8 @@ def _judge(error: Exception, call: Call, step: str) -> tuple[type[TransportError
         return DeadlineExceeded, f"no progress after {elapsed:.3g} s while {step} (connections.{limit})"
     if is_permanent(error):
         return NetworkError, f"its certificate is not trusted ({root}); connections.ca_file adds a private CA"
+    if isinstance(root, BadStatusLine) and not isinstance(root, RemoteDisconnected):
+        return NetworkError, "what came back is not HTTP; are host, port and http or https of base_url right?"
     return NetworkError, f"{type(root).__name__} while {step}: {root}"
 
 

@@ -96,13 +96,21 @@ class HostPool(HTTPConnectionPool):
         except Empty:
             raise PoolTimeout(self._crowded(seconds)) from None
         now = self._now()
+        try:
+            connection = self._prepared(connection, now)
+            self._tally.handed_out(now - began, reused=connection.sock is not None)
+        except BaseException:  # whatever it is, the slot is not lost
+            self.pool.put(None)
+            raise
+        return connection
+
+    def _prepared(self, connection: PooledConnection | None, now: float) -> PooledConnection:
         if connection is None:
             connection = self._new_conn()
         elif unfit := self._unfit(connection, now):
             connection.close()
             self._tally.add(unfit)
             self._tally.add("reconnected")
-        self._tally.handed_out(now - began, reused=connection.sock is not None)
         connection.generation = self.generation
         connection.lease += 1
         return connection
@@ -136,17 +144,23 @@ class HostPool(HTTPConnectionPool):
         return connection
 
     def open(self, connection: PooledConnection) -> None:
-        """Connect, within the time of the connection's call.
+        """Connect: name, TCP, tunnel and TLS together within `connect_timeout` and the time of the call.
 
         Raises:
             urllib3.exceptions.HTTPError, OSError: it failed; nothing of a request has been sent.
         """
         _process.background.ensure()
-        connection.timeout = connection.limits.wait(self.settings.connect_timeout)
-        if self.proxy is not None and not self.prefix:
-            self._prepare_proxy(connection)
-        else:
-            connection.connect()
+        limits = connection.limits
+        of_call = limits.deadline
+        connection.timeout = limits.wait(self.settings.connect_timeout)
+        limits.deadline, limits.silence = limits.now() + connection.timeout, max(limits.silence, connection.timeout)
+        try:
+            if self.proxy is not None and not self.prefix:
+                self._prepare_proxy(connection)
+            else:
+                connection.connect()
+        finally:
+            limits.deadline = of_call
 
     def reopen(self, connection: PooledConnection) -> None:
         """Connect anew after a reused connection turned out to be dead."""
@@ -162,9 +176,9 @@ class HostPool(HTTPConnectionPool):
         connection.lease += 1
         connection.limits.deadline = None
         connection.idle_since = self._now()
-        self.pool.put(None if connection.sock is None else connection)
         if self._retired:
-            self._close_idle(lambda _: True)
+            connection.close()
+        self.pool.put(None if connection.sock is None else connection)
 
     def _make_request(self, conn: Any, *arguments: Any, **options: Any) -> Any:
         """Add to a urllib3 handle's request what urllib3 lacks: `Timeout(total=)` that holds, and replies to forget."""
@@ -188,7 +202,10 @@ class HostPool(HTTPConnectionPool):
             self.give(conn)
 
     def sweep(self) -> int:
-        """Close idle connections that would not be handed out any more; return how many."""
+        """Close idle connections that would not be handed out any more; return how many.
+
+        They are looked at under the queue's lock, so that nobody takes one meanwhile; looking never waits.
+        """
         now = self._now()
         return self._close_idle(lambda connection: bool(self._unfit(connection, now)))
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["BoundedReader", "Limits"]
 
 BUFFER = 16 * 1024  # bytes; a TLS record
+_LONGEST = 86_400.0  # seconds of one wait; sockets refuse 25 days
 
 
 class Limits:
@@ -47,11 +48,11 @@ class Limits:
             TimeoutError: nothing is left.
         """
         if self.deadline is None:
-            return most
+            return min(most, _LONGEST)
         left = self.deadline - self.now()
         if left <= 0.0:
             raise TimeoutError("deadline")
-        return min(left, most)
+        return min(left, most, _LONGEST)
 
 
 class BoundedReader(io.RawIOBase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -22,7 +23,7 @@ from perfkit.transport.hosts import HostPool, Origin, host_pool
 from perfkit.transport.response import HTTPResponse, read_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from perfkit.clock import Clock
 
@@ -202,6 +203,8 @@ def _opened(pool: HostPool, connection: Any) -> bool:
 def _check_rows(rows: Mapping[str, Any]) -> None:
     for host, row in rows.items():
         where = f"connections.hosts.{host}"
+        if not isinstance(row, Mapping):
+            raise ConfigError(f"{where} must be a table of settings, not {type(row).__name__}", key=where)
         if "hosts" in row:
             raise ConfigError(f"{where} cannot have hosts of its own", key=where)
         build(ConnectionsSettings, {**asdict(ConnectionsSettings()), **row}, where=where)

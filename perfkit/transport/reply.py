@@ -21,7 +21,7 @@ __all__ = ["Head", "Reply", "parse_head"]
 _FIELDS = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)\r\n", re.MULTILINE).findall
 _FOLD = re.compile(r"[ \t]*\r\n[ \t]+")
 _FRAMING = ("content-length", "transfer-encoding", "connection", "keep-alive")
-_MOST_FIELDS = 100  # http.client's own limit
+_MOST_FIELDS, _LONGEST_LINE = 100, 65536  # http.client's own limits
 _NO_BODY = frozenset((http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED))
 
 
@@ -153,6 +153,16 @@ class Reply(http.client.HTTPResponse):
         self.chunked, self.chunk_left = head.chunked and not empty, None
         self.length = 0 if empty else head.length
         self.will_close = head.close or (self.length is None and not self.chunked)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Skip interim replies (RFC 9110 section 15.2), of which http.client knows only 100."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # not in typeshed
+            if not 100 < status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:  # noqa: PLR2004 - the 1xx
+                return version, status, reason
+            assert self.fp is not None
+            while self.fp.readline(_LONGEST_LINE).strip():
+                pass
 
     def _begin_slowly(self) -> None:
         super().begin()

@@ -203,18 +203,22 @@ def test_error_in_the_middle_leaves_nothing_behind() -> None:
     from perfkit.demo.servers import Fleet
 
     seen: list[int | None] = []
+    certificates: list[Path] = []
 
-    def fail(fleet: Fleet) -> None:
-        fleet.restart()
-        seen.extend(pid for one in fleet._providers if one.gate is not None for pid in (one.gate.pid, one.model.pid))
-        assert Path(fleet.setting.ca_file or "").exists()
-        raise RuntimeError("in the middle")
+    def fail() -> None:
+        with Fleet() as fleet:
+            fleet.restart()
+            gates = [one.gate for one in fleet._providers if one.gate is not None]
+            seen.extend([gate.pid for gate in gates] + [one.model.pid for one in fleet._providers])
+            certificates.append(Path(fleet.setting.ca_file or ""))
+            assert certificates[0].exists()
+            raise RuntimeError("in the middle")
 
-    with Fleet() as fleet:
-        pytest.raises(RuntimeError, fail, fleet)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        fail()
     assert len(seen) == 6
     assert not [pid for pid in seen if pid is None or Path(f"/proc/{pid}").exists()]
-    assert fleet._authority._directory is None
+    assert not certificates[0].exists()
 
 
 # --- a provider of one's own

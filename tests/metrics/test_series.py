@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DAY = 86_400
 
 
-class Provider(enum.StrEnum):
+class Provider(str, enum.Enum):  # noqa: UP042 - what many apps have; str() of it is "Provider.OPENAI"
     OPENAI = "openai"
 
 

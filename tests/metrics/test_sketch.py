@@ -111,6 +111,10 @@ def test_first_and_last_rank_are_exact_for_any_count() -> None:
     assert (low, high) == (min(values), max(values))
 
 
+def test_no_estimate_lies_outside_the_values() -> None:
+    assert set(sketch_of([1.5] * 100).quantiles(range(1, 1001, 10))) == {1.5}
+
+
 def test_no_values_no_statistics() -> None:
     assert Sketch().stats() == {}
 

@@ -176,19 +176,19 @@ def test_the_summary_has_a_row_for_each_provider_and_model(tracker: PerformanceT
         tags = {"provider": "openai", "model": "gpt", "agent": agent}
         tracker.record_metric("provider_latency", seconds, tags)
         tracker.record_metric("token_usage", 150, tags)
-    tracker.increment("provider_failure", tags={"provider": "openai", "model": "gpt"})
+    tracker.increment("provider_failure", 2, tags={"provider": "openai", "model": "gpt"})
     tracker.record_metric("provider_failure", 1, {"provider": "groq", "model": "llama"})
     tracker.record_metric("provider_latency", 9.0)  # no provider: no row
     summary = tracker.get_performance_summary()
     assert list(summary) == ["groq/llama", "openai/gpt"]
     assert summary["openai/gpt"] == {
-        "requests": 4,
-        "success_rate": 0.75,
+        "requests": 5,
+        "success_rate": 0.6,
         "avg_latency_ms": pytest.approx(200),
         "p50_latency_ms": pytest.approx(200),
         "p95_latency_ms": pytest.approx(300),
         "total_tokens": 450,
-        "tokens_per_request": 112.5,
+        "tokens_per_request": 90,
     }
     assert summary["groq/llama"]["requests"] == 1
     assert set(summary["groq/llama"].values()) == {0, 1}

@@ -92,6 +92,23 @@ def test_the_oldest_slots_go_when_memory_is_short() -> None:
     assert count(window, 0) == 500  # the newest slot stays whatever the budget
 
 
+def test_of_all_tiers_the_oldest_slots_go_first() -> None:
+    window = filled(90_000)
+    window.age(START + 90_000, 200 * 310)
+    assert [len(slots) > 100 for slots in window._tiers] == [False, True, False]
+    assert len(window._tiers[0]) == 60
+    assert count(window, 0, START + 90_000 - 2.5 * 3600) == 0
+
+
+def test_slots_that_are_over_are_packed() -> None:
+    window = Window()
+    for at in range(0, 1200, 10):
+        window.add(START + at, [1.01**i for i in range(500)])
+        window.age(START + at, UNLIMITED)
+    *closed, newest = [slot.nbytes for slots in reversed(window._tiers) for _, slot in sorted(slots.items())]
+    assert max(closed) < newest / 5
+
+
 def test_a_dump_loaded_elsewhere_doubles_every_slot() -> None:
     window = filled(90_000)
     window.load(json.loads(json.dumps(window.dump())))

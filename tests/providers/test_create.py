@@ -92,6 +92,7 @@ def test_a_call_that_has_no_key_names_the_variable_and_sends_nothing(kind: str) 
         ("https://api.openai.com/v1", None, "max_completion_tokens"),
         ("https://x.openai.azure.com/openai/v1", None, "max_completion_tokens"),
         ("http://127.0.0.1:1/v1", None, "max_tokens"),
+        ("https://notopenai.com/v1", None, "max_tokens"),
         ("http://127.0.0.1:1/v1", "max_completion_tokens", "max_completion_tokens"),
     ],
 )

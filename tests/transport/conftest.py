@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import signal
-import socket
-import ssl
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from transport.peers import Peer, Script
 
 from perfkit.transport import ConnectionPool, HTTPClient
 
 if TYPE_CHECKING:
     from perfkit.testing.faults import FaultServer
-
-Script = Callable[[socket.socket], None]
-MakeClient = Callable[..., HTTPClient]
 
 
 @pytest.fixture
@@ -69,76 +59,6 @@ def any_client(any_fault: FaultServer, any_connections: ConnectionPool) -> HTTPC
     return HTTPClient(any_fault.base_url, connections=any_connections, retries=0)
 
 
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Wait for what another thread or process is about to do."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        threading.Event().wait(0.002)
-
-
-class Peer:
-    """A server on the loopback: each script serves one connection, the last one all further ones.
-
-    Attributes:
-        accepted: number of connections so far.
-        errors: what scripts raised, apart from broken connections.
-    """
-
-    def __init__(self, *scripts: Script, tls: str | None = None) -> None:
-        self._scripts = scripts
-        self._context = None
-        if tls is not None:
-            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._context.load_cert_chain(tls)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
-        self.accepted = 0
-        self.errors: list[Exception] = []
-        self._sockets: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self._sockets.append(sock)
-            script = self._scripts[min(self.accepted, len(self._scripts) - 1)]
-            self.accepted += 1
-            thread = threading.Thread(target=self._serve, args=(script, sock))
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, script: Script, sock: socket.socket) -> None:
-        try:
-            if self._context is not None:
-                sock = self._context.wrap_socket(sock, server_side=True)
-                self._sockets.append(sock)
-            with sock:
-                script(sock)
-        except OSError:
-            pass
-        except Exception as error:
-            self.errors.append(error)
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for sock in self._sockets:
-            with suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(5)
-        for sock in self._sockets:
-            sock.close()
-        assert self.errors == []
-
-
 @pytest.fixture
 def peer() -> Iterator[Callable[..., Peer]]:
     """Start peers that end with the test."""
@@ -151,71 +71,3 @@ def peer() -> Iterator[Callable[..., Peer]]:
     yield start
     for each in started:
         each.close()
-
-
-def read_request(sock: socket.socket) -> bytes:
-    """Return one request, head and body; b"" at the end of the connection."""
-    got = b""
-    while b"\r\n\r\n" not in got:
-        piece = sock.recv(65536)
-        if not piece:
-            return b""
-        got += piece
-    head, _, body = got.partition(b"\r\n\r\n")
-    length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
-    while len(body) < length:
-        body += sock.recv(65536)
-    return head + b"\r\n\r\n" + body
-
-
-def reply(body: bytes = b"fine", *fields: str, status: str = "200 OK") -> bytes:
-    """Return a reply with its length and `fields`."""
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-def answering(*replies: bytes) -> Script:
-    """Answer each request of a connection in turn, the last reply again and again."""
-
-    def script(sock: socket.socket) -> None:
-        count = 0
-        while read_request(sock):
-            sock.sendall(replies[min(count, len(replies) - 1)])
-            count += 1
-
-    return script
-
-
-def in_child(work: Callable[[], Any], seconds: int = 20) -> Any:
-    """Fork, do `work` in the child, and return its result; an exception there is raised here."""
-    return await_child(*start_child(work, seconds))
-
-
-def start_child(work: Callable[[], Any], seconds: int = 20) -> tuple[int, int]:
-    """Fork and return process id and the descriptor its result comes from."""
-    receiving, sending = os.pipe()
-    process = os.fork()
-    if process == 0:
-        signal.alarm(seconds)  # a deadlock in the child ends it
-        try:
-            os.close(receiving)
-            try:
-                result: Any = work()
-            except BaseException as error:
-                result = error
-            os.write(sending, pickle.dumps(result))
-        finally:
-            os._exit(0)
-    os.close(sending)
-    return process, receiving
-
-
-def await_child(process: int, receiving: int) -> Any:
-    with os.fdopen(receiving, "rb") as pipe:
-        data = pipe.read()
-    _, status = os.waitpid(process, 0)
-    assert status == 0, f"child ended with status {status}"
-    result = pickle.loads(data)
-    if isinstance(result, BaseException):
-        raise result
-    return result

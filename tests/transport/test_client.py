@@ -6,13 +6,13 @@ import logging
 from typing import Any
 
 import pytest
+from transport.peers import Peer, read_request, reply
 
 from perfkit.errors import ConfigError, NetworkError
 from perfkit.metrics import PerformanceTracker
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
-from tests.transport.conftest import Peer, read_request, reply
 
 CHAT = "/chat/completions"
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from transport.peers import Peer, answering, descriptors, reply
 
 from perfkit.transport import ConnectionPool, connection
-from tests.transport.conftest import Peer, answering, reply
 
 StartPeer = Callable[..., Peer]
 
@@ -41,8 +41,8 @@ def test_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
             raise TimeoutError
 
     clock = [0.0]
-    monkeypatch.setattr(connection.socket, "socket", Silent)
-    monkeypatch.setattr(connection.socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("x", 1))] * 4)
+    monkeypatch.setattr(socket, "socket", Silent)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("x", 1))] * 4)
     with pytest.raises(TimeoutError):
         connection._dial(("dead.test", 1), 8.0, lambda: clock[0])
     assert given == [2.0] * 4
@@ -50,13 +50,11 @@ def test_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_descriptor_of_a_failed_dial_is_closed(connections: ConnectionPool) -> None:
-    import os
-
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in range(5):
         with pytest.raises(ConnectionError):
             connections.request("GET", "http://127.0.0.1:1/")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_hanging_up_reaches_the_peer_though_a_copy_of_the_socket_is_open(

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from transport.peers import Peer, answering, descriptors, read_request, reply, until
 
 from perfkit.clock import FakeClock
 from perfkit.errors import DeadlineExceeded, NetworkError, PoolTimeout, TransportError
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
-from tests.transport.conftest import Peer, answering, read_request, reply, until
 
 StartPeer = Callable[..., Peer]
 CHAT = "/chat/completions"
@@ -266,6 +266,19 @@ def test_reply_that_ends_with_its_connection_is_read(peer: StartPeer, connection
     assert server.accepted == 2
 
 
+def test_reply_cut_off_without_the_end_of_tls_is_refused(peer: StartPeer, tls_fault: FaultServer) -> None:
+    def script(sock: socket.socket) -> None:
+        read_request(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\nhalf of the")  # closing the socket sends no close_notify
+
+    assert tls_fault._authority is not None
+    server = peer(script, tls=tls_fault._authority.server_file)
+    connections = ConnectionPool(proxy="", ca_file=tls_fault.ca_file)
+    with pytest.raises(NetworkError, match="EOF"):
+        HTTPClient(server.url, retries=0, connections=connections).post("/", {})
+    connections.close()
+
+
 def test_early_refusal_of_a_large_upload_is_the_reply(peer: StartPeer, connections: ConnectionPool) -> None:
     def script(sock: socket.socket) -> None:
         while b"\r\n\r\n" not in sock.recv(65536):
@@ -434,11 +447,6 @@ def test_sixty_four_threads_on_ten_connections_all_get_their_own_replies(
 
 
 def test_slots_and_descriptors_are_all_there_after_failures(client: HTTPClient, fault: FaultServer) -> None:
-    import os
-
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     client.post(CHAT, ASK)
     before, threads = descriptors(), threading.active_count()
     failures = [faults.reset(), faults.close(), faults.truncated(), faults.garbage(), faults.cut(after_bytes=3)]

@@ -7,11 +7,11 @@ import threading
 from typing import Any
 
 import pytest
+from transport.peers import await_child, in_child, start_child
 
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
-from tests.transport.conftest import await_child, in_child, start_child
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system has no fork"),

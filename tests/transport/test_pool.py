@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from transport.peers import Peer, answering, read_request, reply, until
 
 from perfkit import _process
 from perfkit.clock import FakeClock
@@ -16,7 +17,6 @@ from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
 from perfkit.transport.connection import SOCKET_OPTIONS
-from tests.transport.conftest import Peer, answering, read_request, reply, until
 
 StartPeer = Callable[..., Peer]
 CHAT = "/chat/completions"
@@ -121,7 +121,12 @@ def test_sweep_closes_what_the_server_has_closed(connections: ConnectionPool, pe
         sock.sendall(reply())
 
     connections.request("GET", peer(script).url)
-    until(lambda: connections._sweep() or stats(connections)["idle"] == 0)
+
+    def swept() -> bool:
+        connections._sweep()
+        return stats(connections)["idle"] == 0
+
+    until(swept)
 
 
 # --- servers that close
@@ -257,6 +262,11 @@ def test_pool_and_client_leave_no_garbage_behind(fault: FaultServer) -> None:
     assert gone() is None
 
 
+def test_names_and_text_of_host_rows_are_read_as_elsewhere() -> None:
+    connections = ConnectionPool(hosts={"API.test": {"maxsize": "3"}})
+    assert connections.host(("http", "api.test", 80)).settings.maxsize == 3
+
+
 # --- the urllib3 handle
 
 
@@ -317,7 +327,7 @@ def test_timeout_of_a_handle_is_a_deadline_too(connections: ConnectionPool, faul
         connections.get_connection("openai", fault.base_url) as http,
         pytest.raises(urllib3.exceptions.ReadTimeoutError),
     ):
-        http.request("POST", "/v1/echo", body=b"x", timeout=urllib3.Timeout(total=0.4), retries=False)
+        http.request("POST", "/v1/chat/completions", json=ASK, timeout=urllib3.Timeout(total=0.4), retries=False)
     fault.wait_until(lambda counters: counters["aborted_by_client"] == 1)
 
 
@@ -331,9 +341,9 @@ def test_request_goes_to_any_url(connections: ConnectionPool, fault: FaultServer
     assert (seen["query"], seen["headers"]["x-y"]) == ("x=1", "z")
     with pytest.raises(ConfigError):
         connections.request("GET", "ftp://host/")
+    fault.refuse()
+    connections.close()
     with pytest.raises(NetworkError):
-        fault.refuse()
-        connections.close()
         connections.request("GET", fault.base_url)
     fault.accept()
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from transport.peers import Peer, answering, read_request, reply
 
 from perfkit.errors import ConfigError, NetworkError
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
 from perfkit.transport.proxies import proxy_for
-from tests.transport.conftest import Peer, answering, read_request, reply
 
 TARGET = ("https", "api.test", 443)
 StartPeer = Callable[..., Peer]

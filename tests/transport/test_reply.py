@@ -161,6 +161,12 @@ def test_bytes_after_the_end_are_noticed(extra: bytes, clean: bool) -> None:
     assert reply.clean is clean
 
 
+def test_interim_replies_are_skipped() -> None:
+    data = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+    reply = ours(data + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert (reply.status, reply.fields, reply.read()) == (200, {"content-length": "2"}, b"ok")
+
+
 def test_end_of_the_connection_before_any_byte_is_told_apart() -> None:
     with pytest.raises(http.client.RemoteDisconnected):
         ours(b"")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from transport.peers import until
 
 from perfkit.transport.slots import FairLifo
-from tests.transport.conftest import until
 
 
 def full(size: int) -> FairLifo:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -17,26 +18,21 @@ def read(*chunks: bytes) -> list[ServerSentEvent]:
 def reference(text: str) -> list[ServerSentEvent]:
     """Return the events of a whole stream by the letter of the standard, with no thought of speed or pieces."""
     lines = re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff"))[:-1]
-    events, data, kind, last_id, retry = list[ServerSentEvent](), list[str](), "", "", None
+    events, block, last_id = list[ServerSentEvent](), list[tuple[str, str]](), ""
     for line in lines:
-        if not line:
-            if data:
-                events.append(ServerSentEvent(kind or "message", "\n".join(data), last_id, retry))
-            data, kind, retry = [], "", None
-            continue
-        if line.startswith(":"):
-            continue
         name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        match name:
-            case "data":
-                data.append(value)
-            case "event":
-                kind = value
-            case "id" if "\0" not in value:
-                last_id = value
-            case "retry" if re.fullmatch("[0-9]+", value):
-                retry = int(value)
+        if line:
+            block.append((name, value.removeprefix(" ")))
+            continue
+        data = [value for name, value in block if name == "data"]
+        ids = [value for name, value in block if name == "id" and "\0" not in value]
+        kinds = [value for name, value in block if name == "event"]
+        retries = [int(value) for name, value in block if name == "retry" and re.fullmatch("[0-9]+", value)]
+        last_id = ids[-1] if ids else last_id
+        if data:
+            kind, retry = kinds[-1] if kinds else "", retries[-1] if retries else None
+            events.append(ServerSentEvent(kind or "message", "\n".join(data), last_id, retry))
+        block = []
     return events
 
 
@@ -50,7 +46,7 @@ STREAMS = st.lists(st.tuples(LINES, st.sampled_from(["\n", "\r", "\r\n"])).map("
 def test_events_do_not_depend_on_where_the_bytes_are_split(mark: str, text: str, cuts: list[int]) -> None:
     data = (mark + text).encode()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    chunks = [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [data[a:b] for a, b in pairwise(edges)]
     assert read(*chunks) == reference(mark + text)
 
 

@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Callable
 
 import pytest
+from transport.peers import Peer, answering, read_request, reply
 
 from perfkit.errors import DeadlineExceeded, NetworkError
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
-from perfkit.transport import ConnectionPool, HTTPClient, HTTPStream, sse
-from tests.transport.conftest import Peer, answering, read_request, reply
+from perfkit.transport import ConnectionPool, HTTPClient, HTTPStream, ServerSentEvent, sse
 
 StartPeer = Callable[..., Peer]
 CHAT = "/chat/completions"
@@ -154,14 +154,11 @@ def test_forgotten_generator_gives_its_slot_back(client: HTTPClient, fault: Faul
 
 def test_stream_is_cut_at_its_deadline(any_client: HTTPClient, any_fault: FaultServer) -> None:
     any_fault.behave(faults.ok("word " * 500, interval=0.02))
-    got = 0
-    with (
-        pytest.raises(DeadlineExceeded, match="reading the reply"),
-        any_client.stream(CHAT, ASK, timeout=0.4) as stream,
-    ):
-        for _ in stream.events():
-            got += 1
-    assert 0 < got < 500
+    got = list[ServerSentEvent]()
+    stream = any_client.stream(CHAT, ASK, timeout=0.4)
+    with pytest.raises(DeadlineExceeded, match="reading the reply"):
+        got.extend(stream.events())
+    assert 0 < len(got) < 500
     any_fault.wait_until(lambda counters: counters["aborted_by_client"] == 1)
     assert state(any_client) == (0, 0)
 
@@ -169,7 +166,7 @@ def test_stream_is_cut_at_its_deadline(any_client: HTTPClient, any_fault: FaultS
 @pytest.mark.parametrize("how", ["rst", "fin"])
 def test_stream_that_breaks_off_is_an_error(client: HTTPClient, fault: FaultServer, how: str) -> None:
     fault.behave(faults.cut(after_events=2, how=how))
-    events = []
+    events = list[ServerSentEvent]()
     with pytest.raises(NetworkError) as caught, client.stream(CHAT, ASK) as stream:
         events.extend(stream.events())
     assert len(events) <= 2

@@ -155,14 +155,12 @@ def test_lines_share_datagrams_of_at_most_1432_bytes(sink: StatsdSink, udp: Any)
     assert all(1432 - 45 < len(datagram) <= 1432 for datagram in sent_when_full)
 
 
-def test_a_datagram_may_be_full_to_the_last_byte(sink: StatsdSink, udp: Any) -> None:
-    line = len(b"perfkit.:1|c")
-    sink.emit("counter", "a" * (500 - line), 1, {})
-    sink.emit("counter", "b" * (500 - line), 1, {})
-    sink.emit("counter", "c" * (1432 - 1002 - line), 1, {})
-    sink.emit("counter", "d", 1, {})
+@pytest.mark.parametrize(("third", "lengths"), [(430, [1432, 13]), (431, [1001, 445])])
+def test_a_datagram_may_be_full_to_the_last_byte(sink: StatsdSink, udp: Any, third: int, lengths: list[int]) -> None:
+    for name, size in (("a", 500), ("b", 500), ("c", third), ("d", 13)):
+        sink.emit("counter", name * (size - len(b"perfkit.:1|c")), 1, {})
     sink.flush()
-    assert [len(datagram) for datagram in udp.datagrams()] == [1432, line + 1]
+    assert [len(datagram) for datagram in udp.datagrams()] == lengths
 
 
 def test_the_longest_name_still_fits(sink: StatsdSink, udp: Any) -> None:
@@ -217,10 +215,11 @@ def test_the_socket_does_not_block(sink: StatsdSink) -> None:
 
 def test_a_lock_that_is_taken_delays_a_line_but_not_its_emitter(sink: StatsdSink, udp: Any) -> None:
     with sink._lock:
-        sink.emit("counter", "x", 1, {})
+        for _ in range(100):
+            sink.emit("counter", "x", 1, {})
     assert udp.lines() == []
     sink.flush()
-    assert udp.lines() == [b"perfkit.x:1|c"]
+    assert udp.lines() == [b"perfkit.x:1|c"] * 100
 
 
 # --- the host's address
@@ -353,6 +352,21 @@ def test_ipv4_is_preferred_as_daemons_do(resolver: Resolver, udp: Any, clock: Fa
     sink.close()
 
 
+def test_a_daemon_may_move_from_ipv6_to_ipv4(resolver: Resolver, udp: Any, clock: FakeClock) -> None:
+    resolver.answer = [(socket.AF_INET6, 1)]
+    sink = StatsdSink("statsd.example", clock=clock)
+    sink.emit("counter", "lost", 1, {})
+    sink.flush()
+    resolver.finish(sink)
+    resolver.answer = [(socket.AF_INET, udp.port)]
+    clock.advance(300)
+    sink.flush()
+    resolver.finish(sink)
+    sink.emit("counter", "x", 1, {})
+    sink.close()
+    assert udp.lines() == [b"perfkit.x:1|c"]
+
+
 def test_ipv6_works(clock: FakeClock) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as peer:
         try:
@@ -433,6 +447,15 @@ def test_the_background_thread_sends_what_is_recorded(udp: Any) -> None:
     while len(lines) < 25 and (more := udp.lines(wait=10)):
         lines += more
     assert sorted(lines) == sorted(b"perfkit.x%d:1|c" % n for n in range(25))
+    tracker.close()
+
+
+def test_after_close_recording_starts_everything_again(udp: Any) -> None:
+    tracker = PerformanceTracker(statsd=udp.address, flush_interval=0.2)
+    tracker.increment("x")
+    tracker.close()
+    tracker.increment("y")
+    assert udp.lines() + udp.lines(wait=10) == [b"perfkit.x:1|c", b"perfkit.y:1|c"]
     tracker.close()
 
 
