@@ -124,12 +124,9 @@ def _code(rows: list[Row]) -> int:
 
 @contextmanager
 def _loopback_only() -> Iterator[None]:
-    """Keep proxies, netrc logins and CA bundles of the user's environment away from the demo's own servers."""
+    """Keep proxies and netrc logins of the user's environment away from calls to the demo's own servers."""
     before = dict(os.environ)
-    for name in before:
-        if name.lower().endswith("_proxy") or name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-            del os.environ[name]
-    os.environ.update(NO_PROXY="*", NETRC=os.devnull)
+    os.environ.update(no_proxy="*", NO_PROXY="*", NETRC=os.devnull)
     try:
         yield
     finally:

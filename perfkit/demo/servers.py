@@ -20,7 +20,7 @@ from perfkit.testing.tls import Authority
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["CONNECT_LATENCY", "MODEL", "PRICE", "REPLY_LATENCY", "ROUND_TRIP", "Fleet"]
+__all__ = ["CONNECT_LATENCY", "MODEL", "PRICE", "PROVIDERS", "REPLY_LATENCY", "ROUND_TRIP", "Fleet"]
 
 MODEL = "tiny"
 KEY = "demo-key"  # asked for by the three servers, of no use anywhere else
@@ -87,7 +87,7 @@ class Fleet:
             Endpoint(name, kind, gate.base_url, KEY)
             for (name, kind), gate in zip(PROVIDERS.items(), gates, strict=True)
         )
-        return Setting(tuple(endpoints), MODEL, TIMEOUT, {MODEL: PRICE}, ca_file=self._authority.ca_file, proxy="")
+        return Setting(tuple(endpoints), MODEL, TIMEOUT, {MODEL: PRICE}, ca_file=self._authority.ca_file)
 
     def restart(self) -> None:
         """Start all providers anew under the same addresses: counts at 0, nothing in any model's prompt cache."""

@@ -50,7 +50,6 @@ class Setting:
         timeout: seconds for one call.
         prices: as in the table `[tokens]`.
         ca_file: certificate to trust, None for the machine's.
-        proxy: "" for none, None for what the environment says.
         max_tokens_field: what the server calls the bound of the answer.
     """
 
@@ -59,7 +58,6 @@ class Setting:
     timeout: float
     prices: Mapping[str, Any]
     ca_file: str | None = None
-    proxy: str | None = None
     max_tokens_field: str = "max_tokens"
 
 
@@ -159,7 +157,7 @@ class Perfkit:
     def __init__(self, setting: Setting, *, cache: bool) -> None:
         self._setting = setting
         self._tracker = PerformanceTracker()
-        self._connections = ConnectionPool(ca_file=setting.ca_file, proxy=setting.proxy)
+        self._connections = ConnectionPool(ca_file=setting.ca_file)
         self._cache = ResponseCache(tracker=self._tracker, policy="smart" if cache else "never")
         self._optimizer = TokenOptimizer(tracker=self._tracker, prices=setting.prices)
         self._router = ProviderRouter(tracker=self._tracker)

@@ -184,8 +184,8 @@ class CircuitBreaker:
             event: "success", "failure", "fatal" (opens at once), or "abandoned" when the call says nothing.
         """
         state = self._state
-        if permit != state.epoch or (event == "success" and state.mode == "closed" and not state.failures):
-            return
+        if event == "success" and state.mode == "closed" and not state.failures:
+            return  # as it is already
         now, jitter = self._clock.now(), random.random()
         with self._lock:
             before = self._state

@@ -162,6 +162,7 @@ class Call:
         try:
             return reserve(self.request, chosen.name)
         except BaseException as error:
+            self._error = None
             chosen.failed(self._permit, self.request.model, error, UNTOLD, 0.0)
             self._sign(error)
             raise
@@ -223,6 +224,7 @@ class Call:
     def fail(self, error: BaseException) -> bool:
         """Note a failure; return whether another attempt may follow, otherwise the error is the call's."""
         candidate, verdict = self._current(), self._judged(error)
+        self._error = None
         self._end("error" if isinstance(error, Exception) else "abandoned", error, verdict)
         if self.shown or not verdict.elsewhere:
             return False

@@ -79,7 +79,7 @@ class PooledConnection(HTTPConnection):
         """Connect, through a tunnel and TLS as needed."""
         super().connect()
         if isinstance(self.sock, ssl.SSLSocket):
-            self.sock.suppress_ragged_eofs = False  # an end without close_notify is a cut, not an end
+            vars(self.sock)["suppress_ragged_eofs"] = False  # an end without close_notify is a cut, not an end
         self.born = self.now()
         self.lifespan = 1.0 - _JITTER * random.random()
         self.idle_most = math.inf

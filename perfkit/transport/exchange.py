@@ -37,14 +37,14 @@ class Exchange:
         call: what to send.
     """
 
-    __slots__ = ("__weakref__", "_call", "_connection", "_host", "_step", "complete", "reply")
+    __slots__ = ("__weakref__", "_call", "_held", "_host", "_step", "complete", "reply")
 
     reply: Reply
 
     def __init__(self, host: HostPool, call: Call) -> None:
         self._host = host
         self._call = call
-        self._connection: PooledConnection | None = None
+        self._held: list[PooledConnection] = []  # one or none; whoever pops it lets go of it, and only once
         self._step = CONNECTING
         self.complete = False
 
@@ -60,7 +60,8 @@ class Exchange:
         host, call = self._host, self._call
         fields = {**call.fields, **host.proxy_headers} if host.prefix else call.fields
         head = message.head(call.method, host.prefix + call.target, fields)
-        self._connection = connection = self._take()
+        connection = self._take()
+        self._held.append(connection)
         connection.limits.arm(call.now, call.deadline, call.patience)
         try:
             self.reply = self._converse(connection, head)
@@ -109,7 +110,7 @@ class Exchange:
             DeadlineExceeded: a wait was too long.
             NetworkError: the reply broke off.
         """
-        if self._connection is None:
+        if not self._held:
             return self._after_end()
         reply = self.reply
         try:
@@ -129,7 +130,7 @@ class Exchange:
             DeadlineExceeded: a wait was too long.
             NetworkError: the reply broke off, or has more than `most` bytes.
         """
-        if self._connection is None:
+        if not self._held:
             return self._after_end()
         reply = self.reply
         if reply.length is None:
@@ -164,10 +165,10 @@ class Exchange:
 
     def _finish(self) -> None:
         """Give the connection back after the last byte, or close it if the reply said so."""
-        connection, reply = self._connection, self.reply
-        self._connection, self.complete = None, True
+        reply, connection = self.reply, self._let_go()
         if connection is None:  # dropped by another thread
             return
+        self.complete = True
         reply.end()
         if reply.clean and not reply.will_close:
             if "keep-alive" in reply.fields and (announced := _ANNOUNCED(reply.fields["keep-alive"])) is not None:
@@ -178,10 +179,9 @@ class Exchange:
 
     def settle(self, seconds: float) -> None:
         """Keep the connection if the rest of the reply is there within `seconds`, else close it."""
-        connection = self._connection
-        if connection is None:
+        if not self._held:
             return
-        connection.limits.deadline = min(self._call.deadline, self._call.now() + seconds)
+        self._held[0].limits.deadline = min(self._call.deadline, self._call.now() + seconds)
         try:
             for _ in range(_MOST_DRAINED):
                 if not self.read1():
@@ -190,9 +190,15 @@ class Exchange:
             pass
         self.drop()
 
+    def _let_go(self) -> PooledConnection | None:
+        try:
+            return self._held.pop()
+        except IndexError:
+            return None
+
     def drop(self) -> None:
         """Close the connection at once, if it is still this exchange's, and return its slot; from any thread."""
-        connection, self._connection = self._connection, None
+        connection = self._let_go()
         if connection is not None:
             _process.check()  # in a forked child the connection is the parent's, and has been let go of by this
             connection.hang_up()

@@ -151,16 +151,16 @@ class HostPool(HTTPConnectionPool):
         """
         _process.background.ensure()
         limits = connection.limits
-        of_call = limits.deadline
-        connection.timeout = limits.wait(self.settings.connect_timeout)
-        limits.deadline, limits.silence = limits.now() + connection.timeout, max(limits.silence, connection.timeout)
+        of_call = limits.deadline, limits.silence
+        connection.timeout = limits.silence = limits.wait(self.settings.connect_timeout)
+        limits.deadline = limits.now() + connection.timeout
         try:
             if self.proxy is not None and not self.prefix:
                 self._prepare_proxy(connection)
             else:
                 connection.connect()
         finally:
-            limits.deadline = of_call
+            limits.deadline, limits.silence = of_call
 
     def reopen(self, connection: PooledConnection) -> None:
         """Connect anew after a reused connection turned out to be dead."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from perfkit import _process
@@ -65,7 +65,8 @@ class ConnectionPool(Shared):
         if host is not None:
             rows = {**self.settings.hosts, host: {**self.settings.hosts.get(host, {}), **settings}}
             settings = {"hosts": rows}
-        _check_rows(settings.get("hosts", {}))
+        if isinstance(settings.get("hosts"), Mapping):
+            _check_rows(settings["hosts"])
         super().configure(**settings)
 
     def _apply(self) -> None:
@@ -77,8 +78,9 @@ class ConnectionPool(Shared):
 
     def _settings_of(self, origin: Origin) -> ConnectionsSettings:
         _, host, port = origin
-        rows = self.settings.hosts
-        return replace(self.settings, **{"hosts": {}, **rows.get(host, {}), **rows.get(f"{host}:{port}", {})})
+        rows = {name.lower(): row for name, row in self.settings.hosts.items()}
+        special = {**rows.get(host, {}), **rows.get(f"{host}:{port}", {})}
+        return build(ConnectionsSettings, {**asdict(self.settings), "hosts": {}, **special}, where="connections.hosts")
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # the hosts reset themselves

@@ -244,10 +244,10 @@ def test_a_change_of_mode_between_look_and_lock_is_seen() -> None:
     breaker = CircuitBreaker(clock=clock)
     permit = breaker.acquire()
     assert permit is not None
-    opened_meanwhile = State("open", permit + 1, openings=1, until=clock.now() + 60)
-    breaker._lock = Interrupted(lambda: setattr(breaker, "_state", opened_meanwhile))  # type: ignore[assignment]
+    probing_meanwhile = State("half-open", permit + 1, openings=1, until=clock.now() + 60)
+    breaker._lock = Interrupted(lambda: setattr(breaker, "_state", probing_meanwhile))  # type: ignore[assignment]
     breaker.record(permit, "failure")
-    assert breaker.state == opened_meanwhile
+    assert breaker.state == probing_meanwhile
     closed_meanwhile = State("closed", permit + 2)
     breaker._lock = Interrupted(lambda: setattr(breaker, "_state", closed_meanwhile))  # type: ignore[assignment]
     assert breaker.acquire() == permit + 2

@@ -335,7 +335,9 @@ def test_when_another_call_takes_the_probe_in_between_the_next_provider_is_asked
     assert made.get_provider("a").calls == 5
 
 
-def test_what_other_calls_learn_in_between_is_heeded(router: MakeRouter, request_: ChatRequest) -> None:
+def test_what_other_calls_learn_in_between_is_heeded(
+    router: MakeRouter, clock: SlowClock, request_: ChatRequest
+) -> None:
     made = router(a=ModelNotFoundError("404"))
     candidate = made._candidates["a"]
     assert candidate.why_not("m") == "was just taken by another call's probe"
@@ -345,6 +347,10 @@ def test_what_other_calls_learn_in_between_is_heeded(router: MakeRouter, request
     assert candidate.ready_at("m", 7.0) is None
     assert candidate.ready_at("other", 7.0) == 7.0
     assert candidate.in_flight == 0
+    clock.advance(60)
+    assert candidate.usable("m", clock.now())
+    assert candidate.admit("m") is not None
+    assert candidate.admit("m") is None
 
 
 def test_counts_are_exact_under_threads(router: MakeRouter) -> None:

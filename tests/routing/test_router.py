@@ -194,6 +194,7 @@ def test_an_unknown_strategy_is_refused_and_nothing_changes(router: MakeRouter) 
         made.configure(strategy="priorty")
     with pytest.raises(ConfigError):
         made.configure(strategy="random", max_attempts=0)
+    made.configure(timeout=9)
     assert made._setup.strategy is last
     assert made.settings.max_attempts == 3
 

@@ -70,6 +70,22 @@ def test_a_stream_that_fails_before_its_first_delta_is_replaced_unseen(
     assert clock.slept == []
 
 
+def test_a_stream_that_is_no_generator_is_closed_too(router: MakeRouter, request_: ChatRequest) -> None:
+    class Stream:
+        closed = False
+
+        def __next__(self) -> str:
+            raise ServerError("500")
+
+        def close(self) -> None:
+            self.closed = True
+
+    made, stream = router(a=0.0, b=["fine"]), Stream()
+    made.get_provider("a").stream_completion = lambda _: stream
+    assert whole(made.stream_with_fallback(request_))[0] == ["fine"]
+    assert stream.closed
+
+
 def test_a_provider_that_raises_when_called_is_replaced_too(router: MakeRouter, request_: ChatRequest) -> None:
     def refuse(_: ChatRequest) -> Generator[str, None, ChatResponse]:
         raise ServerError("500")
@@ -89,7 +105,7 @@ def test_after_the_first_delta_the_error_passes_through(
     with pytest.raises(StreamInterruptedError) as caught:
         next(deltas)
     assert caught.value is error
-    assert [(a.provider, a.outcome, a.error) for a in caught.value.attempts] == [  # type: ignore[attr-defined]
+    assert [(a.provider, a.outcome, a.error) for a in caught.value.attempts] == [
         ("a", "error", "StreamInterruptedError")
     ]
     assert made.get_provider("b").calls == 0

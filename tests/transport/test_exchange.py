@@ -77,12 +77,19 @@ def test_second_death_is_not_sent_a_third_time(client: HTTPClient, fault: FaultS
     assert fault.counters()["requests"] == 3
 
 
-def test_first_byte_of_the_reply_rules_out_a_second_try(client: HTTPClient, fault: FaultServer) -> None:
-    fault.behave(faults.ok(), faults.cut(after_bytes=0, how="rst"))
-    client.post(CHAT, ASK)
+def test_first_byte_of_the_reply_rules_out_a_second_try(peer: StartPeer, connections: ConnectionPool) -> None:
+    def script(sock: socket.socket) -> None:
+        read_request(sock)
+        sock.sendall(reply())
+        read_request(sock)
+        sock.sendall(b"H")
+
+    server = peer(script)
+    client = HTTPClient(server.url, retries=0, connections=connections)
+    client.post("/", ASK)
     with pytest.raises(NetworkError):
-        client.post(CHAT, ASK)
-    assert fault.counters()["requests"] == 2
+        client.post("/", ASK)
+    assert server.accepted == 1
 
 
 def test_silence_on_a_reused_connection_is_not_sent_again(client: HTTPClient, fault: FaultServer) -> None:
@@ -354,7 +361,7 @@ def test_silence_is_bounded_by_read_timeout_unless_the_call_says_how_long(fault:
     connections = ConnectionPool(proxy="", read_timeout=0.2)
     client = HTTPClient(fault.base_url, retries=0, connections=connections)
     fault.behave(faults.hang())
-    with pytest.raises(DeadlineExceeded, match=r"connections\.read_timeout"):
+    with pytest.raises(DeadlineExceeded, match=r"no progress after 0\.2.*connections\.read_timeout"):
         client.post(CHAT, ASK)
     fault.behave(faults.ok(delay=0.5))
     assert client.post(CHAT, ASK, timeout=20).status == 200

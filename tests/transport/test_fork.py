@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
 from typing import Any
 
@@ -14,7 +14,7 @@ from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
 
 pytestmark = [
-    pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system has no fork"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]
 CHAT = "/chat/completions"
@@ -106,9 +106,17 @@ def test_parent_that_leaves_early_ends_the_stream_though_a_child_lives(
     any_fault.behave(faults.stall(after_events=1))
     stream = any_client.stream(CHAT, ASK)
     next(stream.events())
-    child = start_child(lambda: sys.stdin is None or threading.Event().wait(3))
+    waiting, go = os.pipe()
+
+    def live() -> bytes:
+        os.close(go)
+        return os.read(waiting, 1)
+
+    child = start_child(live)
     stream.close()
     any_fault.wait_until(lambda counters: counters["aborted_by_client"] == 1)
+    os.close(go)  # the child lives until here
+    os.close(waiting)
     await_child(*child)
 
 

@@ -73,6 +73,7 @@ def test_an_untried_provider_is_neither_starved_nor_swamped(
         exploring = pool.submit(made.execute_with_fallback, request_)
         assert inside.wait(10)
         assert ask(made, request_, 20, clock) == {"known": 20}
+        assert made.get_provider("new").calls == 1
         answered.set()
         assert exploring.result(10).provider == "new"
 
