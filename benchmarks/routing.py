@@ -42,7 +42,7 @@ class Instant:
     def chat_completion(self, _: ChatRequest) -> ChatResponse:
         return self.response
 
-    def stream_completion(self, _: ChatRequest) -> Generator[str, None, ChatResponse]:
+    def stream(self, _: ChatRequest) -> Generator[str, None, ChatResponse]:
         yield from ["x"] * DELTAS
         return self.response
 

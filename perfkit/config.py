@@ -122,7 +122,7 @@ class ProviderSettings:
     kind: str | None = None
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
-    models: tuple[str, ...] | None = None
+    models: tuple[str, ...] | Mapping[str, str] | None = None  # names, or what callers say to the provider's own name
     weight: float = number(1.0, above=0)
     priority: int = 1  # 1 is first
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -186,9 +186,10 @@ def _checked(name: str, value: Any, hint: Any, bounds: Mapping[str, Any]) -> Any
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and type(None) in kinds:
         return None
-    kind = typing.get_origin(kinds[0]) or kinds[0]
+    kinds = tuple(typing.get_origin(kind) or kind for kind in kinds)
+    kind = kinds[0]
     try:
-        value = _as_kind(value, kind)
+        value = _as_container(value, kinds) if kind in (tuple, Mapping) else _as_kind(value, kind)
         if kind in (int, float):
             finite(name, value, above=bounds.get("above"), least=bounds.get("least"))
     except (TypeError, ValueError) as error:
@@ -206,6 +207,9 @@ def _spoken(kind: type[Any]) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "a table or list")
 
 
+_SWITCHES = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
+
+
 def _as_kind(value: Any, kind: type[Any]) -> Any:
     """Return `value` as `kind`; text is parsed, everything else must fit already."""
     if kind in (int, float) and not isinstance(value, str):
@@ -213,29 +217,16 @@ def _as_kind(value: Any, kind: type[Any]) -> Any:
     if kind in (int, float):
         return kind(value)
     if kind is bool:
-        words = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        return (
-            value
-            if isinstance(value, bool)
-            else words[value.lower()]
-            if str(value).lower() in words
-            else _refuse(value)
-        )
-    if kind is str:
-        return value if isinstance(value, str) else _refuse(type(value))  # the value may be a key
+        word = str(value).lower()
+        return _SWITCHES[word] if word in _SWITCHES else _refuse(value)
+    return value if isinstance(value, str) else _refuse(type(value))  # the value may be a key
+
+
+def _as_container(value: Any, kinds: tuple[Any, ...]) -> Any:
     parsed = json.loads(value) if isinstance(value, str) else value
-    if kind is tuple:
-        return tuple(parsed) if isinstance(parsed, list | tuple) else _refuse(value)
-    return dict(parsed) if isinstance(parsed, Mapping) else _refuse(value)
+    if isinstance(parsed, Mapping) and Mapping in kinds:
+        return dict(parsed)
+    return tuple(parsed) if isinstance(parsed, list | tuple) and tuple in kinds else _refuse(value)
 
 
 def _refuse(value: Any) -> Any:

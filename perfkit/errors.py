@@ -19,7 +19,7 @@ __all__ = [
     "BudgetExceededError",
     "ConfigError",
     "ContentFilterError",
-    "ContextLengthError",
+    "ContextWindowExceededError",
     "DeadlineExceeded",
     "MaxRetriesExceededError",
     "ModelNotFoundError",
@@ -146,7 +146,7 @@ class BadRequestError(ProviderError, ValueError):
     """The request itself is wrong (400, 413, 422): no other provider would take it either."""
 
 
-class ContextLengthError(BadRequestError):
+class ContextWindowExceededError(BadRequestError):
     """The prompt and the wanted answer do not fit the model's context window."""
 
 

@@ -191,6 +191,7 @@ class ChatRequest(_Value):
         metadata: free labels, never sent to a provider.
         extra: further parameters of the wire format, sent as they are.
         agent: who in the application asks; a tag of metrics and usage reports.
+        first_token_timeout: seconds until the first text of a stream; None means `timeout`.
 
     Raises:
         TypeError: a value has the wrong type.
@@ -208,6 +209,7 @@ class ChatRequest(_Value):
     metadata: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     agent: str = "default"
+    first_token_timeout: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", _messages(self.messages))
@@ -235,8 +237,9 @@ class ChatRequest(_Value):
     def _check_numbers(self) -> None:
         if self.temperature is not None:
             finite("temperature", self.temperature, least=0)
-        if self.timeout is not None:
-            finite("timeout", self.timeout, above=0)
+        for name in ("timeout", "first_token_timeout"):
+            if getattr(self, name) is not None:
+                finite(name, getattr(self, name), above=0)
         if self.max_tokens is not None:
             if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int):
                 raise TypeError(type_error.format("max_tokens", "a whole number", self.max_tokens))

@@ -350,7 +350,7 @@ class Client(Shared):
         self._decisions.clear()
 
     def __repr__(self) -> str:
-        providers, routes = ", ".join(self._router.providers()), ", ".join(self._routes)
+        providers, routes = ", ".join(self._router.list_providers()), ", ".join(self._routes)
         return f"Client(providers={providers or 'none'}, routes={routes or 'none'})"
 
 

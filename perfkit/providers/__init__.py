@@ -9,7 +9,7 @@ from perfkit.providers.base import Provider
 from perfkit.providers.presets import PRESETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from perfkit.metrics import PerformanceTracker
     from perfkit.transport import ConnectionPool
@@ -25,7 +25,7 @@ def create_provider(  # noqa: PLR0913 - the settings of [providers.<name>], all 
     name: str | None = None,
     base_url: str | None = None,
     api_key: str | None = None,
-    models: Iterable[str] | None = None,
+    models: Iterable[str] | Mapping[str, str] | None = None,
     connections: ConnectionPool | None = None,
     tracker: PerformanceTracker | None = None,
     **options: Any,
@@ -36,9 +36,11 @@ def create_provider(  # noqa: PLR0913 - the settings of [providers.<name>], all 
         kind: "openai", "anthropic", a preset such as "groq", or what was registered in `PROVIDERS`: a class or function
             that takes `name` and, by keyword, `base_url`, `api_key`, `models`, `connections`, `tracker` and options.
         name: what the router, metrics and errors call it; the kind if None.
-        base_url: address with the version prefix; the preset's if None.
+        base_url: address with the version prefix; None takes OPENAI_BASE_URL, GROQ_BASE_URL and so on from the
+            environment, else the vendor's own.
         api_key: key; None takes it from the provider's usual environment variable.
-        models: models it offers, None for any.
+        models: models it offers, or a mapping from what callers say to its own names; None for those whose names begin
+            as the vendor's do, and for any at another address.
         connections: pool to use, None for the shared one.
         tracker: gets the metrics, None for the shared one.
         **options: of the kind, for example `timeout`, `headers`, `max_tokens_field`, `key_variable`.
@@ -50,8 +52,8 @@ def create_provider(  # noqa: PLR0913 - the settings of [providers.<name>], all 
     part = PROVIDERS.get(kind)
     preset = PRESETS.get(kind)
     if preset is not None:
-        required = {"key_required": base_url is None and not preset.is_local}
-        options = {"key_variable": preset.key_variable, **required, **preset.options, **options}
+        base_url = preset.elsewhere() if base_url is None else base_url
+        options = {**preset.settings(at_home=base_url is None), **options}
         base_url = preset.base_url if base_url is None else base_url
     provider: Provider = part(
         kind if name is None else name,

@@ -7,7 +7,7 @@ start from `perfkit.providers.http.HTTPProvider`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from perfkit.errors import ConfigError
@@ -25,17 +25,33 @@ class Provider(ABC):
 
     Args:
         name: what the router, metrics and errors call it.
-        models: models it offers, None for any.
+        models: models it offers; a mapping from what callers say to the provider's own names, so that one word can mean
+            the like model of several vendors; None for any.
+        families: beginnings of the names it offers when `models` is None; none means it takes any model.
 
     Raises:
         ConfigError: the name is empty, or `models` is not a list of names.
     """
 
-    def __init__(self, name: str, *, models: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, name: str, *, models: Iterable[str] | Mapping[str, str] | None = None, families: tuple[str, ...] = ()
+    ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigError(f"a provider needs a name, not {name!r}", key="name")
         self.name = name
         self.supported_models = _model_names(name, models)
+        self._own_names: dict[str, str] = dict(models) if isinstance(models, Mapping) else {}
+        self._families = families
+
+    def offers(self, model: str) -> bool:
+        """Tell whether the provider may be asked for `model`."""
+        if self.supported_models is not None:
+            return model in self.supported_models
+        return not self._families or model.startswith(self._families)
+
+    def own_name(self, model: str) -> str:
+        """Return what the provider calls `model`."""
+        return self._own_names.get(model, model)
 
     @abstractmethod
     def chat_completion(self, request: ChatRequest) -> ChatResponse:
@@ -46,7 +62,7 @@ class Provider(ABC):
             TransportError: the request did not come back whole.
         """
 
-    def stream_completion(self, request: ChatRequest) -> Generator[str, None, ChatResponse]:
+    def stream(self, request: ChatRequest) -> Generator[str, None, ChatResponse]:
         """Yield the answer's text in pieces and return it whole; here in one piece, for providers that cannot stream.
 
         Raises:
@@ -83,6 +99,7 @@ def _model_names(name: str, models: object) -> frozenset[str] | None:
     if isinstance(models, str) or not isinstance(models, Iterable):
         raise ConfigError(f"models of provider {name!r} must be a list of names, not {models!r}", key="models")
     names = frozenset(models)
-    if not all(isinstance(model, str) and model for model in names):
+    own_names = models.values() if isinstance(models, Mapping) else ()
+    if not all(isinstance(model, str) and model for model in (*names, *own_names)):
         raise ConfigError(f"models of provider {name!r} must be names, not {models!r}", key="models")
     return names

@@ -64,7 +64,8 @@ class HTTPProvider(Provider):
         name: what the router, metrics and errors call it.
         base_url: address with the version prefix.
         api_key: key; None takes it from the environment variable `key_variable`.
-        models: models it offers, None for any.
+        models: models it offers, or a mapping to its own names for them; None for any, or those of `families`.
+        families: beginnings of the names of its models.
         connections: pool to use, None for the shared one.
         tracker: gets the metrics, None for the shared one.
         **options: fields of the class's `options_class`.
@@ -83,12 +84,13 @@ class HTTPProvider(Provider):
         *,
         base_url: str,
         api_key: str | None = None,
-        models: Iterable[str] | None = None,
+        models: Iterable[str] | Mapping[str, str] | None = None,
+        families: tuple[str, ...] = (),
         connections: ConnectionPool | None = None,
         tracker: PerformanceTracker | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(name, models=models)
+        super().__init__(name, models=models, families=families)
         self.base_url = checked_base_url(base_url, name)
         check_headers(options.get("headers", {}), name)
         self.options = build(self.options_class, options, where=f"providers.{name}.options")
@@ -132,7 +134,7 @@ class HTTPProvider(Provider):
             raise self._refusals.of_reply(request.model, reply.status, reply.headers, reply.body)
         return self._receiver.answer(request, reply.headers, reply.body)
 
-    def stream_completion(self, request: ChatRequest) -> Generator[str, None, ChatResponse]:
+    def stream(self, request: ChatRequest) -> Generator[str, None, ChatResponse]:
         """Yield the answer's text as it comes and return it whole; `close()` ends the connection at once."""
         body = self._body(request, stream=True)
         with self._client.stream(self.chat_path, body, timeout=request.timeout) as stream:
@@ -143,8 +145,10 @@ class HTTPProvider(Provider):
     def _body(self, request: ChatRequest, *, stream: bool) -> bytes:
         if self._lacks_key:
             raise self._refusals.without_key(request.model)
+        own_name = self.own_name(request.model)
         try:
-            text = _encode(self._payload(request, stream=stream))
+            asked = request if own_name == request.model else request.evolve(model=own_name)
+            text = _encode(self._payload(asked, stream=stream))
         except BadRequestError as error:
             error.__dict__.update(provider=self.name, model=request.model)
             raise

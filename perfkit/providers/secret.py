@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from perfkit.errors import ConfigError
+from perfkit.transport import message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,14 +74,18 @@ def _clean_key(key: object, where: str) -> Secret | None:
 
 
 def check_headers(headers: object, provider: str) -> None:
-    """Refuse headers that are no table of text, in words that show none of them.
+    """Refuse headers that are no table of text, or cannot be sent, in words that show none of their values.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: they are not, or cannot.
     """
     is_text = isinstance(headers, Mapping) and all(isinstance(text, str) for pair in headers.items() for text in pair)
     if not is_text:
         raise ConfigError(f"headers of provider {provider!r} must be a table of text", key="headers")
+    try:
+        message.head("GET", "/", message.lowered(headers))
+    except ValueError as error:
+        raise ConfigError(f"headers of provider {provider!r} cannot be sent: {error}", key="headers") from None
 
 
 class Scrubber:

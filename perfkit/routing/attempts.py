@@ -10,9 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from operator import attrgetter
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from perfkit.errors import (
     DeadlineExceeded,
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "Reservation", "Reserve", "Setup", "none_available"]
 
-V = TypeVar("V", ChatRequest, ChatResponse)
 SHARE = 2 / 3  # of the time left that an attempt gets while somebody else could still be asked
 UNTOLD = Verdict("abandoned", elsewhere=False)  # the provider was not asked
 LEFT = Verdict("success", elsewhere=False)  # output came: the provider works
@@ -74,6 +72,7 @@ class Call:
         offers: the providers that offer the model.
         tracker: gets latencies, failures and fallbacks.
         pinned: the caller named the only one in `offers`.
+        streaming: the answer is wanted as it comes.
         reserve: holds money for an attempt; its errors end the call.
         max_attempts: None means the setting.
     """
@@ -86,12 +85,13 @@ class Call:
         tracker: PerformanceTracker,
         *,
         pinned: bool,
+        streaming: bool,
         reserve: Reserve | None,
         max_attempts: int | None,
     ) -> None:
         timeout = request.timeout if request.timeout is not None else setup.settings.timeout
         self._setup, self._offers, self._tracker = setup, offers, tracker
-        self._pinned, self._reserve = pinned, reserve
+        self._pinned, self._streaming, self._reserve = pinned, streaming, reserve
         self._max_attempts = max_attempts if max_attempts is not None else setup.settings.max_attempts
         self._deadline = setup.clock.now() + timeout
         self._attempts: tuple[Attempt, ...] = ()
@@ -151,7 +151,7 @@ class Call:
         last, self._chosen, self._permit = self._chosen, chosen, permit
         self._began, self._began_wall, self.pauses = now, self._setup.clock.wall(), 0.0
         self._tried.append(chosen)
-        self.request = _changed(self.request, timeout=self._share(now, others=others))
+        self.request = self._limited(now, others=others)
         if last is not None and last is not chosen:
             tags = {"provider": last.name, "model": self.request.model}
             self._tracker.increment("provider_fallback", tags=tags)
@@ -166,6 +166,13 @@ class Call:
             chosen.failed(self._permit, self.request.model, error, UNTOLD, 0.0)
             self._sign(error)
             raise
+
+    def _limited(self, now: float, *, others: bool) -> ChatRequest:
+        """Return the attempt's request: a stream that has begun to speak may use all the time there is."""
+        share = self._share(now, others=others)
+        if self._streaming:
+            return self.request.evolve(timeout=self._deadline - now, first_token_timeout=share)
+        return self.request.evolve(timeout=share)
 
     def _share(self, now: float, *, others: bool) -> float:
         left, limit = self._deadline - now, self._setup.settings.attempt_timeout
@@ -273,7 +280,7 @@ class Call:
             error.attempts = self._attempts  # type: ignore[attr-defined]
 
     def _paid(self, response: ChatResponse) -> ChatResponse:
-        response = _changed(response, attempts=self._attempts, provider=self._current().name)
+        response = response.evolve(attempts=self._attempts, provider=self._current().name)
         if self._hold is not None:
             self._hold.settle(response)
         return response
@@ -293,24 +300,3 @@ def none_available(model: str | None, offers: Sequence[Candidate]) -> NoAvailabl
     reasons = {candidate.name: candidate.why_not(model) for candidate in offers}
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     return NoAvailableProviderError(f"no provider can take {model!r} now: {told}", reasons=reasons, attempts=())
-
-
-def _changed(value: V, **changes: object) -> V:
-    """Return a copy with some fields changed; unlike `dataclasses.replace`, without checking the others once more."""
-    fields = _FIELDS.get(type(value))
-    if fields is None:  # somebody's subclass
-        return replace(value, **changes)  # type: ignore[arg-type]
-    read, writers = fields
-    copy = object.__new__(type(value))
-    for write, field in zip(writers, read(value), strict=True):
-        write(copy, field)
-    for name, field in changes.items():
-        object.__setattr__(copy, name, field)
-    return copy
-
-
-# The slots' own readers and writers: a copy in 2 us instead of 8.
-_FIELDS = {
-    cls: (attrgetter(*cls.__match_args__), [getattr(cls, name).__set__ for name in cls.__match_args__])
-    for cls in (ChatRequest, ChatResponse)
-}

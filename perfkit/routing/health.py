@@ -39,7 +39,7 @@ class Candidate:
         provider: the object that is called.
         weight: share of the traffic, for strategies that split it.
         priority: 1 is first.
-        models: names it offers, None means any.
+        models: names it is registered for, None leaves it to the provider.
         latency: moving average of successful attempts in seconds, None before the first.
         in_flight: attempts under way.
         handles: series of `provider_latency` by model.
@@ -58,6 +58,7 @@ class Candidate:
     ) -> None:
         self.name, self.provider = name, provider
         self.weight, self.priority, self.models = weight, priority, models
+        self._provider_offers = getattr(provider, "offers", None)
         self.breaker = CircuitBreaker(name, rules=rules, clock=clock)
         self.handles: dict[str, Handle] = {}
         self._clock = clock
@@ -77,7 +78,9 @@ class Candidate:
 
     def offers(self, model: str | None) -> bool:
         """Whether the provider is registered for `model`; None asks for no model in particular."""
-        return self.models is None or model is None or model in self.models
+        if self.models is not None and model is not None:
+            return model in self.models
+        return model is None or self._provider_offers is None or bool(self._provider_offers(model))
 
     @property
     def expected(self) -> float:

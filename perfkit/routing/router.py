@@ -83,6 +83,15 @@ class ProviderRouter(Shared):
             self._callable = before
             raise
 
+    @property
+    def strategy(self) -> str | Strategy:
+        """How a provider is chosen: a name, or the callable given; may be set."""
+        return self._callable if self._callable is not None else str(self.settings.strategy)
+
+    @strategy.setter
+    def strategy(self, strategy: str | Strategy) -> None:
+        self.configure(strategy=strategy)
+
     def _apply(self) -> None:
         strategy = self._callable if self._callable is not None else strategy_named(self.settings.strategy)
         self._setup = Setup(self.settings, strategy, self._clock)
@@ -107,7 +116,7 @@ class ProviderRouter(Shared):
 
         Args:
             name: unique; a tag of metrics and part of errors.
-            provider: any object with `chat_completion(request) -> ChatResponse`; `stream_completion` is used if there.
+            provider: any object with `chat_completion(request) -> ChatResponse`; `stream` is used if there.
             weight: share of the traffic for the strategy "weighted".
             priority: 1 is first for the strategy "priority".
             models: names it offers; None means its `supported_models`, and any model if that is None too.
@@ -187,7 +196,7 @@ class ProviderRouter(Shared):
         )
         return self._candidate(name, provider, row.weight, row.priority, row.models)
 
-    def providers(self) -> tuple[str, ...]:
+    def list_providers(self) -> tuple[str, ...]:
         """Return the names of the registered providers."""
         return tuple(self._candidates)
 
@@ -195,13 +204,14 @@ class ProviderRouter(Shared):
         """Return the models that are offered by name; a provider that takes any model adds none."""
         return frozenset().union(*(one.models for one in self._candidates.values() if one.models is not None))
 
-    def get_provider(self, name: str) -> Any:
-        """Return the provider registered as `name`.
+    def get_provider(self, name: str | None = None) -> Any:
+        """Return the provider registered as `name`; without a name, the one that would be asked now.
 
         Raises:
-            UnknownNameError: there is none.
+            UnknownNameError: there is none of that name.
+            NoAvailableProviderError: none can be used now.
         """
-        return self._named(name).provider
+        return self._named(name if name is not None else self.route_request()).provider
 
     def _named(self, name: str) -> Candidate:
         found = self._candidates.get(name)
@@ -255,17 +265,19 @@ class ProviderRouter(Shared):
     def execute_with_fallback(
         self,
         request: ChatRequest,
+        max_attempts: int | None = None,
+        deadline: float | None = None,
         *,
         provider: str | None = None,
-        max_attempts: int | None = None,
         reserve: Reserve | None = None,
     ) -> ChatResponse:
         """Ask a provider, and another one if it fails, until there is an answer; it carries all `attempts`.
 
         Args:
-            request: its `timeout` is the deadline of the whole; each attempt gets a share of it.
-            provider: ask this one only.
+            request: its `timeout` is for the whole; each attempt gets a share of it.
             max_attempts: None means the setting.
+            deadline: seconds for the whole, in the place of the request's `timeout`.
+            provider: ask this one only.
             reserve: called before each attempt with its request and the provider's name; holds money.
 
         Raises:
@@ -277,7 +289,9 @@ class ProviderRouter(Shared):
             MaxRetriesExceededError: every attempt failed; a single one raises its own error.
             DeadlineExceeded: time ran out after several attempts.
         """
-        call = self._call(request, provider, max_attempts, reserve)
+        if deadline is not None:
+            request = request.evolve(timeout=finite("deadline", deadline, above=0))
+        call = self._call(request, provider, max_attempts, reserve, streaming=False)
         while True:
             candidate = call.begin()
             try:
@@ -301,7 +315,7 @@ class ProviderRouter(Shared):
         A provider that fails before its first delta is replaced unseen; afterwards its error passes through. Closing
         the generator early closes the provider's stream at once.
         """
-        call = self._call(request, provider, max_attempts, reserve)
+        call = self._call(request, provider, max_attempts, reserve, streaming=True)
         while True:
             candidate = call.begin()
             try:
@@ -314,7 +328,13 @@ class ProviderRouter(Shared):
                 return call.succeed(response)
 
     def _call(
-        self, request: ChatRequest, provider: str | None, max_attempts: int | None, reserve: Reserve | None
+        self,
+        request: ChatRequest,
+        provider: str | None,
+        max_attempts: int | None,
+        reserve: Reserve | None,
+        *,
+        streaming: bool,
     ) -> Call:
         offers = self._offers(request.model, provider)
         pinned, tracker = provider is not None, self._tracker
@@ -322,7 +342,16 @@ class ProviderRouter(Shared):
             from perfkit.metrics import PerformanceTracker
 
             tracker = self._tracker = PerformanceTracker.instance()
-        return Call(self._setup, request, offers, tracker, pinned=pinned, reserve=reserve, max_attempts=max_attempts)
+        return Call(
+            self._setup,
+            request,
+            offers,
+            tracker,
+            pinned=pinned,
+            streaming=streaming,
+            reserve=reserve,
+            max_attempts=max_attempts,
+        )
 
     def _offers(self, model: str | None, provider: str | None) -> list[Candidate]:
         asked = self._candidates.values() if provider is None else (self._named(provider),)

@@ -32,11 +32,10 @@ def checked(response: Any, name: str) -> ChatResponse:
 
 def open_stream(provider: Any, request: ChatRequest) -> Generator[str, None, ChatResponse]:
     """Return the provider's stream; of one that cannot stream, the whole answer in one piece."""
-    streaming = getattr(provider, "stream_completion", None)
-    deltas: Generator[str, None, ChatResponse] = (_whole if streaming is None else streaming)(
-        *((provider, request) if streaming is None else (request,))
-    )
-    return deltas
+    if hasattr(provider, "stream"):
+        deltas: Generator[str, None, ChatResponse] = provider.stream(request)
+        return deltas
+    return _whole(provider, request)
 
 
 def _whole(provider: Any, request: ChatRequest) -> Generator[str, None, ChatResponse]:

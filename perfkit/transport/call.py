@@ -55,8 +55,8 @@ def split_url(url: str) -> tuple[Origin, str]:
     """
     try:
         parsed = parse_url(url)
-    except LocationParseError as error:
-        raise ConfigError(f"not a URL: {error}", key="base_url") from None
+    except LocationParseError:  # its words hold the URL, which may hold a password
+        raise ConfigError("not a URL: its host or port cannot be read", key="base_url") from None
     scheme, host = parsed.scheme or "", (parsed.host or "").strip("[]")
     if scheme not in _PORTS or not host:
         raise ConfigError(

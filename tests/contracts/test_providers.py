@@ -22,7 +22,7 @@ from perfkit.errors import (
     AuthenticationError,
     BadRequestError,
     ContentFilterError,
-    ContextLengthError,
+    ContextWindowExceededError,
     DeadlineExceeded,
     ModelNotFoundError,
     NetworkError,
@@ -119,7 +119,7 @@ def drain(stream: Generator[str, None, ChatResponse]) -> tuple[list[str], ChatRe
 
 def fail(provider: Provider, *, stream: bool) -> PerfkitError:
     with pytest.raises(PerfkitError) as caught:
-        drain(provider.stream_completion(request())) if stream else provider.chat_completion(request())
+        drain(provider.stream(request())) if stream else provider.chat_completion(request())
     return caught.value
 
 
@@ -147,7 +147,7 @@ def test_an_answer_is_whole(provider: Provider, kind: str, fault: FaultServer) -
 def test_a_stream_comes_in_pieces_and_says_the_same(provider: Provider, fault: FaultServer) -> None:
     fault.behave(faults.ok(TEXT, usage=TOLD))
     whole = provider.chat_completion(request())
-    pieces, streamed = drain(provider.stream_completion(request()))
+    pieces, streamed = drain(provider.stream(request()))
     assert pieces == ["one ", "two ", "three ", "four"]
     same = ("text", "usage", "model", "provider", "tool_calls", "finish_reason")
     assert [getattr(streamed, name) for name in same] == [getattr(whole, name) for name in same]
@@ -166,7 +166,7 @@ def test_the_request_is_compact_utf8_and_carries_the_key(provider: Provider, kin
 
 def test_a_server_that_tells_no_usage_gets_an_estimate(provider: Provider, kind: str, fault: FaultServer) -> None:
     fault.behave(faults.sse(*FORMATS[kind].without_usage))
-    _, response = drain(provider.stream_completion(request("how many tokens is this")))
+    _, response = drain(provider.stream(request("how many tokens is this")))
     assert response.text == "one two"
     assert response.usage.estimated
     assert response.usage.prompt_tokens > 3
@@ -177,19 +177,19 @@ def test_a_server_that_streams_to_nobody_is_understood(provider: Provider, fault
     fault.behave(faults.ok(TEXT))
     raw = provider.chat_completion(request()).raw
     fault.behave(faults.status(200, body=raw))
-    pieces, response = drain(provider.stream_completion(request()))
+    pieces, response = drain(provider.stream(request()))
     assert pieces == [TEXT]
     assert response.raw == raw
     fault.behave(faults.ok(""))
     raw = provider.chat_completion(request()).raw
     fault.behave(faults.status(200, body=raw))
-    assert drain(provider.stream_completion(request()))[0] == []
+    assert drain(provider.stream(request()))[0] == []
 
 
 def test_threads_share_a_provider_and_get_their_own_answers(provider: Provider) -> None:
     def ask(number: int) -> str:
         asked = request(f"question {number}")
-        return drain(provider.stream_completion(asked))[1].text if number % 2 else provider.chat_completion(asked).text
+        return drain(provider.stream(asked))[1].text if number % 2 else provider.chat_completion(asked).text
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, range(40))) == [f"echo: question {number}" for number in range(40)]
@@ -207,7 +207,7 @@ REFUSALS = [
     (faults.status(400), BadRequestError, 400),
     (faults.status(413), BadRequestError, 413),
     (faults.status(422), BadRequestError, 422),
-    (faults.context_overflow(), ContextLengthError, 400),
+    (faults.context_overflow(), ContextWindowExceededError, 400),
     (faults.content_filtered(), ContentFilterError, 400),
     (faults.server_error(), ServerError, 500),
     (faults.server_error(503), ServerError, 503),
@@ -363,7 +363,7 @@ def test_a_deadline_is_kept(provider: Provider, fault: FaultServer, stream: bool
     fault.behave(faults.hang(seconds=3))
     asked = request(timeout=0.2)
     with pytest.raises(DeadlineExceeded):
-        drain(provider.stream_completion(asked)) if stream else provider.chat_completion(asked)
+        drain(provider.stream(asked)) if stream else provider.chat_completion(asked)
 
 
 # --- broken streams ---------------------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ def test_a_deadline_is_kept(provider: Provider, fault: FaultServer, stream: bool
 def broken(provider: Provider) -> tuple[list[str], PerfkitError]:
     pieces: list[str] = []
     with pytest.raises(PerfkitError) as caught:
-        pieces.extend(provider.stream_completion(request()))  # keeps what came before the error
+        pieces.extend(provider.stream(request()))  # keeps what came before the error
     return pieces, caught.value
 
 
@@ -388,7 +388,7 @@ def test_a_stream_cut_before_its_first_text(provider: Provider, kind: str, fault
 @pytest.mark.parametrize("how", ["rst", "fin"])
 def test_a_stream_cut_after_text(provider: Provider, kind: str, fault: FaultServer, how: str) -> None:
     fault.behave(faults.stall(faults.ok(TEXT), after_events=FORMATS[kind].before_text + 2))
-    stream = provider.stream_completion(request())
+    stream = provider.stream(request())
     assert [next(stream), next(stream)] == ["one ", "two "]
     fault.disconnect(how=how)
     with pytest.raises(StreamInterruptedError) as caught:
@@ -434,7 +434,7 @@ def test_an_error_inside_a_stream(provider: Provider, kind: str, fault: FaultSer
 
 def test_a_deadline_inside_a_stream_keeps_what_was_heard(provider: Provider, kind: str, fault: FaultServer) -> None:
     fault.behave(faults.stall(faults.ok(TEXT), after_events=FORMATS[kind].before_text + 1))
-    stream = provider.stream_completion(request(timeout=1))
+    stream = provider.stream(request(timeout=1))
     assert next(stream) == "one "
     with pytest.raises(DeadlineExceeded) as caught:
         next(stream)
@@ -444,7 +444,7 @@ def test_a_deadline_inside_a_stream_keeps_what_was_heard(provider: Provider, kin
 
 def test_leaving_early_ends_the_connection_at_once(provider: Provider, kind: str, fault: FaultServer) -> None:
     fault.behave(faults.ok("word " * 500, interval=0.01))
-    stream = provider.stream_completion(request())
+    stream = provider.stream(request())
     assert next(stream) == "word "
     stream.close()
     counters = fault.wait_until(lambda counters: counters["aborted_by_client"] == 1)
@@ -452,14 +452,14 @@ def test_leaving_early_ends_the_connection_at_once(provider: Provider, kind: str
 
 
 def test_a_stream_not_begun_sends_nothing(provider: Provider, fault: FaultServer) -> None:
-    provider.stream_completion(request()).close()
+    provider.stream(request()).close()
     assert fault.stats()["requests"] == 0
 
 
 def test_finished_calls_give_their_connection_back(provider: Provider, fault: FaultServer) -> None:
     before = fault.stats()["connections"]
     for _ in range(3):
-        drain(provider.stream_completion(request()))
+        drain(provider.stream(request()))
         provider.chat_completion(request())
         fault.behave(faults.server_error(), faults.ok())
         assert isinstance(fail(provider, stream=True), ServerError)
@@ -471,7 +471,7 @@ def test_a_server_that_goes_on_after_the_end_is_not_waited_for(
 ) -> None:
     events = FORMATS[kind].without_usage
     fault.behave(faults.stall(faults.sse(*events, ": ping\n\n"), after_events=len(events)))
-    assert drain(provider.stream_completion(request(timeout=8)))[1].text == "one two"
+    assert drain(provider.stream(request(timeout=8)))[1].text == "one two"
     fault.release(drop=True)
 
 
@@ -607,7 +607,7 @@ def long_question(salt: str) -> ChatRequest:
 def test_a_real_server_says_the_same_streaming_and_whole(real: Provider) -> None:
     asked = request("What is a cache?", "tiny", temperature=0, max_tokens=12, extra={"cache_prompt": False})
     whole = real.chat_completion(asked)
-    pieces, streamed = drain(real.stream_completion(asked))
+    pieces, streamed = drain(real.stream(asked))
     assert whole.text == "".join(pieces) == streamed.text
     assert len(pieces) > 3
     assert whole.usage == streamed.usage
@@ -619,7 +619,7 @@ def test_a_real_server_says_the_same_streaming_and_whole(real: Provider) -> None
 def test_a_real_prompt_cache_is_counted_inside_the_prompt(real: Provider, kind: str) -> None:
     asked = long_question(kind)
     first, again = real.chat_completion(asked), real.chat_completion(asked)
-    _, streamed = drain(real.stream_completion(asked))
+    _, streamed = drain(real.stream(asked))
     assert first.usage.prompt_tokens == again.usage.prompt_tokens == streamed.usage.prompt_tokens
     assert first.usage.cached_tokens < 50
     assert again.usage.cached_tokens == streamed.usage.cached_tokens == again.usage.prompt_tokens - 1
@@ -636,11 +636,11 @@ def test_a_real_refusal_of_the_key(locked: LlamaServer, kind: str) -> None:
 
 def test_a_real_overflow(real: Provider) -> None:
     asked = request("word " * 600, "tiny", max_tokens=4)
-    with pytest.raises(ContextLengthError, match="exceeds the available context size") as caught:
+    with pytest.raises(ContextWindowExceededError, match="exceeds the available context size") as caught:
         real.chat_completion(asked)
     assert (caught.value.status, caught.value.code) == (400, "exceed_context_size_error")
-    with pytest.raises(ContextLengthError):
-        drain(real.stream_completion(asked))
+    with pytest.raises(ContextWindowExceededError):
+        drain(real.stream(asked))
 
 
 def test_a_real_server_lists_and_validates(real: Provider) -> None:
@@ -650,7 +650,7 @@ def test_a_real_server_lists_and_validates(real: Provider) -> None:
 
 def test_a_real_stream_left_early_frees_the_server(real: Provider) -> None:
     for _ in range(8):  # more than it has slots: each would be busy for 400 tokens
-        stream = real.stream_completion(request("go", "tiny", max_tokens=400, extra={"ignore_eos": True}))
+        stream = real.stream(request("go", "tiny", max_tokens=400, extra={"ignore_eos": True}))
         next(stream)
         stream.close()
     assert real.chat_completion(request("hi", "tiny", max_tokens=2)).usage.completion_tokens == 2

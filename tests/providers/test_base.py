@@ -30,7 +30,7 @@ def test_one_method_makes_a_provider() -> None:
 
 
 def test_what_cannot_stream_streams_in_one_piece() -> None:
-    stream = Parrot("polly").stream_completion(asked("hi"))
+    stream = Parrot("polly").stream(asked("hi"))
     assert next(stream) == "hi"
     with pytest.raises(StopIteration) as end:
         next(stream)

@@ -78,7 +78,7 @@ def test_a_call_that_has_no_key_names_the_variable_and_sends_nothing(kind: str) 
     request = asked("hi")
     for call in (
         lambda: provider.chat_completion(request),
-        lambda: next(provider.stream_completion(request)),
+        lambda: next(provider.stream(request)),
         provider.list_models,
         provider.validate,
     ):

@@ -33,7 +33,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_sent(
     provider = create_provider(kind, base_url=fault.base_url)
     for call in (
         lambda: provider.chat_completion(request_),
-        lambda: next(provider.stream_completion(request_)),
+        lambda: next(provider.stream(request_)),
     ):
         with pytest.raises(BadRequestError, match=words) as caught:
             call()

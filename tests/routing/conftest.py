@@ -63,7 +63,7 @@ class Scripted:
             self.clock.advance(step)
         return answer("fine", request.model)
 
-    def stream_completion(self, request: ChatRequest) -> Generator[str, None, ChatResponse]:
+    def stream(self, request: ChatRequest) -> Generator[str, None, ChatResponse]:
         step = self._step(request)
         text = ""
         try:

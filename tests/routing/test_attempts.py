@@ -14,7 +14,7 @@ from perfkit.errors import (
     BadRequestError,
     BudgetExceededError,
     ContentFilterError,
-    ContextLengthError,
+    ContextWindowExceededError,
     DeadlineExceeded,
     MaxRetriesExceededError,
     ModelNotFoundError,
@@ -43,7 +43,7 @@ HELLO: Any = "hello"  # one user message
 
 
 def calls(router: ProviderRouter) -> dict[str, int]:
-    return {name: router.get_provider(name).calls for name in router.providers()}
+    return {name: router.get_provider(name).calls for name in router.list_providers()}
 
 
 def reasons(response: ChatResponse) -> list[str]:
@@ -85,7 +85,7 @@ def test_another_provider_is_asked_at_once(
     assert response.attempts[0].started == 1_700_000_000
 
 
-@pytest.mark.parametrize("kind", [BadRequestError, ContextLengthError, ContentFilterError])
+@pytest.mark.parametrize("kind", [BadRequestError, ContextWindowExceededError, ContentFilterError])
 def test_the_callers_own_fault_is_raised_at_once_and_is_no_news_of_health(
     kind: type[BadRequestError], router: MakeRouter, request_: ChatRequest
 ) -> None:

@@ -12,7 +12,7 @@ from perfkit.errors import (
     BadRequestError,
     BudgetExceededError,
     ContentFilterError,
-    ContextLengthError,
+    ContextWindowExceededError,
     DeadlineExceeded,
     ModelNotFoundError,
     NetworkError,
@@ -36,7 +36,7 @@ class SoftTimeLimitExceeded(Exception):  # noqa: N818 - Celery's name
     ("error", "verdict"),
     [
         (BadRequestError(), Verdict("success", elsewhere=False)),
-        (ContextLengthError(), Verdict("success", elsewhere=False)),
+        (ContextWindowExceededError(), Verdict("success", elsewhere=False)),
         (ContentFilterError(), Verdict("success", elsewhere=False)),
         (AuthenticationError(), Verdict("fatal", elsewhere=True)),
         (ModelNotFoundError(), Verdict("success", elsewhere=True)),
@@ -68,7 +68,7 @@ def test_every_error_of_perfkit_has_a_verdict_and_only_the_callers_own_end_the_c
     classes = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, PerfkitError)]
     ending = {cls for cls in classes if not judge(cls()).elsewhere}
     outside = {cls for cls in classes if not issubclass(cls, ProviderError | TransportError)}
-    assert ending == outside | {BadRequestError, ContextLengthError, ContentFilterError}
+    assert ending == outside | {BadRequestError, ContextWindowExceededError, ContentFilterError}
 
 
 @given(attempt=st.integers(1, 10_000), luck=st.floats(0, 1))

@@ -83,7 +83,7 @@ def test_unknown_names_are_told_with_the_known(router: MakeRouter, request_: Cha
 def test_providers_come_and_go_in_order(router: MakeRouter) -> None:
     made = router(a=0.0, b=0.0, c=0.0)
     made.unregister_provider("b")
-    assert made.providers() == ("a", "c")
+    assert made.list_providers() == ("a", "c")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_what_cannot_be_registered_changes_nothing(
     made = router()
     with pytest.raises(error, match=message):
         made.register_provider(**{"name": "x", "provider": scripted(FakeClock()), **options})
-    assert made.providers() == ()
+    assert made.list_providers() == ()
 
 
 def test_registration_from_many_threads_loses_nobody(
@@ -118,7 +118,7 @@ def test_registration_from_many_threads_loses_nobody(
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(register, range(16)))
-    assert len(made.providers()) == 320
+    assert len(made.list_providers()) == 320
 
 
 # --- choice
@@ -233,7 +233,7 @@ ROW = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": "k", "m
 def test_configured_providers_are_made_changed_and_removed(router: MakeRouter) -> None:
     made = router(hand=0.0)
     made._configured(configured(one={**ROW, "priority": 3, "weight": 2.5}, openai={"api_key": "k"}))
-    assert made.providers() == ("hand", "one", "openai")
+    assert made.list_providers() == ("hand", "one", "openai")
     one = made._candidates["one"]
     assert (one.priority, one.weight, one.provider.name) == (3, 2.5, "one")
     assert one.models == frozenset({"m"})
@@ -243,9 +243,9 @@ def test_configured_providers_are_made_changed_and_removed(router: MakeRouter) -
     assert made._candidates["one"] is not one
     assert made.get_provider("openai") is openai
     made._configured(configured(one={**ROW, "priority": 4}))
-    assert made.providers() == ("hand", "one")
+    assert made.list_providers() == ("hand", "one")
     made._configured(configured())
-    assert made.providers() == ("hand",)
+    assert made.list_providers() == ("hand",)
 
 
 def test_a_provider_registered_by_hand_wins_over_its_row(router: MakeRouter) -> None:
@@ -265,7 +265,7 @@ def test_a_row_that_cannot_be_made_changes_nothing(router: MakeRouter) -> None:
     made._configured(configured(one=ROW))
     with pytest.raises(UnknownNameError):
         made._configured(configured(two={"kind": "opnai", "api_key": "k"}))
-    assert made.providers() == ("hand", "one")
+    assert made.list_providers() == ("hand", "one")
 
 
 def test_providers_made_from_the_configuration_are_closed_when_they_go(router: MakeRouter) -> None:
@@ -285,9 +285,9 @@ def test_providers_made_from_the_configuration_are_closed_when_they_go(router: M
 def test_the_shared_router_follows_the_configuration() -> None:
     perfkit.configure(providers={"one": ROW}, router={"strategy": "priority"})
     assert perfkit.router is ProviderRouter.instance()
-    assert perfkit.router.providers() == ("one",)
+    assert perfkit.router.list_providers() == ("one",)
     perfkit.reset()
-    assert perfkit.router.providers() == ()
+    assert perfkit.router.list_providers() == ()
 
 
 # --- life
@@ -298,7 +298,7 @@ def test_reset_forgets_everything_in_place(router: MakeRouter, request_: ChatReq
     made.close()
     assert made.execute_with_fallback(request_).text == "fine"
     made.reset()
-    assert (made.providers(), made.health()) == ((), {})
+    assert (made.list_providers(), made.health()) == ((), {})
 
 
 def test_a_forked_child_has_locks_of_its_own(router: MakeRouter, scripted: type[Scripted], clock: SlowClock) -> None:

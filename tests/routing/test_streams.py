@@ -81,7 +81,7 @@ def test_a_stream_that_is_no_generator_is_closed_too(router: MakeRouter, request
             self.closed = True
 
     made, stream = router(a=0.0, b=["fine"]), Stream()
-    made.get_provider("a").stream_completion = lambda _: stream
+    made.get_provider("a").stream = lambda _: stream
     assert whole(made.stream_with_fallback(request_))[0] == ["fine"]
     assert stream.closed
 
@@ -91,7 +91,7 @@ def test_a_provider_that_raises_when_called_is_replaced_too(router: MakeRouter, 
         raise ServerError("500")
 
     made = router(a=0.0, b=["fine"])
-    made.get_provider("a").stream_completion = refuse
+    made.get_provider("a").stream = refuse
     assert whole(made.stream_with_fallback(request_))[0] == ["fine"]
 
 
@@ -157,7 +157,7 @@ def test_a_response_known_when_the_caller_leaves_is_paid(
         raise AssertionError
 
     made, money = router(a=0.0), ledger()
-    made.get_provider("a").stream_completion = counted
+    made.get_provider("a").stream = counted
     deltas = made.stream_with_fallback(request_, reserve=money)
     next(deltas)
     deltas.close()
@@ -174,7 +174,7 @@ def test_a_stream_that_fails_while_being_closed_still_gives_the_money_back(
             raise OSError("socket is gone")
 
     made, money = router(a=0.0), ledger()
-    made.get_provider("a").stream_completion = clumsy
+    made.get_provider("a").stream = clumsy
     deltas = made.stream_with_fallback(request_, reserve=money)
     next(deltas)
     deltas.close()
@@ -192,7 +192,7 @@ def test_a_stream_that_does_not_end_when_told_to_is_closed_all_the_same(
         return ChatResponse("one more", Usage(3, 2), request.model, "x")
 
     made, money = router(a=0.0), ledger()
-    made.get_provider("a").stream_completion = stubborn
+    made.get_provider("a").stream = stubborn
     deltas = made.stream_with_fallback(request_, reserve=money)
     next(deltas)
     deltas.close()

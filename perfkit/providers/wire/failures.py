@@ -15,7 +15,7 @@ from perfkit.errors import (
     AuthenticationError,
     BadRequestError,
     ContentFilterError,
-    ContextLengthError,
+    ContextWindowExceededError,
     ModelNotFoundError,
     ProviderError,
     RateLimitError,
@@ -28,9 +28,9 @@ _OK, _SERVER = range(200, 300), range(500, 600)
 
 _BY_CODE: dict[str, type[ProviderError]] = {
     # OpenAI, Groq, Cerebras; llama.cpp; Anthropic's stop reason of the same meaning
-    "context_length_exceeded": ContextLengthError,
-    "exceed_context_size_error": ContextLengthError,
-    "model_context_window_exceeded": ContextLengthError,
+    "context_length_exceeded": ContextWindowExceededError,
+    "exceed_context_size_error": ContextWindowExceededError,
+    "model_context_window_exceeded": ContextWindowExceededError,
     "content_filter": ContentFilterError,
     "content_policy_violation": ContentFilterError,
     "invalid_prompt": ContentFilterError,
@@ -123,7 +123,7 @@ def _name(value: Any) -> str | None:
 def failure_class(status: int, told: Complaint) -> type[ProviderError]:
     """Return the error class for an HTTP status (200 for errors inside a good reply) and what was told with it."""
     named = _BY_CODE.get(told.code or "") or _BY_CODE.get(told.type or "")
-    if named in (ContextLengthError, ContentFilterError):
+    if named in (ContextWindowExceededError, ContentFilterError):
         return named
     if status in _BY_STATUS:
         filtered = status == 403 and _FILTERED.search(told.message)  # noqa: PLR2004 - OpenRouter's moderation
@@ -139,5 +139,5 @@ def _refusal(named: type[ProviderError] | None, message: str) -> type[ProviderEr
     if named is not None and named is not BadRequestError:
         return named
     if _TOO_LONG.search(message):
-        return ContextLengthError
+        return ContextWindowExceededError
     return ContentFilterError if _FILTERED.search(message) else named

@@ -1,0 +1,581 @@
+"""Bad arguments, settings and peers, as tables: each row gives one clear typed error, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import re
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+import perfkit
+from perfkit.errors import (
+    AuthenticationError,
+    BadRequestError,
+    BudgetExceededError,
+    ConfigError,
+    ContentFilterError,
+    ContextWindowExceededError,
+    DeadlineExceeded,
+    MaxRetriesExceededError,
+    ModelNotFoundError,
+    NetworkError,
+    NoAvailableProviderError,
+    PerfkitError,
+    ProviderError,
+    RateLimitError,
+    ResponseFormatError,
+    ServerError,
+    StreamInterruptedError,
+    UnknownModelError,
+    UnknownNameError,
+)
+from perfkit.testing import FaultServer, faults
+
+if TYPE_CHECKING:
+    from perfkit.testing import LlamaServer
+    from perfkit.testing.faults import Behaviour
+
+KEY = "sk-secret/0123456789abcdef"
+ANSWER = "echo: one two three"
+SHORT = 0.2  # seconds
+FORMATS = pytest.mark.parametrize("kind", ["openai", "anthropic"])
+WAYS = pytest.mark.parametrize("way", ["chat", "stream"])
+Errors = type[Exception] | tuple[type[Exception], ...]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tls() -> Iterator[FaultServer]:
+    with FaultServer(tls=True) as server:
+        yield server
+
+
+class Held(NamedTuple):
+    """What a call takes and has to give back."""
+
+    threads: list[str]
+    sockets: int  # open ones, beyond those the pool keeps for the next call
+    slots: float
+    money: float
+    calls: int
+
+
+def held() -> Held:
+    pools = perfkit.connections.stats().values()
+    return Held(
+        sorted(thread.name for thread in threading.enumerate() if thread.name != "perfkit-background"),
+        _open_sockets() - sum(int(pool["idle"]) for pool in pools),
+        sum(pool["in_use"] for pool in pools),
+        sum(budget["held"] for budget in perfkit.optimizer.budgets()),
+        sum(health["in_flight"] for health in perfkit.router.health().values()),
+    )
+
+
+def _open_sockets() -> int:
+    return sum(str(descriptor.resolve()).count("socket:") for descriptor in Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture(autouse=True)
+def _nothing_leaks(server: FaultServer, tls: FaultServer) -> Iterator[None]:
+    """Count before and after, and let the servers say that no connection is open but those kept for the next call."""
+    server.reset()
+    tls.reset()
+    before = held()
+    yield
+    assert held() == before
+    idle = perfkit.connections.stats()
+    for one in (server, tls):
+        mine = int(idle.get(f"127.0.0.1:{one.port}", {}).get("idle", 0))
+        one.wait_until(lambda seen, most=mine: seen["open_connections"] <= most and not seen["in_flight"])
+
+
+def configure(base_url: str | None, kind: str = "openai", **tables: Any) -> None:
+    perfkit.configure(
+        providers={"local": {"kind": kind, "base_url": base_url, "api_key": KEY, "models": ["tiny"]}},
+        client={"default_model": "tiny"},
+        tokens={"prices": {"tiny": {"input": 1.0, "output": 1.0}}},
+        **{"router": {"max_attempts": 1}, **tables},
+    )
+    perfkit.optimizer.set_budget(("global", ""), 1e6, "day")
+
+
+def ask(way: str, messages: Any = "one two three", **arguments: Any) -> str:
+    arguments = {"max_tokens": 5, **arguments}
+    if way == "chat":
+        return perfkit.chat(messages, **arguments).text
+    return "".join(perfkit.stream(messages, **arguments))
+
+
+def refused(error: Errors, says: str, call: Callable[[], object]) -> Any:
+    """Return the error of `call` after checking all that is asked of any error."""
+    with pytest.raises(error) as caught:
+        call()
+    raised, text = caught.value, str(caught.value)
+    assert type(raised) in (error if isinstance(error, tuple) else (error,))
+    assert re.search(says, text), text
+    assert "\n" not in text
+    assert "sk-secret" not in "".join(traceback.format_exception(raised)) + repr(raised) + repr(vars(raised))
+    if isinstance(raised, PerfkitError):
+        pickled = pickle.dumps(raised)
+        again = pickle.loads(pickled)
+        assert (type(again), str(again), vars(again)) == (type(raised), text, vars(raised))
+        assert b"sk-secret" not in pickled
+    return raised
+
+
+# --- arguments
+
+
+def _deep() -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    return nested
+
+
+def _round() -> list[Any]:
+    circle: list[Any] = []
+    circle.append(circle)
+    return circle
+
+
+def _user(content: Any, **more: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": content, **more}]
+
+
+HUGE = 10**400
+ARGUMENTS: list[tuple[str, list[Any], type[Exception], str]] = [
+    ("messages", ["", [], (), _user(""), _user([])], ValueError, "empty"),
+    ("messages", [None, 5, b"hi", {"role": "user", "content": "hi"}, {"hi"}, iter(_user("hi"))], TypeError, "a list"),
+    ("messages", [["hi"], [None], [5]], TypeError, r"messages\[0\] must be a mapping with 'role' and 'content'"),
+    ("messages", [[{}], [{"role": 5, "content": "hi"}], [{"content": "hi"}]], ValueError, "needs a 'role'"),
+    ("messages", [_user(5), _user(None), _user({"type": "text"})], TypeError, r"\['content'\] must be a string or"),
+    ("messages", [_user(["hi"]), _user([None]), _user([{}, 5])], TypeError, r"\['content'\]\[\d\] must be a mapping"),
+    ("messages", [_user([{"type": "text", "text": 5}])], TypeError, r"\['text'\] must be a string"),
+    (
+        "messages",
+        [_user("hi", tool_calls=5), _user("hi", tool_calls=[5])],
+        TypeError,
+        r"\['tool_calls'\] must be a list",
+    ),
+    (
+        "messages",
+        [_user("hi", name=object()), _user("hi", name={1, 2})],
+        TypeError,
+        "messages cannot be written as JSON",
+    ),
+    ("messages", [_user("hi", score=math.nan), _user("hi", tree=_deep())], ValueError, "messages cannot be written"),
+    ("model", [5, b"tiny", ["tiny"], True], TypeError, "model must be a string"),
+    ("model", [""], ValueError, "model is empty"),
+    ("model", ["tinny"], UnknownModelError, "no provider offers 'tinny'; offered: tiny; did you mean 'tiny'"),
+    ("provider", [5, b"local", ["local"], True], TypeError, "provider must be the name of one"),
+    ("provider", ["locl", ""], UnknownNameError, "no provider '.*'; known: local"),
+    ("temperature", [math.nan, math.inf, -math.inf, -1, HUGE], ValueError, "temperature must be a finite number of at"),
+    ("temperature", ["hot", True, [0], 1j], TypeError, "temperature must be a number"),
+    ("max_tokens", [0, -1, HUGE], ValueError, "max_tokens must be a finite number of at least 1"),
+    ("max_tokens", [1.5, "5", True, math.nan], TypeError, "max_tokens must be a whole number"),
+    ("timeout", [0, -1, math.nan, math.inf, HUGE], ValueError, "timeout must be a finite number above 0"),
+    ("timeout", ["5", True, [5]], TypeError, "timeout must be a number"),
+    ("tools", ["search", 5, {"a": 1}, [5], [None], iter([{}])], TypeError, "tools must be a list of tool schemas"),
+    ("tools", [[{"type": object()}]], TypeError, "tools cannot be written as JSON"),
+    ("response_format", ["json", 5, ["json"]], TypeError, "response_format must be a mapping"),
+    ("user", [5, b"anna", True], TypeError, "user must be a string"),
+    ("user", [""], ValueError, "user is empty"),
+    ("agent", [None, 5], TypeError, "agent must be a string"),
+    ("context", [5, "city", ["rome"]], TypeError, "context must be a mapping"),
+    ("context", [{"city": object()}], TypeError, "context cannot be written as JSON"),
+    ("cache", ["sometimes", 5, True, ["smart"], b"smart"], ValueError, "cache must be 'smart', 'always', 'never'"),
+    ("budget", [-1, math.nan, HUGE], ValueError, "budget must be a finite number of at least 0"),
+    ("budget", ["1", True], TypeError, "budget must be a number"),
+    ("budget", [0, 1e-9], BudgetExceededError, "its budget is .* lower max_tokens"),
+    ("top_p", [math.nan, _round(), _deep()], ValueError, "top_p cannot be written as JSON"),
+    ("top_p", [object(), {1, 2}, b"x", range(3), {(1,): 2}], TypeError, "top_p cannot be written as JSON"),
+]
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("name", "values", "error", "says"), ARGUMENTS, ids=[f"{row[0]}-{row[3][:30]}" for row in ARGUMENTS]
+)
+def test_bad_argument_is_refused_at_once(
+    server: FaultServer, way: str, name: str, values: list[Any], error: type[Exception], says: str
+) -> None:
+    configure(server.base_url)
+    begin = perfkit.chat if way == "chat" else perfkit.stream  # a stream refuses before it is iterated
+    for value in values:
+        raised = refused(error, says, lambda value=value: begin(**{"messages": "hi", name: value}))  # type: ignore[misc]
+        assert getattr(raised, "attempts", ()) == ()
+    assert server.counters()["requests"] == 0
+
+
+def test_no_model_and_no_default_is_refused(server: FaultServer) -> None:
+    perfkit.configure(providers={"local": {"kind": "openai", "base_url": server.base_url, "api_key": KEY}})
+    refused(ValueError, "pass model= or set", lambda: perfkit.chat("hi"))
+    perfkit.reset()
+    refused(UnknownModelError, "no provider is registered", lambda: perfkit.chat("hi", model="tiny"))
+    assert server.counters()["requests"] == 0
+
+
+@WAYS
+def test_more_time_than_a_socket_can_wait_is_time_enough(server: FaultServer, way: str) -> None:
+    configure(server.base_url)
+    for timeout in (3e6, 1e10, 1e300):
+        assert ask(way, timeout=timeout) == ANSWER
+
+
+# --- settings
+
+
+def _provider(**settings: Any) -> dict[str, Any]:
+    return {"providers": {"other": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": KEY, **settings}}}
+
+
+SETTINGS: list[tuple[dict[str, Any], str]] = [
+    ({"provider": {}}, "unknown table 'provider'.*did you mean 'providers'"),
+    ({"router": {"strategi": "x"}}, r"unknown setting 'strategi' in \[router\].*did you mean 'strategy'"),
+    ({"router": {"strategy": "least_latenzy"}}, "did you mean 'least_latency'"),
+    ({"router": {"timeout": math.nan}}, "router.timeout"),
+    ({"router": {"timeout": HUGE}}, "router.timeout"),
+    ({"router": {"max_attempts": 0}}, "router.max_attempts must be .* at least 1"),
+    ({"router": 5}, r"\[router\] must be a table"),
+    ({"cache": {"policy": "clever"}}, "cache.policy must be one of"),
+    ({"cache": {"backend": "redsi"}}, "cache.backend must be one of"),
+    ({"metrics": {"statsd": "host:port"}}, "metrics.statsd must be host:port"),
+    ({"connections": {"hosts": {"h": 5}}}, "connections.hosts.h must be a table"),
+    ({"connections": {"hosts": {"h": {"maxsize": 0}}}}, "connections.hosts.h.maxsize"),
+    ({"tokens": {"prices": {"tiny": {"inputt": 1}}}}, "did you mean 'input'"),
+    ({"tokens": {"budgets": [{"scope": ["user", "*"]}]}}, "a budget needs scope, limit and period"),
+    ({"routes": {"faq": {"modl": "tiny"}}}, "did you mean 'model'"),
+    ({"providers": {"other": KEY}}, r"\[providers.other\] must be a table"),
+    (_provider(base_ur="x"), "did you mean 'base_url'"),
+    (_provider(kind="opnai"), "no provider kind 'opnai'.*did you mean 'openai'"),
+    (_provider(base_url="nonsense"), "must be http://host or https://host"),
+    (_provider(base_url="ftp://host/v1"), "must be http://host or https://host"),
+    (_provider(base_url="http://"), "must be http://host or https://host"),
+    (_provider(base_url="http://a b/v1"), "must be http://host or https://host"),
+    (_provider(base_url="http://host:99999/v1"), "is not a URL: its host or port"),
+    (_provider(base_url="https://user:sk-secret@host/v1"), "has credentials in it; pass api_key="),
+    (_provider(base_url=f"https://user:{KEY}@host/v1"), "is not a URL: its host or port"),
+    (_provider(base_url=f"user:{KEY}@host/v1"), "must be http://host or https://host with a path$"),
+    (_provider(base_url=f"https://host/v1?key={KEY}"), "must end with its path"),
+    (_provider(base_url=5), "base_url must be text"),
+    (_provider(api_key=KEY + "\nx"), "characters that cannot be in an HTTP header"),
+    (_provider(api_key=[KEY]), "api_key must be text"),
+    (_provider(models="tiny"), "models must be a table or list"),
+    (_provider(models=[5]), "must be names"),
+    (_provider(weight=0), "weight must be a finite number above 0"),
+    (_provider(options={"tmeout": 1}), "did you mean 'timeout'"),
+    (_provider(options={"timeout": -1}), "options.timeout must be a finite number above 0"),
+    (_provider(options={"headers": {"x-key": 5}}), "headers of provider 'other' must be a table of text"),
+    (_provider(options={"headers": {"x\n": KEY}}), "illegal header name"),
+    (_provider(options={"headers": {"x-key": f"{KEY}\r\nx: 1"}}), "header 'x-key' has a line break"),
+]
+
+
+@pytest.mark.parametrize(("tables", "says"), SETTINGS, ids=[row[1][:40] for row in SETTINGS])
+def test_bad_setting_is_refused_and_changes_nothing(server: FaultServer, tables: dict[str, Any], says: str) -> None:
+    configure(server.base_url)
+    assert ask("chat") == ANSWER
+    raised = refused((ConfigError, UnknownNameError), says, lambda: perfkit.configure(**tables))
+    assert raised.attempts == ()
+    assert ask("chat") == ANSWER
+    perfkit.configure(cache={"ttl": 5})
+    assert perfkit.router.list_providers() == ("local",)
+    assert server.counters()["requests"] == 2
+
+
+def test_configuration_is_a_mapping_or_a_path() -> None:
+    refused(TypeError, "a mapping of tables or the path", lambda: perfkit.configure(5))  # type: ignore[arg-type]
+    refused(ConfigError, "cannot read /no/such.toml", lambda: perfkit.configure("/no/such.toml"))
+
+
+def test_bad_provider_is_told_at_every_call_until_it_is_mended(server: FaultServer) -> None:
+    code = f"""
+        import perfkit
+        for url in ("nonsense", "nonsense", "{server.base_url}"):
+            perfkit.configure(providers={{"local": {{"kind": "openai", "base_url": "http://127.0.0.1:9/v1"}}}})
+            try:
+                perfkit.configure(providers={{"local": {{"kind": "openai", "base_url": url}}}})
+                print(perfkit.chat("hi", model="tiny").text)
+            except perfkit.ConfigError as error:
+                print("base_url" in str(error))
+    """
+    lines = "\n".join(line[8:] for line in code.splitlines())
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["True", "True", "echo: hi"], done.stderr
+
+
+# --- peers
+
+
+class Row(NamedTuple):
+    """What the server does, and what follows; None is an answer."""
+
+    name: str
+    does: Behaviour
+    chat: type[PerfkitError] | None
+    stream: type[PerfkitError] | None
+    says: str = ""
+    timeout: float = 10.0
+
+
+def _told(status: int, **headers: str) -> Behaviour:
+    """Answer with the key in every place where a careless server might put it."""
+    error = {"message": f"the key {KEY} was used", "type": "trouble", "code": f"code-{KEY}"}
+    shown = {"x-request-id": KEY, "content-type": "application/json", **headers}
+    return faults.status(status, body={"error": error, "request_id": KEY}, headers=shown)
+
+
+def _said(text: str, kind: str = "application/json") -> Behaviour:
+    return faults.status(200, body=text, headers={"content-type": kind})
+
+
+BROKEN = f'data: {{"choices": "{KEY}\n\n'
+FAILED = "event: error\ndata: " + json.dumps(
+    {"type": "error", "error": {"type": "overloaded_error", "message": f"overloaded, says {KEY}"}}
+)
+FAILED += "\n\n"
+FIRST_TEXT = 5  # events; in either format text has come by then
+PEERS = [
+    Row("reply is not JSON", _said(f'{{"{KEY}": '), ResponseFormatError, ResponseFormatError, "not JSON"),
+    Row("HTML with 200", faults.garbage("html"), ResponseFormatError, ResponseFormatError, "Welcome to the proxy"),
+    Row("empty 200", faults.garbage("empty"), ResponseFormatError, ResponseFormatError, "it is empty"),
+    Row("JSON null", _said("null"), ResponseFormatError, ResponseFormatError, "begins 'null'"),
+    Row("JSON list", _said("[]"), ResponseFormatError, ResponseFormatError, r"begins '\[\]'"),
+    Row("no choices", _said(f'{{"key": "{KEY}"}}'), ResponseFormatError, ResponseFormatError, "no '(choices|content)'"),
+    Row("error with 200", _told(200), ServerError, ServerError, r"the key \*\*\* was used"),
+    Row("not HTTP", faults.garbage("bytes"), NetworkError, NetworkError, "not HTTP.*base_url"),
+    Row("truncated body", faults.truncated(), NetworkError, None, "IncompleteRead"),
+    Row("cut gzip", faults.gzip(broken=True), NetworkError, None, "cut short"),
+    Row("reset", faults.reset(), NetworkError, NetworkError, "ConnectionResetError while waiting"),
+    Row("closed without reply", faults.close(), NetworkError, NetworkError, "closed connection without response"),
+    Row("cut after the head", faults.cut(after_bytes=0), NetworkError, NetworkError, "while reading the reply"),
+    Row("redirect", _told(302, location=f"https://h/{KEY}"), ProviderError, ProviderError, "redirects to"),
+    Row("400", _told(400), BadRequestError, BadRequestError, "answered 400"),
+    Row("401", _told(401), AuthenticationError, AuthenticationError, "check the key given by [A-Z]+_API_KEY"),
+    Row("402", _told(402), AuthenticationError, AuthenticationError, "answered 402"),
+    Row("403", faults.status(403), AuthenticationError, AuthenticationError, "Not allowed"),
+    Row("404 model", faults.model_not_found(), ModelNotFoundError, ModelNotFoundError, "404.*tiny"),
+    Row("404 path", faults.status(404, body="no page"), ModelNotFoundError, ModelNotFoundError, "is base_url right"),
+    Row("413", faults.status(413), BadRequestError, BadRequestError, "answered 413"),
+    Row("422", _told(422), BadRequestError, BadRequestError, "answered 422"),
+    Row("429", faults.rate_limited(), RateLimitError, RateLimitError, "answered 429"),
+    Row("429 with a wait", faults.rate_limited(60), RateLimitError, RateLimitError, "asks to wait 60 s"),
+    Row("no money left", faults.quota_exhausted(), RateLimitError, RateLimitError, "quota|spend limit"),
+    Row("500", faults.server_error(), ServerError, ServerError, "answered 500"),
+    Row("503 in HTML", faults.status(503, body=f"<p>{KEY}"), ServerError, ServerError, r"answered 503.*<p>\*\*\*"),
+    Row("529", faults.overloaded(), ServerError, ServerError, "answered 529 overloaded"),
+    Row(
+        "context overflow",
+        faults.context_overflow(),
+        ContextWindowExceededError,
+        ContextWindowExceededError,
+        "9000 tokens",
+    ),
+    Row("content filter", faults.content_filtered(), ContentFilterError, ContentFilterError, "safety|filtering"),
+    Row("hang", faults.hang(), DeadlineExceeded, DeadlineExceeded, "ran out while waiting", SHORT),
+    Row("dripping head", faults.drip(part="head"), DeadlineExceeded, DeadlineExceeded, "ran out while waiting", SHORT),
+    Row("dripping body", faults.drip(), DeadlineExceeded, DeadlineExceeded, "ran out while reading", SHORT),
+    Row("stream failed", faults.malformed_sse(block=FAILED), None, ServerError, r"overloaded, says \*\*\*"),
+    Row("stream broken", faults.malformed_sse(block=BROKEN), None, ResponseFormatError, "not JSON"),
+    Row("stream cut", faults.cut(after_events=1), None, NetworkError, "while reading the reply"),
+    Row("stream ended", faults.sse(), ResponseFormatError, ResponseFormatError, "ended without|not JSON"),
+]
+LATE = [  # after the first text; `chat` is the class the error has for who has heard nothing
+    Row(
+        "failed",
+        faults.malformed_sse(after_events=FIRST_TEXT, block=FAILED),
+        None,
+        StreamInterruptedError,
+        "overloaded",
+    ),
+    Row(
+        "broken", faults.malformed_sse(after_events=FIRST_TEXT, block=BROKEN), None, StreamInterruptedError, "not JSON"
+    ),
+    Row("reset", faults.cut(after_events=FIRST_TEXT), None, StreamInterruptedError, "ConnectionResetError"),
+    Row("ended", faults.cut(after_events=FIRST_TEXT, how="fin"), None, StreamInterruptedError, "IncompleteRead"),
+    Row("stalled", faults.stall(after_events=FIRST_TEXT), None, DeadlineExceeded, "ran out while reading", SHORT),
+]
+
+
+def one_attempt(error: PerfkitError, host: str = "") -> None:
+    """Check that one provider was asked once, and that the error says who."""
+    [attempt] = error.attempts
+    assert (attempt.provider, attempt.outcome, attempt.error) == ("local", "error", type(error).__name__)
+    assert re.search(rf"\blocal\b|{re.escape(host)}" if host else r"\blocal\b", str(error)), str(error)
+
+
+@FORMATS
+@WAYS
+@pytest.mark.parametrize("row", PEERS, ids=[row.name for row in PEERS])
+def test_bad_reply_gives_one_typed_error(
+    server: FaultServer, kind: str, way: str, row: Row, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    configure(server.base_url, kind)
+    server.behave(row.does)
+    expected = row.chat if way == "chat" else row.stream
+    if expected is None:
+        assert ask(way, timeout=row.timeout) == ANSWER
+    else:
+        error = refused(expected, row.says, lambda: ask(way, timeout=row.timeout))
+        one_attempt(error, f"127.0.0.1:{server.port}")
+    assert server.counters()["requests"] == 1
+    assert KEY not in caplog.text
+
+
+@FORMATS
+@pytest.mark.parametrize("row", LATE, ids=[row.name for row in LATE])
+def test_stream_that_breaks_after_text_tells_what_was_heard(server: FaultServer, kind: str, row: Row) -> None:
+    configure(server.base_url, kind)
+    server.behave(row.does)
+    heard: list[str] = []
+    assert row.stream is not None
+    error = refused(row.stream, row.says, lambda: heard.extend(perfkit.stream("one two three", timeout=row.timeout)))
+    assert error.partial == "".join(heard)
+    assert heard
+    assert ANSWER.startswith(error.partial)
+    one_attempt(error, f"127.0.0.1:{server.port}")
+    assert server.counters()["requests"] == 1
+
+
+@FORMATS
+@WAYS
+def test_key_in_a_reply_that_is_not_http_is_not_shown(server: FaultServer, kind: str, way: str) -> None:
+    configure(server.base_url, kind)
+    server.behave(faults.raw(f"you sent {KEY}\r\n\r\n"))
+    with pytest.raises(NetworkError, match="not HTTP") as caught:
+        ask(way)
+    assert KEY.encode() not in pickle.dumps(caught.value)
+
+
+@FORMATS
+@WAYS
+def test_missing_key_is_told_without_a_request(server: FaultServer, kind: str, way: str) -> None:
+    configure(server.base_url, kind)
+    perfkit.configure(providers={"local": {"kind": kind, "models": ["tiny"]}})
+    one_attempt(refused(AuthenticationError, "has no key: set [A-Z]+_API_KEY or api_key=", lambda: ask(way)))
+
+
+# --- no connection
+
+
+def _closed_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Nowhere(NamedTuple):
+    """An address nobody answers at as asked."""
+
+    name: str
+    url: Callable[[FaultServer, FaultServer], str]
+    error: type[PerfkitError]
+    says: str
+    timeout: float = 10.0
+
+
+NOWHERE = [
+    Nowhere("refused", lambda _, __: f"http://127.0.0.1:{_closed_port()}/v1", NetworkError, "Connection refused"),
+    Nowhere("no such name", lambda _, __: "http://host.invalid/v1", NetworkError, "host.invalid:80"),
+    Nowhere("no such name, TLS", lambda _, __: "https://host.invalid/v1", NetworkError, "host.invalid:443"),
+    Nowhere(
+        "TLS to a plain port", lambda s, _: s.base_url.replace("http", "https"), DeadlineExceeded, "connecting", 0.5
+    ),
+    Nowhere(
+        "plain to a TLS port", lambda _, tls: tls.base_url.replace("https", "http"), NetworkError, "closed connect"
+    ),
+    Nowhere("untrusted certificate", lambda _, tls: tls.base_url, NetworkError, "not trusted.*connections.ca_file"),
+]
+
+
+@FORMATS
+@WAYS
+@pytest.mark.parametrize("row", NOWHERE, ids=[row.name for row in NOWHERE])
+def test_peer_that_cannot_be_reached_gives_one_typed_error(
+    server: FaultServer, tls: FaultServer, kind: str, way: str, row: Nowhere
+) -> None:
+    url = row.url(server, tls)
+    configure(url, kind)
+    error = refused(row.error, row.says, lambda: ask(way, timeout=row.timeout))
+    one_attempt(error, url.split("/")[2])
+    assert server.counters()["requests"] == tls.counters()["requests"] == 0
+
+
+@WAYS
+def test_trusted_certificate_is_the_way_out_and_a_missing_file_is_named(tls: FaultServer, way: str) -> None:
+    configure(tls.base_url, connections={"ca_file": tls.ca_file})
+    assert ask(way) == ANSWER
+    perfkit.configure(connections={"ca_file": "/no/such.pem"})
+    refused(ConfigError, "cannot load certificates from /no/such.pem", lambda: ask(way))
+
+
+# --- nobody else to ask
+
+
+@WAYS
+def test_rate_limit_with_nobody_else_is_waited_for_only_within_the_deadline(server: FaultServer, way: str) -> None:
+    configure(server.base_url, router={"max_attempts": 3})
+    server.behave(faults.rate_limited(0.05), faults.ok())
+    assert ask(way) == ANSWER
+    server.behave(faults.rate_limited(60))
+    error = refused(RateLimitError, "asks to wait 60 s", lambda: ask(way, timeout=30))
+    one_attempt(error)
+    error = refused(NoAvailableProviderError, r"local: cooling down for \d+", lambda: ask(way, timeout=30))
+    assert (error.attempts, list(error.reasons)) == ((), ["local"])
+    assert server.counters()["requests"] == 3
+
+
+@FORMATS
+@WAYS
+def test_every_provider_failing_names_them_all(server: FaultServer, tls: FaultServer, kind: str, way: str) -> None:
+    configure(server.base_url, kind, router={"max_attempts": 2, "strategy": "priority"})
+    other = {"kind": "openai", "base_url": tls.base_url, "api_key": KEY, "models": ["tiny"], "priority": 2}
+    perfkit.configure(providers={"other": other}, connections={"ca_file": tls.ca_file})
+    server.behave(_told(500))
+    tls.behave(_told(429))
+    says = "2 attempts for 'tiny' failed: local: ServerError.*; other: RateLimitError"
+    error = refused(MaxRetriesExceededError, says, lambda: ask(way))
+    assert [(a.provider, a.error) for a in error.attempts] == [("local", "ServerError"), ("other", "RateLimitError")]
+    server.behave(_told(400))
+    one_attempt(refused(BadRequestError, "answered 400", lambda: ask(way)))
+    assert (server.counters()["requests"], tls.counters()["requests"]) == (2, 1)
+
+
+# --- a real server
+
+
+@FORMATS
+@WAYS
+def test_real_server_tells_of_a_context_overflow(llm: LlamaServer, kind: str, way: str) -> None:
+    configure(llm.base_url, kind)
+    error = refused(ContextWindowExceededError, r"3018 tokens.*2048", lambda: ask(way, "cache " * 3000))
+    assert type(error) is ContextWindowExceededError
+    one_attempt(error)
+
+
+@FORMATS
+def test_real_server_refuses_a_wrong_key(llm: LlamaServer, kind: str) -> None:
+    from perfkit.testing import LlamaServer
+
+    with LlamaServer(api_key="another") as closed:
+        configure(closed.base_url, kind)
+        one_attempt(refused(AuthenticationError, "401.*check the key", lambda: ask("chat")))
+        error = refused(NoAvailableProviderError, "circuit open.*after AuthenticationError", lambda: ask("stream"))
+        assert error.attempts == ()
