@@ -164,20 +164,22 @@ _INSTANCES = {
 _METHODS = {"chat": "client", "stream": "client", "batch": "client", "profile": "profiler"}
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use and keep it (PEP 562)."""
-    if name in _METHODS:
-        value = getattr(__getattr__(_METHODS[name]), name)
-    elif name in _INSTANCES:
-        value = __getattr__(_INSTANCES[name]).instance()
-    elif name in _MODULES:
-        from perfkit._registry import load
+if not TYPE_CHECKING:  # type checkers see the imports above, and no other name
 
-        value = load(f"{_MODULES[name]}:{name}")
-    else:
-        raise AttributeError(f"module 'perfkit' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        """Load a public name on first use and keep it (PEP 562)."""
+        if name in _METHODS:
+            value = getattr(__getattr__(_METHODS[name]), name)
+        elif name in _INSTANCES:
+            value = __getattr__(_INSTANCES[name]).instance()
+        elif name in _MODULES:
+            from perfkit._registry import load
+
+            value = load(f"{_MODULES[name]}:{name}")
+        else:
+            raise AttributeError(f"module 'perfkit' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

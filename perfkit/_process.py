@@ -3,8 +3,8 @@
 Objects that own locks, threads, sockets or buffers call `bind(self)` once. In a forked child their `_after_fork` makes
 new locks, forgets threads, and drops inherited sockets and unsent data (drops, does not close: the parent still uses
 the same TLS session); at exit their `close` runs once. Three ways lead into the child, because no single one is enough:
-`os.register_at_fork` (plain fork, gunicorn), `uwsgi.post_fork_hook` (uWSGI runs no at-fork hooks), and `check()`,
-which compares process ids wherever a thread or a pooled socket is taken (anything else).
+`os.register_at_fork` (plain fork, gunicorn, Celery), `uwsgi.post_fork_hook` (uWSGI runs no at-fork hooks), and
+`check()`, which compares process ids where a call begins and a thread or a pooled socket is taken (anything else).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import os
 import sys
 import threading
 import time
+import types
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Background", "ProcessBound", "background", "bind", "check", "close_all"]
 
 log = logging.getLogger("perfkit.process")
+logging.getLogger("perfkit").addHandler(logging.NullHandler())  # the application decides what is shown
 
 
 class ProcessBound(Protocol):
@@ -36,14 +39,24 @@ class ProcessBound(Protocol):
         ...
 
 
-_bound: weakref.WeakSet[ProcessBound] = weakref.WeakSet()
-_pid = os.getpid()
-_flushed_by: set[str] = set()  # task runners whose exit hook is installed in this process
+_bound: dict[weakref.ref[ProcessBound], None] = {}  # in the order of binding; each step on it is atomic, so no lock
+_turns: dict[int, threading.RLock] = {}  # by process: one thread resets; a parent's lock might be held for ever here
+_pid = os.getpid()  # of the process that all bound objects are fit for
+_resetting = _pid
+_finalized: set[int] = set()  # processes that multiprocessing runs `close_all` in
 
 
 def bind(obj: ProcessBound) -> None:
     """Run `obj._after_fork()` in forked children and `obj.close()` at exit; `obj` is held weakly."""
-    _bound.add(obj)
+    _bound[weakref.ref(obj, _unbind)] = None
+
+
+def _unbind(reference: weakref.ref[ProcessBound]) -> None:
+    _bound.pop(reference, None)
+
+
+def _all_bound() -> list[ProcessBound]:
+    return [obj for reference in list(_bound) if (obj := reference()) is not None]
 
 
 def check() -> None:
@@ -53,21 +66,24 @@ def check() -> None:
 
 
 def _in_child() -> None:
-    global _pid  # noqa: PLW0603 - the process id is the module's one piece of state
-    if _pid == os.getpid():
-        return
-    _pid = os.getpid()
-    _flushed_by.clear()
-    for obj in list(_bound):
-        try:
-            obj._after_fork()  # noqa: SLF001 - the protocol's own method, private to users
-        except Exception:
-            log.exception("reset of %s after fork failed", type(obj).__name__)
+    global _pid, _resetting  # noqa: PLW0603 - the process is the module's state
+    pid = os.getpid()
+    with _turns.setdefault(pid, threading.RLock()):
+        if pid in (_pid, _resetting):  # done by another thread, or begun by this one, which a finaliser made ask again
+            return
+        _resetting = pid
+        for obj in _all_bound():
+            try:
+                obj._after_fork()  # noqa: SLF001 - the protocol's own method, private to users
+            except Exception:
+                log.exception("reset of %s after fork failed", type(obj).__name__)
+        _pid = pid
 
 
 def close_all() -> None:
     """Close everything bound: at interpreter exit, and where a server ends workers without running atexit."""
-    for obj in list(_bound):
+    check()
+    for obj in _all_bound():
         try:
             obj.close()
         except Exception:
@@ -75,30 +91,37 @@ def close_all() -> None:
 
 
 def _hook_uwsgi() -> None:
+    """Run `_in_child` first in each worker, whatever hook the application or `uwsgidecorators` sets, and when."""
     try:
         import uwsgi  # exists only inside a uWSGI process
     except ImportError:
         return
-    previous = getattr(uwsgi, "post_fork_hook", None)
+    theirs = [getattr(uwsgi, "post_fork_hook", None)]
 
     def post_fork() -> None:
-        if previous is not None:
-            previous()
         _in_child()
+        if theirs[0] is not None:
+            theirs[0]()
 
-    uwsgi.post_fork_hook = post_fork
+    class Hooked(types.ModuleType):
+        post_fork_hook = property(lambda _: theirs[0], lambda _, hook: theirs.__setitem__(0, hook))
+
+    vars(uwsgi)["post_fork_hook"] = post_fork  # uWSGI looks here, everybody else gets and sets the property
+    uwsgi.__class__ = Hooked
 
 
-def _hook_exit_of_task_runners() -> None:
-    """Flush where atexit does not run: Celery's prefork children and `multiprocessing` workers."""
+def _hook_exit_of_workers() -> None:
+    """Flush where atexit does not run: Celery's prefork children and those of `multiprocessing`."""
     signals = sys.modules.get("celery.signals")
-    if signals is not None and "celery" not in _flushed_by:
-        _flushed_by.add("celery")
+    if signals is not None:
         signals.worker_process_shutdown.connect(_on_worker_shutdown, weak=False, dispatch_uid="perfkit")
-    workers = sys.modules.get("multiprocessing.util")
-    if workers is not None and "multiprocessing" not in _flushed_by:
-        _flushed_by.add("multiprocessing")
-        workers.Finalize(None, close_all, exitpriority=10)
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None and os.getpid() not in _finalized:
+        from multiprocessing.util import Finalize
+
+        _finalized.add(os.getpid())
+        Finalize(None, close_all, exitpriority=10)
+        atexit.unregister(close_all)  # where it does run, in spawned children, it would be the second time
 
 
 def _on_worker_shutdown(**_: object) -> None:
@@ -125,6 +148,7 @@ class Background:
 
     def every(self, interval: float, work: Callable[[], None]) -> None:
         """Run the bound method `work` every `interval` seconds while its owner lives; asking again changes it."""
+        check()
         with self._lock:
             self._jobs[weakref.WeakMethod(work)] = (interval, time.monotonic() + interval)
         self.ensure()
@@ -140,11 +164,13 @@ class Background:
         check()
         if self._thread is not None or not self._jobs:
             return
-        _hook_exit_of_task_runners()
+        _hook_exit_of_workers()
         with self._lock:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="perfkit-background", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="perfkit-background", daemon=True)
+                with suppress(RuntimeError):  # no more threads, or the interpreter is ending: the next call tries again
+                    thread.start()
+                    self._thread = thread
 
     def _run(self) -> None:
         while (delay := self._run_due()) is not None:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 from perfkit import _process
 from perfkit.config import TABLES, Config, build, from_file
 
-__all__ = ["Shared", "configure", "current_config", "reset"]
+__all__ = ["Shared", "configure", "current_config", "reset", "start_over"]
 
 
 class _State:
@@ -72,6 +72,7 @@ class Shared(ABC):
         Raises:
             ConfigError: a name or value is wrong; nothing has changed then.
         """
+        _process.check()
         current = asdict(self.settings)
         self.settings = build(TABLES[self._table], {**current, **settings}, where=self._table)
         self._apply()
@@ -116,6 +117,7 @@ def configure(
     Raises:
         ConfigError: an unknown table or key (the nearest known one is named) or a bad value; nothing has changed then.
     """
+    _process.check()
     with _state.lock:
         before = _state.config
         arguments = dict(before.arguments) if before is not None else {}
@@ -153,8 +155,14 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def reset() -> None:
     """Close and forget every shared instance's state and the configuration, in place: for tests and reloads."""
+    start_over(None)
+
+
+def start_over(config: Config | None) -> None:
+    """Forget every shared instance's state and go on with `config`; None reads file and environment anew."""
+    _process.check()
     with _state.lock:
-        _state.config = None
+        _state.config = config
         shared_objects = list(_state.objects.values())
     for shared in shared_objects:
         shared.reset()

@@ -136,16 +136,31 @@ class Attempt(_Value):
     reason: str = ""
 
 
+_PLAIN = ("role", "content")
+# The concrete types first: they spare most values the look through the abstract class.
+_MAPPING = (dict, Mapping)
+_SEQUENCE = (list, tuple, Sequence)
+
+
 def _messages(value: Any) -> tuple[Mapping[str, Any], ...]:
     if isinstance(value, str):
         value = ({"role": "user", "content": value},)
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
+    if not isinstance(value, _SEQUENCE) or isinstance(value, bytes):
         raise TypeError(type_error.format("messages", "a string or a list of messages", value))
     if not value:
         raise ValueError("messages is empty; pass a string or at least one {'role': ..., 'content': ...}")
     for number, message in enumerate(value):
-        _check_message(number, message)
+        if not _is_plain(message):
+            _check_message(number, message)
     return tuple(value)
+
+
+def _is_plain(message: Any) -> bool:
+    """Tell whether a message is a dict of role and text, as most are: it needs no further look."""
+    if type(message) is not dict or len(message) != len(_PLAIN):
+        return False
+    role, content = message.get("role"), message.get("content")
+    return type(role) is str and type(content) is str and role != "" and content != ""
 
 
 def _check_message(number: int, message: Any) -> None:
@@ -198,11 +213,11 @@ class ChatRequest(_Value):
         ValueError: a value is empty, not finite or out of range.
     """
 
-    messages: tuple[Mapping[str, Any], ...]
+    messages: Sequence[Mapping[str, Any]]
     model: str
     temperature: float | None = None
     max_tokens: int | None = None
-    tools: tuple[Mapping[str, Any], ...] | None = None
+    tools: Sequence[Mapping[str, Any]] | None = None
     response_format: Mapping[str, Any] | None = None
     timeout: float | None = None
     user: str | None = None
@@ -221,7 +236,7 @@ class ChatRequest(_Value):
             object.__setattr__(self, "tools", tuple(self.tools))
         for name in ("response_format", "metadata", "extra"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, Mapping):
+            if value is not None and not isinstance(value, _MAPPING):
                 raise TypeError(type_error.format(name, "a mapping", value))
 
     def _check_texts(self) -> None:

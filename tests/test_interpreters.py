@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from _parts import REPOSITORY
+
 from perfkit.testing.faults import FaultServer
 
 CALLS = """
@@ -27,12 +27,11 @@ print("fine")
 
 
 def interpreter(version: str) -> str:
-    found = shutil.which(f"python{version}") or next(
-        (str(path) for path in sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))), None
-    )
-    if found is None:
-        pytest.skip(f"Python {version} is not on this machine")
-    return found
+    found = [*Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), shutil.which(f"python{version}")]
+    for path in map(str, filter(None, found)):
+        if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:  # pyenv's shims fail
+            return path
+    pytest.skip(f"Python {version} is not on this machine")
 
 
 @pytest.mark.parametrize("version", ["3.12", "3.13", "3.14"])

@@ -21,7 +21,7 @@ def in_child(work: Callable[[], object]) -> str:
     if pid == 0:
         try:
             os.write(write, repr(work()).encode())
-        except BaseException as error:  # noqa: BLE001 - the parent must see it
+        except BaseException as error:
             os.write(write, f"raised {error!r}".encode())
         finally:
             os._exit(0)
@@ -124,7 +124,8 @@ class Ticking:
 
 def test_jobs_share_one_thread_that_starts_with_the_first_and_ends_with_the_last() -> None:
     background = Background()
-    assert background._thread is None
+    before = background._thread
+    assert before is None
     one, two = Ticking(), Ticking()
     background.every(0.01, one.tick)
     background.every(0.01, two.tick)

@@ -23,7 +23,7 @@ MESSAGE = {"role": "user", "content": "hi"}
 
 
 def test_a_string_becomes_one_user_message() -> None:
-    assert ChatRequest("hi", "m").messages == (MESSAGE,)
+    assert ChatRequest("hi", "m").messages == (MESSAGE,)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_bad_input_is_refused_when_the_request_is_made(
 
 def test_an_assistant_turn_may_be_tool_calls_only() -> None:
     turn = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
-    assert ChatRequest([MESSAGE, turn], "m").messages[1] == turn  # type: ignore[arg-type]
+    assert ChatRequest([MESSAGE, turn], "m").messages[1] == turn
 
 
 def test_values_come_back_equal_from_json() -> None:
@@ -80,7 +80,7 @@ def test_values_come_back_equal_from_json() -> None:
         raw={"a": [1, None]},
     )
     assert ChatResponse.from_dict(json.loads(json.dumps(response.to_dict()))) == response
-    request = ChatRequest("hi", "m", 0.5, tools=({"type": "function"},))
+    request = ChatRequest("hi", "m", 0.5, tools=({"type": "function"},))  # type: ignore[arg-type]
     assert ChatRequest.from_dict(json.loads(json.dumps(request.to_dict()))) == request
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from perfkit.values import ChatRequest
 
-__all__ = ["CURRENT_TTL", "MAX_TEMPERATURE", "CachePolicy", "Decision", "Traits", "decide", "read_traits"]
+__all__ = ["CURRENT_TTL", "MAX_TEMPERATURE", "NOT_ASKED", "CachePolicy", "Decision", "Traits", "decide", "read_traits"]
 
 MAX_TEMPERATURE = 0.1  # AgentiCraft guide 5: above it the caller wants variety
 CURRENT_TTL = 300.0  # RAAF guide 3.6: current information, 5 minutes
@@ -25,25 +26,27 @@ CURRENT_TTL = 300.0  # RAAF guide 3.6: current information, 5 minutes
 # A text is split into its set of words first; a pattern runs only where one of its words occurs.
 _TO_SPACE = str.maketrans(dict.fromkeys('.,;:!?()[]{}<>"*/\\|\n\t\r', " "))
 _MAIL = re.compile(r"[\w+-]@[\w-]+\.\w")
-_DIGITS = re.compile(r"\d")
+_DIGITS = re.compile("[0-9]")
 _NUMBER = re.compile(
     r"(?<!\d)(?:\+\d{1,3}[ -]?)?(?:\(\d{2,4}\)[ -]?)?\d{2,4}[ -]\d{3,4}[ -]?\d{3,4}(?!\d)|"  # of a phone
     r"(?<!\d)(?:\d[ -]?){13,19}(?!\d)"  # of a card
 )
-_OWNERS = frozenset({"my", "mine", "our"})
-_OWNED = re.compile(
-    r"\b(?:my|mine|our)\s+(?:\w+\s+){0,2}?(?:account|order|password|pin|card|balance|address|e-?mail|phone|name|birthday|"
-    r"salary|statement|transfer|payment|transaction|refund|subscription|invoice|appointment|diagnosis|prescription|"
-    r"passport|profile|booking|reservation|ticket|delivery|package)s?\b"
-)
-_TELLERS = frozenset({"i", "we", "i'm", "i've", "we're", "we've"})
-_TOLD = re.compile(
-    r"\b(?:i'm|i've|we're|we've|(?:i|we)\s+(?:am|are|was|were|have|had|ordered|paid|bought|live|work|lost|forgot|booked))\b"
-)
-_CURRENT = frozenset(
-    "today tonight now current currently latest recent recently yesterday tomorrow weather".split()  # noqa: SIM905
-)
-_PHRASED = frozenset({"this", "stock", "time"})
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_OWNERS = _words("my mine our")
+_OWNED = _words("""account order password pin card balance address e-mail email phone name birthday salary statement
+    transfer payment transaction refund subscription invoice appointment diagnosis prescription passport profile booking
+    reservation ticket delivery package""")
+_REACH = 4  # words from "my" to what is mine: "my last two orders"
+_TELLERS = _words("i we")
+_TOLD = _words("am are was were have had ordered paid bought live work lost forgot booked")
+_SHORT_TOLD = _words("i'm i've we're we've")
+_CURRENT = _words("today tonight now current currently latest recent recently yesterday tomorrow weather")
+_PHRASED = _words("this stock time")
 _CURRENT_PHRASE = re.compile(r"\bthis (?:week|month|year)\b|\bstock price\b|\bwhat.{0,20}time\b")
 
 
@@ -100,6 +103,9 @@ class Decision:
     user: str | None = None
 
 
+NOT_ASKED = Decision(keep=False, reason="policy never")
+
+
 def read_traits(request: ChatRequest) -> Traits:
     """Read the users' messages of a request for personal data and references to the present."""
     texts = [text for message in request.messages if message["role"] == "user" for text in _texts(message["content"])]
@@ -107,25 +113,43 @@ def read_traits(request: ChatRequest) -> Traits:
     return Traits(any(t.personal for t in read), any(t.current for t in read))
 
 
-def _traits_of(text: str) -> Traits:
-    words = set(text.translate(_TO_SPACE).split())
-    personal = (
-        (not words.isdisjoint(_OWNERS) and _OWNED.search(text) is not None)
-        or (not words.isdisjoint(_TELLERS) and _TOLD.search(text) is not None)
-        or ("@" in text and _MAIL.search(text) is not None)
-        or (_DIGITS.search(text) is not None and _NUMBER.search(text) is not None)
-    )
-    current = not words.isdisjoint(_CURRENT) or (
-        not words.isdisjoint(_PHRASED) and _CURRENT_PHRASE.search(text) is not None
-    )
-    return Traits(personal, current)
-
-
 def _texts(content: object) -> list[str]:
     if isinstance(content, str):
         return [content]
     parts = content if isinstance(content, list | tuple) else []
     return [str(part.get("text", "")) for part in parts if isinstance(part, Mapping)]
+
+
+def _traits_of(text: str) -> Traits:
+    words = text.translate(_TO_SPACE).split()
+    kinds = set(words)
+    personal = (
+        _owns(words, kinds)
+        or _tells(words, kinds)
+        or ("@" in text and _MAIL.search(text) is not None)
+        or (_DIGITS.search(text) is not None and _NUMBER.search(text) is not None)
+    )
+    current = not kinds.isdisjoint(_CURRENT) or (
+        not kinds.isdisjoint(_PHRASED) and _CURRENT_PHRASE.search(text) is not None
+    )
+    return Traits(personal, current)
+
+
+def _owns(words: list[str], kinds: set[str]) -> bool:
+    """Tell whether somebody speaks of a thing of his own: "my account", "our last two orders"."""
+    if kinds.isdisjoint(_OWNERS):
+        return False
+    owners = (at for at, word in enumerate(words) if word in _OWNERS)
+    return any(w in _OWNED or w.removesuffix("s") in _OWNED for at in owners for w in words[at + 1 : at + _REACH])
+
+
+def _tells(words: list[str], kinds: set[str]) -> bool:
+    """Tell whether somebody speaks of himself: "I have", "we ordered"."""
+    if not kinds.isdisjoint(_SHORT_TOLD):
+        return True
+    if kinds.isdisjoint(_TELLERS) or kinds.isdisjoint(_TOLD):
+        return False
+    return any(word in _TELLERS and after in _TOLD for word, after in pairwise(words))
 
 
 # Why the smart policy keeps nothing: the first rule that applies is the reason.
@@ -143,7 +167,7 @@ _REFUSALS: tuple[tuple[str, Callable[[ChatRequest, Traits, CachePolicy], bool]],
 def decide(request: ChatRequest, traits: Traits, policy: CachePolicy) -> Decision:
     """Return what to do with the answer of `request`."""
     if not policy.exact:
-        return Decision(keep=False, reason="policy never")
+        return NOT_ASKED
     if policy.scope == "user" and request.user is None:
         return Decision(keep=False, reason="policy wants a user and none is given")
     user = None if policy.scope == "public" else request.user

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from json.encoder import encode_basestring as _quoted
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,10 +36,8 @@ def request_digest(request: ChatRequest, *, provider: str | None = None) -> byte
         TypeError, ValueError: the request holds something JSON cannot express; the message names the parameter.
     """
     temperature = request.temperature
-    parts = {
-        "model": request.model,
+    rest = {
         "provider": provider,
-        "messages": request.messages,
         "temperature": float(temperature) if temperature is not None else None,
         "max_tokens": request.max_tokens,
         "tools": request.tools,
@@ -46,25 +45,17 @@ def request_digest(request: ChatRequest, *, provider: str | None = None) -> byte
         "extra": request.extra,
         "context": _context(request.metadata),
     }
-    try:
-        text = _dumps(parts)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise _unwritable({**parts, **request.extra, "extra": None}, error) from None
+    messages = ",".join([_canonical(message) for message in request.messages])
+    text = f'{{"messages":[{messages}],"model":{_quoted(request.model)},"rest":{_dumps(rest)}}}'
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _unwritable(parts: Mapping[str, Any], error: Exception) -> TypeError | ValueError:
-    name = next((name for name, part in parts.items() if not _is_writable(part)), "the request")
-    why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-    return (TypeError if isinstance(error, TypeError) else ValueError)(f"{name} cannot be written as JSON: {why}")
-
-
-def _is_writable(part: Any) -> bool:
-    try:
-        _dumps(part)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
+def _canonical(message: Mapping[str, Any]) -> str:
+    """Return `_dumps(message)`; for a dict of role and text, as most are, at half the cost."""
+    role, content = message.get("role"), message.get("content")
+    if len(message) == len(("role", "content")) and type(role) is str and type(content) is str:
+        return f'{{"content":{_quoted(content)},"role":{_quoted(role)}}}'
+    return _dumps(dict(message))
 
 
 def _context(context: Mapping[str, Any]) -> dict[str, Any]:

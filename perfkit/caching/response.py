@@ -1,8 +1,8 @@
 """The response cache: bounded memory, time to live, and one computation per key.
 
-Values are kept as JSON bytes: the bound counts what is really held, a hit can never be changed by who got it before,
-and what goes in comes out equal and of the same type. The lock is held for look-ups only, never while an answer is
-computed, serialised or sent.
+What can be changed in a value is kept as JSON bytes: a hit can never be changed by who got it before, and what goes in
+comes out equal and of the same type. The bound counts the bytes of the whole value as JSON. The lock is held for
+look-ups only, never while an answer is computed, serialised or sent.
 """
 
 from __future__ import annotations
@@ -36,9 +36,16 @@ class Cached(NamedTuple):
     stored_at: float | None = None
 
 
+class _Kept(NamedTuple):
+    """A value at rest: what can be changed is JSON, so that nobody who got it changes what the next one gets."""
+
+    data: bytes  # JSON of the value; of a ChatResponse, of its changeable fields
+    frozen: ChatResponse | None  # the rest of it
+    size: int  # bytes of the whole as JSON
+
+
 class _Entry(NamedTuple):
-    data: bytes
-    is_response: bool
+    value: _Kept
     stored_at: float
     expires: float
     tags: frozenset[str]
@@ -48,7 +55,7 @@ class _Store(LRUCache[str, _Entry]):
     """Least recently used goes first; evictions are counted."""
 
     def __init__(self, max_bytes: int) -> None:
-        super().__init__(max_bytes, getsizeof=lambda entry: len(entry.data) + ENTRY_OVERHEAD)
+        super().__init__(max_bytes, getsizeof=lambda entry: entry.value.size + ENTRY_OVERHEAD)
         self.evictions = 0
 
     def popitem(self) -> tuple[str, _Entry]:
@@ -56,25 +63,25 @@ class _Store(LRUCache[str, _Entry]):
         return super().popitem()
 
 
-def _encode(value: Any) -> tuple[bytes, bool]:
-    """Return the JSON of a ChatResponse or a plain JSON value, and which it was.
+def _keep(value: Any) -> _Kept:
+    """Return a ChatResponse or a plain JSON value as it is kept.
 
     Raises:
         TypeError: the value would not come back equal (tuples, sets, objects, keys that are not strings).
-        ValueError: it holds NaN or an infinity.
+        ValueError: a JSON value holds NaN or an infinity; in a ChatResponse some servers send them (logprobs).
     """
     if isinstance(value, ChatResponse):
-        return _dumps(value.to_dict()), True
-    data = _dumps(value)
+        frozen = value.evolve(raw=None, tool_calls=())
+        data = _lenient([value.raw, value.tool_calls]).encode("utf-8", "surrogatepass")
+        return _Kept(data, frozen, len(data) + len(_lenient(frozen.to_dict()).encode("utf-8", "surrogatepass")))
+    data = _strict(value).encode("utf-8", "surrogatepass")
     if not _same(json.loads(data), value):
         raise TypeError("only JSON values can be cached: this one would come back changed (tuple, or keys not strings)")
-    return data, False
+    return _Kept(data, None, len(data))
 
 
-def _dumps(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
-        "utf-8", "surrogatepass"
-    )
+_strict = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_lenient = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -89,8 +96,11 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _decode(entry: _Entry) -> Cached:
-    value = json.loads(entry.data)
-    return Cached(ChatResponse.from_dict(value) if entry.is_response else value, entry.stored_at)
+    value = json.loads(entry.value.data)
+    if entry.value.frozen is not None:
+        raw, tool_calls = value
+        value = entry.value.frozen.evolve(raw=raw, tool_calls=tuple(tool_calls))
+    return Cached(value, entry.stored_at)
 
 
 def _matches(key: str, entry: _Entry, wanted: str) -> bool:
@@ -244,14 +254,14 @@ class ResponseCache(Shared):
         Raises:
             TypeError: the value is not JSON.
         """
-        data, is_response = _encode(value)
+        kept = _keep(value)
         keep_for = self.settings.ttl if ttl is None else ttl
-        entry = _Entry(data, is_response, self._clock.wall(), self._clock.now() + keep_for, frozenset(tags))
+        entry = _Entry(kept, self._clock.wall(), self._clock.now() + keep_for, frozenset(tags))
         with self._lock:
             self._put(key, entry)
 
     def _put(self, key: str, entry: _Entry) -> None:
-        if len(entry.data) + ENTRY_OVERHEAD > self._store.maxsize:
+        if entry.value.size + ENTRY_OVERHEAD > self._store.maxsize:
             self._store.pop(key, None)
             return
         self._store[key] = entry

@@ -60,7 +60,6 @@ def run(options: argparse.Namespace) -> int:
         ConfigError: options do not go together, or a package of the extra "demo" is missing.
     """
     _check(options)
-    logging.getLogger("perfkit").addHandler(logging.NullHandler())  # the providers' failing is told by the table
     try:
         return _run_real(options) if options.base_url is not None else _run_local(options)
     except KeyboardInterrupt:

@@ -46,13 +46,16 @@ class Purse:
         self._hold = hold
 
     def settle(self, response: ChatResponse) -> None:
-        """Pay what `response` cost."""
-        cost = self._optimizer.calculate_cost(response.usage, response.model)
-        if cost is None and response.model != self._call.target.model:
-            cost = self._optimizer.calculate_cost(response.usage, self._call.target.model)
-        self._call.cost = cost
-        if self._hold is not None:
-            self._hold.settle(cost)
+        """Pay what `response` cost; if that cannot be told, all that was held."""
+        cost = None
+        try:
+            cost = self._optimizer.calculate_cost(response.usage, response.model)
+            if cost is None and response.model != self._call.target.model:
+                cost = self._optimizer.calculate_cost(response.usage, self._call.target.model)
+        finally:
+            self._call.cost = cost
+            if self._hold is not None:
+                self._hold.settle(cost)
 
     def release(self) -> None:
         """Give back what was held; for an abandoned stream, pay for what was heard."""

@@ -12,9 +12,19 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from perfkit import _process
 from perfkit._shared import Shared
 from perfkit.agents import Result, map_bounded
-from perfkit.caching import CachePolicy, Decision, ResponseCache, decide, read_traits, request_digest, scoped_key
+from perfkit.caching import (
+    NOT_ASKED,
+    CachePolicy,
+    Decision,
+    ResponseCache,
+    decide,
+    read_traits,
+    request_digest,
+    scoped_key,
+)
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import BudgetExceededError
 from perfkit.metrics import PerformanceTracker
@@ -211,12 +221,12 @@ class Client(Shared):
             model = self.settings.default_model
             if model is None:
                 raise ValueError("no model given; pass model= or set [client] default_model")
-        if user is None and isinstance(context, Mapping) and context.get("user_id") is not None:
-            user = str(context["user_id"])
         if context is None:
             context = {}
         elif not isinstance(context, Mapping):
             raise TypeError(f"context must be a mapping, not {context!r}")
+        elif user is None and context.get("user_id") is not None:
+            user = str(context["user_id"])
         return ChatRequest(
             messages, model, temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent
         )
@@ -224,6 +234,7 @@ class Client(Shared):
     def _plan(
         self, request: ChatRequest, provider: str | None, cache: CachePolicy | str | None, budget: float | None
     ) -> Call:
+        _process.check()
         started = self._clock.now()
         if provider is not None and not isinstance(provider, str):
             raise TypeError(f"provider must be the name of one, not {provider!r}")
@@ -242,6 +253,8 @@ class Client(Shared):
         return replace(policy, ttl=route.ttl, cacheable=route.cacheable)
 
     def _decide(self, request: ChatRequest, provider: str | None, policy: CachePolicy) -> tuple[Decision, str | None]:
+        if not policy.exact:
+            return NOT_ASKED, None
         digest = request_digest(request, provider=provider)
         memo = (digest, policy, request.user)
         decision = self._decisions.get(memo)
@@ -309,7 +322,7 @@ class Client(Shared):
             call.abandoned = True
             deltas.close()
             usage = heard_usage(self._optimizer, call)
-            self._track(call, call.target.model, call.answered_by, usage, call.cost)
+            self._track(call, call.answered_by, usage, call.cost)
             raise
 
     def _finish(self, call: Call, response: ChatResponse, stored_at: float | None = None) -> ChatResponse:
@@ -328,12 +341,13 @@ class Client(Shared):
                 first_token=None,
                 attempts=(),
             )
-        self._track(call, response.model, response.provider, response.usage, response.cost)
+        self._track(call, response.provider, response.usage, response.cost)
         if call.first_token is not None:
             self._tracker.record_metric("first_token", call.first_token, {"provider": response.provider})
         return response.evolve(cache_decision=call.decision.reason, latency=latency, first_token=call.first_token)
 
-    def _track(self, call: Call, model: str, provider: str, usage: Usage, cost: float | None) -> None:
+    def _track(self, call: Call, provider: str, usage: Usage, cost: float | None) -> None:
+        model = call.target.model  # as asked for, so that usage and latency are told of the same name
         self._optimizer.track_usage(call.asked.agent, model, usage, cost, provider=provider, user=call.asked.user)
 
     def _apply(self) -> None:

@@ -78,7 +78,7 @@ class HTTPProvider(Provider):
     chat_path: ClassVar[str]
     models_path: ClassVar[str] = "/models"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what create_provider takes
         self,
         name: str,
         *,
@@ -136,8 +136,8 @@ class HTTPProvider(Provider):
 
     def stream(self, request: ChatRequest) -> Generator[str, None, ChatResponse]:
         """Yield the answer's text as it comes and return it whole; `close()` ends the connection at once."""
-        body = self._body(request, stream=True)
-        with self._client.stream(self.chat_path, body, timeout=request.timeout) as stream:
+        body, first = self._body(request, stream=True), request.first_token_timeout
+        with self._client.stream(self.chat_path, body, timeout=request.timeout if first is None else first) as stream:
             if stream.status != _OK:
                 raise self._refusals.of_reply(request.model, stream.status, stream.headers, stream.read())
             return (yield from self._receiver.stream(request, stream))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import DeadlineExceeded, ProviderError, TransportError
@@ -53,6 +54,7 @@ class Receiver:
         document = self.document(request.model, headers, body)
         try:
             said = self._read(document)
+            _require_text(said.text)
         except (ErrorReply, *MISSHAPEN) as error:
             failure = self._failure(request.model, headers, body, error)
         else:
@@ -90,6 +92,8 @@ class Receiver:
         reader = self._reader()
         try:
             for text in self._texts(request, stream, reader):
+                if not pieces and request.first_token_timeout is not None:
+                    stream.extend(request.timeout or math.inf)
                 pieces.append(text)
                 yield text
             said = self._whole(request, stream, reader, "".join(pieces))
@@ -109,12 +113,13 @@ class Receiver:
             for event in stream.events():
                 data = event.data
                 text = reader.feed(event)
+                _require_text(text)
                 if text:
                     yield text
                 if reader.done:
                     stream.finish()  # the connection can be used again if the server stops here
                     return
-        except (ErrorReply, *MISSHAPEN) as error:
+        except (ErrorReply, RecursionError, *MISSHAPEN) as error:
             failure = self._failure(request.model, stream.headers, data, error)
         else:
             return
@@ -123,20 +128,25 @@ class Receiver:
     def _whole(self, request: ChatRequest, stream: HTTPStream, reader: Reader, text: str) -> Reply:
         try:
             return reader.finish(text)
-        except ValueError as error:
+        except MISSHAPEN as error:
             raise self._failure(request.model, stream.headers, "", error) from None
 
     def _response(self, request: ChatRequest, said: Reply, raw: Mapping[str, Any] | None) -> ChatResponse:
         return ChatResponse(
             said.text,
             said.usage if said.usage is not None else _estimated(request, said),
-            said.model or request.model,
+            said.model if said.model and isinstance(said.model, str) else request.model,
             self._provider,
             tuple(said.tool_calls),
             finish_reason=said.finish_reason,
             id=said.id,
             raw=raw,
         )
+
+
+def _require_text(told: Any) -> None:
+    if not isinstance(told, str):
+        raise TypeError(f"its text is {type(told).__name__}")
 
 
 def _is_event_stream(headers: Mapping[str, str]) -> bool:

@@ -79,8 +79,7 @@ def check_headers(headers: object, provider: str) -> None:
     Raises:
         ConfigError: they are not, or cannot.
     """
-    is_text = isinstance(headers, Mapping) and all(isinstance(text, str) for pair in headers.items() for text in pair)
-    if not is_text:
+    if not isinstance(headers, Mapping) or not all(isinstance(t, str) for pair in headers.items() for t in pair):
         raise ConfigError(f"headers of provider {provider!r} must be a table of text", key="headers")
     try:
         message.head("GET", "/", message.lowered(headers))

@@ -9,8 +9,9 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from perfkit._registry import load
-from perfkit._shared import configure, reset
+from perfkit._shared import reset, start_over
 from perfkit.clock import FakeClock
+from perfkit.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,12 +33,12 @@ def __getattr__(name: str) -> Any:
 
 @contextlib.contextmanager
 def isolated(**tables: Mapping[str, Any]) -> Iterator[None]:
-    """Run a block with fresh shared instances, configured by `tables`; forget everything again afterwards.
+    """Run a block with fresh shared instances, configured by `tables` alone; forget everything again afterwards.
 
-    The instances keep their identity, so references held elsewhere see the fresh state too.
+    Neither the environment nor a file is read. The instances keep their identity, so references held elsewhere see the
+    fresh state too.
     """
-    reset()
-    configure(**tables)
+    start_over(Config(tables, file={}, environ={}))
     try:
         yield
     finally:

@@ -148,8 +148,6 @@ class PooledConnection(HTTPConnection):
             if broken is not None:
                 raise broken from None
             raise
-        if broken is not None:
-            reply.will_close = True
         return reply
 
     def _transmit(self, head: bytes, body: bytes, most: float) -> None:

@@ -177,6 +177,12 @@ class Exchange:
             connection.close()
         self._host.give(connection)
 
+    def extend(self, timeout: float) -> None:
+        """Let the call last `timeout` seconds from its start."""
+        self._call.deadline = self._call.started + timeout
+        for connection in self._held:
+            connection.limits.deadline = self._call.deadline
+
     def settle(self, seconds: float) -> None:
         """Keep the connection if the rest of the reply is there within `seconds`, else close it."""
         if not self._held:

@@ -181,6 +181,13 @@ class Reply(http.client.HTTPResponse):
         if self.fp is not None:
             self._close_conn()
 
+    def close(self) -> None:
+        """Give up the rest of the reply; what remains buffered is not looked at."""
+        fp, self.fp = self.fp, None
+        if fp is not None:
+            fp.close()
+        super().close()
+
     def _close_conn(self) -> None:
         """End the reply, as http.client does at its last byte or when it makes no sense; keep the socket."""
         fp, self.fp = self.fp, None

@@ -91,6 +91,10 @@ class HTTPStream:
         except EventTooLargeError as error:
             raise self._exchange.unreadable(error) from error
 
+    def extend(self, timeout: float) -> None:
+        """Give the stream another deadline: `timeout` seconds from when it was asked for."""
+        self._exchange.extend(timeout)
+
     def finish(self) -> None:
         """Close after the last event of interest: the connection is kept if the end of the reply is already there."""
         self._exchange.settle(_DRAIN)

@@ -83,7 +83,7 @@ def test_always_and_never_mean_it() -> None:
 
 def test_text_parts_of_a_message_are_read() -> None:
     content = [{"type": "image_url", "image_url": {"url": "data:"}}, {"type": "text", "text": "is this my account?"}]
-    request = ChatRequest([{"role": "user", "content": content}], "m", 0.0)  # type: ignore[arg-type]
+    request = ChatRequest([{"role": "user", "content": content}], "m", 0.0)
     assert read_traits(request).personal
 
 

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.caching.keys import request_digest, scoped_key
+from perfkit.caching.keys import _canonical, request_digest, scoped_key
 from perfkit.values import ChatRequest
 
-BASE = ChatRequest([{"role": "user", "content": "hi"}], "m", 0.0)  # type: ignore[arg-type]
+BASE = ChatRequest([{"role": "user", "content": "hi"}], "m", 0.0)
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,8 @@ BASE = ChatRequest([{"role": "user", "content": "hi"}], "m", 0.0)  # type: ignor
         {"messages": [{"role": "user", "content": "hi"}, {"role": "user", "content": "hi"}]},
     ],
 )
-def test_whatever_changes_the_answer_changes_the_key(change: dict[str, object]) -> None:
-    assert request_digest(replace(BASE, **change)) != request_digest(BASE)  # type: ignore[arg-type]
+def test_whatever_changes_the_answer_changes_the_key(change: dict[str, Any]) -> None:
+    assert request_digest(BASE.evolve(**change)) != request_digest(BASE)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,8 @@ def test_whatever_changes_the_answer_changes_the_key(change: dict[str, object]) 
         {"messages": [{"content": "hi", "role": "user"}]},
     ],
 )
-def test_what_does_not_change_the_answer_does_not_change_the_key(change: dict[str, object]) -> None:
-    assert request_digest(replace(BASE, **change)) == request_digest(BASE)  # type: ignore[arg-type]
+def test_what_does_not_change_the_answer_does_not_change_the_key(change: dict[str, Any]) -> None:
+    assert request_digest(BASE.evolve(**change)) == request_digest(BASE)
 
 
 def test_a_pinned_provider_is_part_of_the_question() -> None:
@@ -55,7 +56,7 @@ def test_a_pinned_provider_is_part_of_the_question() -> None:
 @given(st.lists(st.text(max_size=8), min_size=2, max_size=4), st.lists(st.text(max_size=8), min_size=2, max_size=4))
 def test_texts_cannot_run_together(one: list[str], two: list[str]) -> None:
     def digest(texts: list[str]) -> bytes:
-        return request_digest(ChatRequest([{"role": "system", "content": t} for t in texts], "m", 0.0))  # type: ignore[arg-type]
+        return request_digest(ChatRequest([{"role": "system", "content": t} for t in texts], "m", 0.0))
 
     assert (digest(one) == digest(two)) == (one == two)
 
@@ -70,4 +71,13 @@ def test_two_users_never_share_a_key_and_names_do_not_show(one: str, two: str) -
 
 def test_what_json_cannot_express_is_refused() -> None:
     with pytest.raises(TypeError):
-        request_digest(replace(BASE, extra={"x": object()}))
+        request_digest(BASE.evolve(extra={"x": object()}))
+
+
+def test_a_plain_message_is_written_as_json_writes_it() -> None:
+    @given(st.text(), st.text())
+    def same(role: str, content: str) -> None:
+        message = {"role": role, "content": content}
+        assert _canonical(message) == json.dumps(message, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    same()

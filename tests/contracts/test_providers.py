@@ -442,6 +442,19 @@ def test_a_deadline_inside_a_stream_keeps_what_was_heard(provider: Provider, kin
     fault.release(drop=True)
 
 
+def test_a_stream_that_has_begun_may_outlast_its_first_token_timeout(provider: Provider, fault: FaultServer) -> None:
+    fault.behave(faults.ok("one two three four five", interval=0.1))
+    request = ChatRequest("hi", "tiny", timeout=10.0, first_token_timeout=0.35)  # type: ignore[arg-type]
+    assert "".join(provider.stream(request)) == "one two three four five"
+
+
+def test_a_stream_that_does_not_begin_is_given_up(provider: Provider, fault: FaultServer) -> None:
+    fault.behave(faults.hang())
+    request = ChatRequest("hi", "tiny", timeout=30.0, first_token_timeout=0.1)  # type: ignore[arg-type]
+    with pytest.raises(DeadlineExceeded):
+        next(provider.stream(request))
+
+
 def test_leaving_early_ends_the_connection_at_once(provider: Provider, kind: str, fault: FaultServer) -> None:
     fault.behave(faults.ok("word " * 500, interval=0.01))
     stream = provider.stream(request())

@@ -4,6 +4,7 @@ import decimal
 import fractions
 import gc
 import math
+import os
 import signal
 import threading
 import time
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from perfkit import _process
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.metrics import PerformanceTracker
 
@@ -41,7 +41,9 @@ def test_finite_numbers_are_taken(tracker: PerformanceTracker, value: Any) -> No
 REFUSED = [math.nan, math.inf, -math.inf, True, False, None, "1", b"1", 1j, [1.0], object(), 10**400]
 
 
-@pytest.mark.parametrize("value", [*REFUSED, decimal.Decimal("NaN"), decimal.Decimal("sNaN")], ids=str)
+@pytest.mark.parametrize(
+    "value", [*REFUSED, decimal.Decimal("NaN"), decimal.Decimal("sNaN")], ids=lambda value: type(value).__name__
+)
 def test_everything_else_is_refused_and_counted(tracker: PerformanceTracker, value: Any) -> None:
     handle = tracker.handle("x")
     handle.record(1.0)
@@ -78,6 +80,16 @@ def test_a_value_belongs_to_the_slot_it_was_recorded_in(tracker: PerformanceTrac
         clock.advance(10)
     for at in (start, start + 10, start + 20, start + 30):
         assert tracker.get_stats("x", since=at, until=at + 10)["count"] == 1
+
+
+def test_slots_begin_at_multiples_of_ten_seconds(tracker: PerformanceTracker, clock: FakeClock) -> None:
+    """So that the slots of all processes fit on one another."""
+    handle, start = tracker.handle("x"), clock.wall()
+    clock.advance(7)
+    handle.record(1.0)
+    clock.advance(5)
+    handle.record(1.0)
+    assert [tracker.get_stats("x", since=at, until=at + 10)["count"] for at in (start, start + 10)] == [1, 1]
 
 
 def test_values_left_in_the_buffer_keep_their_time(tracker: PerformanceTracker, clock: FakeClock) -> None:
@@ -156,6 +168,31 @@ def test_recording_does_not_wait_for_a_lock_that_is_taken(tracker: PerformanceTr
         clock.advance(10)
         handle.record(1.0)
     assert counted(tracker) == 2002
+
+
+def test_a_value_that_comes_during_a_drain_is_not_lost(tracker: PerformanceTracker) -> None:
+    class Busy(list[float]):
+        """Another thread appends as soon as the buffer has been read."""
+
+        def __getitem__(self, key: Any) -> Any:
+            read = super().__getitem__(key)
+            if read:
+                late.append(1.0)
+                self.append(1.0)
+            return read
+
+    handle, late = tracker.handle("x"), list[float]()
+    handle.record(1.0)
+    handle._buffer = Busy(handle._buffer)
+    assert [counted(tracker) for _ in range(3)] == [1, 2, 3]
+    assert len(late) == 3
+
+
+def test_a_series_may_be_made_while_this_thread_makes_one(tracker: PerformanceTracker) -> None:
+    """A collector callback or signal handler may record in the midst of it."""
+    with tracker._series._lock:
+        tracker.increment("new")
+    assert counted(tracker, "new") == 1
 
 
 def test_signal_handlers_and_collector_callbacks_may_record() -> None:
@@ -278,16 +315,23 @@ def test_locks_held_at_fork_do_not_hang_the_child(tracker: PerformanceTracker, i
 
 
 def test_where_no_fork_hook_runs_the_process_id_tells(
-    tracker: PerformanceTracker, clock: FakeClock, in_child: InChild
+    tracker: PerformanceTracker, clock: FakeClock, in_child: InChild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work() -> Any:
         tracker.record_metric("x", 1.0)
-        _process._pid = -1  # as in a uWSGI worker, where the hook has not run
+        monkeypatch.setattr(os, "getpid", lambda: 1)  # as after a fork whose hooks have not run
         clock.advance(10)
         tracker.record_metric("x", 1.0)
         return sum(slot[2]["count"] for handle in tracker._series.handles() for slot in handle._window.dump())
 
     assert in_child(lambda: [work(), counted(tracker)]) == [0, 1]
+
+
+def test_a_handle_flushed_before_its_first_value_counts_all(tracker: PerformanceTracker) -> None:
+    handle = tracker.handle("x")
+    handle.flush()
+    handle.record(1.0)
+    assert counted(tracker) == 1
 
 
 def test_a_handle_stays_good_after_reset(tracker: PerformanceTracker) -> None:

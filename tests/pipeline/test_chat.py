@@ -173,7 +173,7 @@ def test_usage_and_metrics_are_recorded_by_agent_model_and_provider(chat: Callab
 def test_a_batch_answers_in_order_with_bounded_concurrency(
     chat: Callable[..., perfkit.ChatResponse], fault: FaultServer
 ) -> None:
-    requests = ["plain", {"messages": "as arguments", "max_tokens": 5}, perfkit.ChatRequest("ready", "tiny")] * 8
+    requests = ["plain", {"messages": "as arguments", "max_tokens": 5}, perfkit.ChatRequest("ready", "tiny")] * 8  # type: ignore[arg-type]
     seen: list[int] = []
     answers = perfkit.batch(requests, max_concurrent=3, progress=seen.append)
     assert [a.text for a in answers] == ["echo: plain", "echo: as arguments", "echo: ready"] * 8

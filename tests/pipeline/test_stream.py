@@ -21,8 +21,8 @@ def _configured(fault: FaultServer) -> None:
 
 def test_text_comes_in_pieces_and_the_whole_response_afterwards() -> None:
     stream = perfkit.stream("one two three")
-    assert stream.response is None
-    pieces = list(stream)
+    before, pieces = stream.response, list(stream)
+    assert before is None
     assert len(pieces) > 1
     assert stream.response is not None
     assert stream.response.text == "".join(pieces) == "echo: one two three"

@@ -47,7 +47,8 @@ def test_a_failing_function_raises_its_own_error_and_is_recorded(profiler: Profi
 
 def test_a_block_leaves_its_report(profiler: Profiler) -> None:
     with profiler.profile("block") as run:
-        assert run.report is None
+        before = run.report
+    assert before is None
     assert run.report is not None
     assert run.report.operation == "block"
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from transport.peers import Peer, answering, descriptors, reply
+from transport.peers import Peer, answering, descriptors, read_request, reply, until
 
+from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, connection
 
 StartPeer = Callable[..., Peer]
@@ -55,6 +56,32 @@ def test_descriptor_of_a_failed_dial_is_closed(connections: ConnectionPool) -> N
         with pytest.raises(ConnectionError):
             connections.request("GET", "http://127.0.0.1:1/")
     assert descriptors() == before
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("late", [b"", b"unasked"])
+def test_idle_connection_that_ended_or_got_bytes_is_not_good(
+    peer: StartPeer, tls_fault: FaultServer, tls: bool, late: bytes
+) -> None:
+    go = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        read_request(sock)
+        sock.sendall(reply())
+        go.wait(10)
+        sock.sendall(late)
+
+    assert tls_fault._authority is not None
+    server = peer(script, tls=tls_fault._authority.server_file if tls else None)
+    connections = ConnectionPool(proxy="", ca_file=tls_fault.ca_file)
+    connections.request("GET", server.url)
+    (pool,) = connections._hosts.values()
+    taken = pool.take(1)
+    assert taken.is_connected
+    go.set()
+    until(lambda: not taken.is_connected)
+    pool.give(taken)
+    connections.close()
 
 
 def test_hanging_up_reaches_the_peer_though_a_copy_of_the_socket_is_open(

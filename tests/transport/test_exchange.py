@@ -92,13 +92,16 @@ def test_first_byte_of_the_reply_rules_out_a_second_try(peer: StartPeer, connect
     assert server.accepted == 1
 
 
-def test_silence_on_a_reused_connection_is_not_sent_again(client: HTTPClient, fault: FaultServer) -> None:
+def test_silence_on_a_reused_connection_is_not_sent_again(fault: FaultServer) -> None:
+    connections = ConnectionPool(proxy="", read_timeout=0.2)
+    client = HTTPClient(fault.base_url, retries=3, connections=connections)
     fault.behave(faults.ok(), faults.hang())
     client.post(CHAT, ASK)
     with pytest.raises(DeadlineExceeded) as caught:
-        client.post(CHAT, ASK, timeout=0.2)
+        client.post(CHAT, ASK)
     assert caught.value.sent is True
     assert fault.counters()["requests"] == 2
+    connections.close()
 
 
 def test_retries_never_repeat_a_post_that_may_have_arrived(fault: FaultServer, connections: ConnectionPool) -> None:
@@ -261,6 +264,15 @@ def test_polite_close_is_followed(client: HTTPClient, fault: FaultServer) -> Non
     assert fault.counters()["connections"] == 3
 
 
+def test_announced_close_is_believed_even_if_the_connection_stays_open(
+    peer: StartPeer, connections: ConnectionPool
+) -> None:
+    server = peer(answering(reply(b"x", "Connection: close")))
+    client = HTTPClient(server.url, connections=connections)
+    assert [client.get("/").body for _ in range(3)] == [b"x"] * 3
+    assert server.accepted == 3
+
+
 def test_reply_that_ends_with_its_connection_is_read(peer: StartPeer, connections: ConnectionPool) -> None:
     def script(sock: socket.socket) -> None:
         read_request(sock)
@@ -339,6 +351,20 @@ def test_server_that_does_not_read_ends_at_the_deadline(peer: StartPeer, connect
     done.set()
 
 
+def test_server_that_reads_slowly_ends_at_the_deadline(peer: StartPeer, connections: ConnectionPool) -> None:
+    done, read = threading.Event(), list[int]()
+
+    def script(sock: socket.socket) -> None:
+        while not done.wait(0.01):  # would take many seconds, each send making progress
+            read.append(len(sock.recv(65536)))
+
+    server = peer(script)
+    with pytest.raises(DeadlineExceeded, match=r"its 0\.3 s ran out"):
+        HTTPClient(server.url, retries=3, connections=connections).post("/", b"x" * 50_000_000, timeout=0.3)
+    done.set()
+    assert sum(read) < 25_000_000
+
+
 def test_handshake_that_hangs_ends_at_the_deadline(peer: StartPeer, connections: ConnectionPool) -> None:
     done = threading.Event()
     server = peer(lambda sock: done.wait(20) and None)
@@ -365,6 +391,9 @@ def test_silence_is_bounded_by_read_timeout_unless_the_call_says_how_long(fault:
         client.post(CHAT, ASK)
     fault.behave(faults.ok(delay=0.5))
     assert client.post(CHAT, ASK, timeout=20).status == 200
+    fault.behave(faults.stall(after_bytes=10))
+    with pytest.raises(DeadlineExceeded, match=r"while reading the reply \(connections\.read_timeout"):
+        client.post(CHAT, ASK, timeout=20)  # a model thinks before it begins to answer, not in the middle of a word
     connections.close()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from transport.peers import await_child, in_child, start_child
+from transport.peers import await_child, fork_without_hooks, in_child, start_child
 
+from perfkit.errors import PoolTimeout
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
@@ -41,6 +43,17 @@ def test_children_and_parent_get_their_own_replies(any_client: HTTPClient, any_f
     assert counters["connections"] == 5  # one for each process; the parent still has its first
 
 
+def test_fork_that_python_is_not_told_of_is_noticed(any_client: HTTPClient, any_fault: FaultServer) -> None:
+    any_client.post("/echo", {})
+    children = [
+        start_child(lambda n=n: wrong_replies(any_client, f"child {n}"), fork=fork_without_hooks)  # type: ignore[misc]
+        for n in range(2)
+    ]
+    assert wrong_replies(any_client, "parent") == []
+    assert [await_child(*child) for child in children] == [[]] * 2
+    assert any_fault.counters()["connections"] == 3
+
+
 def test_child_of_a_child_works_too(any_client: HTTPClient, any_fault: FaultServer) -> None:
     any_client.post("/echo", {})
     assert in_child(lambda: (wrong_replies(any_client, "c"), in_child(lambda: wrong_replies(any_client, "g")))) == (
@@ -61,7 +74,10 @@ def test_child_has_all_slots_though_the_parent_used_them(
     assert [len(list(stream.events())) for stream in streams] == [len(list(client.stream(CHAT, ASK).events()))] * 2
 
 
-def test_stream_of_the_parent_survives_a_child_that_drops_it(any_client: HTTPClient, any_fault: FaultServer) -> None:
+@pytest.mark.parametrize("fork", [os.fork, fork_without_hooks])
+def test_stream_of_the_parent_survives_a_child_that_drops_it(
+    any_client: HTTPClient, any_fault: FaultServer, fork: Callable[[], int]
+) -> None:
     any_fault.behave(faults.stall(after_events=2))
     stream = any_client.stream(CHAT, ASK)
     events = stream.events()
@@ -73,7 +89,7 @@ def test_stream_of_the_parent_survives_a_child_that_drops_it(any_client: HTTPCli
         del stream, events
         return "dropped"
 
-    assert in_child(drop) == "dropped"
+    assert in_child(drop, fork=fork) == "dropped"
     any_fault.release()
     rest = list(events)
     assert first.data.startswith("{")
@@ -98,6 +114,26 @@ def test_child_that_reads_a_stream_of_its_parent_gets_an_error_not_its_bytes(
     assert in_child(read) == "NetworkError"
     any_fault.release()
     assert list(events)[-1].data == "[DONE]"
+
+
+def test_dropped_stream_of_the_parent_adds_no_slot_in_the_child(fault: FaultServer) -> None:
+    connections = ConnectionPool(proxy="", maxsize=1, timeout=0.1)
+    client = HTTPClient(fault.base_url, retries=0, connections=connections)
+    inherited = client.stream(CHAT, ASK)
+
+    def work() -> str:
+        own = client.stream(CHAT, ASK)
+        inherited.close()
+        try:
+            client.post("/echo", {})
+        except PoolTimeout:
+            own.close()
+            return "full"
+        return "one too many"
+
+    assert in_child(work) == "full"
+    inherited.close()
+    connections.close()
 
 
 def test_parent_that_leaves_early_ends_the_stream_though_a_child_lives(

@@ -319,6 +319,19 @@ def test_reply_of_a_handle_that_is_forgotten_gives_its_slot_back(fault: FaultSer
     connections.close()
 
 
+def test_reply_of_a_handle_that_was_read_lets_go_of_the_connection_for_good(fault: FaultServer) -> None:
+    connections = ConnectionPool(proxy="", maxsize=1, timeout=1)
+    with connections.get_connection("openai", fault.base_url) as http:
+        old = http.request("POST", "/v1/echo", body=b"x", preload_content=False)
+        assert old.read() == b"x"
+        stream = HTTPClient(fault.base_url, connections=connections).stream(CHAT, ASK)
+        del old
+        gc.collect()
+        assert len(list(stream.events())) > 3
+    assert fault.counters()["connections"] == 1
+    connections.close()
+
+
 def test_timeout_of_a_handle_is_a_deadline_too(connections: ConnectionPool, fault: FaultServer) -> None:
     import urllib3
 

