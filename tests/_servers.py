@@ -60,7 +60,7 @@ class Server:
         self._log = self.directory / "log"
         program = str(BIN / command[0]) if "/" not in command[0] else command[0]
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, self._log.open("wb") as log:
-            self.address = listener.getsockname()
+            self.port: int = listener.getsockname()[1]
             self.process = subprocess.Popen(
                 [program, *(part.format(fd=listener.fileno()) for part in command[1:])],
                 pass_fds=[listener.fileno()],
@@ -74,7 +74,7 @@ class Server:
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body of a GET on a connection of its own."""
-        connection = HTTPConnection(*self.address, timeout=20)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request("GET", path)
             reply = connection.getresponse()
@@ -91,10 +91,9 @@ class Server:
         """What it has written."""
         return self._log.read_text(errors="replace")
 
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """End it in its graceful way and return the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(how)
+    def stop(self) -> int:
+        """Ask it to end, and return the exit code."""
+        self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
 
     def __enter__(self) -> Self:

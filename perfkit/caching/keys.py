@@ -45,9 +45,27 @@ def request_digest(request: ChatRequest, *, provider: str | None = None) -> byte
         "extra": request.extra,
         "context": _context(request.metadata),
     }
-    messages = ",".join([_canonical(message) for message in request.messages])
-    text = f'{{"messages":[{messages}],"model":{_quoted(request.model)},"rest":{_dumps(rest)}}}'
+    try:
+        messages = ",".join([_canonical(message) for message in request.messages])
+        text = f'{{"messages":[{messages}],"model":{_quoted(request.model)},"rest":{_dumps(rest)}}}'
+    except (TypeError, ValueError, RecursionError) as error:
+        parts = {"messages": [dict(message) for message in request.messages], **rest, **request.extra, "extra": None}
+        raise _unwritable(parts, error) from None
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _unwritable(parts: Mapping[str, Any], error: Exception) -> TypeError | ValueError:
+    name = next((name for name, part in parts.items() if not _is_writable(part)), "the request")
+    why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+    return (TypeError if isinstance(error, TypeError) else ValueError)(f"{name} cannot be written as JSON: {why}")
+
+
+def _is_writable(part: Any) -> bool:
+    try:
+        _dumps(part)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _canonical(message: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ Everything runs on this machine and is real: three llama.cpp servers, TLS, socke
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import sys
 from argparse import ArgumentTypeError

@@ -59,15 +59,16 @@ class Purse:
 
     def release(self) -> None:
         """Give back what was held; for an abandoned stream, pay for what was heard."""
-        call = self._call
-        if call.abandoned:
-            call.cost = self._optimizer.calculate_cost(heard_usage(self._optimizer, call), call.target.model)
-        if self._hold is None:
+        call, hold = self._call, self._hold
+        if not call.abandoned:
+            if hold is not None:
+                hold.release()
             return
-        if call.abandoned:
-            self._hold.settle(call.cost)
-        else:
-            self._hold.release()
+        try:
+            call.cost = self._optimizer.calculate_cost(heard_usage(self._optimizer, call), call.target.model)
+        finally:
+            if hold is not None:
+                hold.settle(call.cost)
 
 
 def heard_usage(optimizer: TokenOptimizer, call: Call) -> Usage:

@@ -15,6 +15,7 @@ from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import ConfigError, UnknownModelError, UnknownNameError, nearest
 from perfkit.resilience.breaker import Rules
 from perfkit.routing.attempts import Call, Reserve, Setup, none_available
+from perfkit.routing.configured import close_all, provider_of
 from perfkit.routing.health import Candidate
 from perfkit.routing.strategies import called, choose, strategy_named
 from perfkit.routing.streams import checked, open_stream, relay
@@ -129,7 +130,7 @@ class ProviderRouter(Shared):
         with self._lock:
             replaced = self._candidates.get(name) if self._rows.pop(name, None) is not None else None
             self._candidates = {**self._candidates, name: candidate}
-        _close([replaced] if replaced is not None else [])
+        close_all([replaced] if replaced is not None else [])
 
     def _candidate(
         self, name: str, provider: Any, weight: float, priority: int, models: Iterable[str] | None
@@ -164,7 +165,7 @@ class ProviderRouter(Shared):
                 raise UnknownNameError.of("provider", name, self._candidates)
             self._candidates = {key: one for key, one in self._candidates.items() if key != name}
             ours = self._rows.pop(name, None) is not None
-        _close([removed] if ours else [])
+        close_all([removed] if ours else [])
 
     def _configured(self, config: Config) -> None:
         """Make the configured providers those of `config`; those registered by hand stay."""
@@ -179,21 +180,10 @@ class ProviderRouter(Shared):
             kept = {name: one for name, one in self._candidates.items() if one not in gone}
             self._candidates = {**kept, **made}
             self._rows = rows
-        _close(gone)
+        close_all(gone)
 
     def _made(self, name: str, row: ProviderSettings) -> Candidate:
-        from perfkit.providers import create_provider
-
-        kind = row.kind if row.kind is not None else name
-        provider = create_provider(
-            kind,
-            name=name,
-            base_url=row.base_url,
-            api_key=row.api_key,
-            models=row.models,
-            tracker=self._tracker,
-            **row.options,
-        )
+        provider = provider_of(name, row, self._tracker)
         return self._candidate(name, provider, row.weight, row.priority, row.models)
 
     def list_providers(self) -> tuple[str, ...]:
@@ -383,7 +373,7 @@ class ProviderRouter(Shared):
 
     def close(self) -> None:
         """Let the configured providers go of what they hold; they may be used again."""
-        _close([self._candidates[name] for name in tuple(self._rows) if name in self._candidates])
+        close_all([self._candidates[name] for name in tuple(self._rows) if name in self._candidates])
 
     def reset(self) -> None:
         """Forget all providers and what is known of them."""
@@ -395,8 +385,3 @@ class ProviderRouter(Shared):
     def __repr__(self) -> str:
         told = ", ".join(f"{name} {one.breaker.describe()}" for name, one in self._candidates.items())
         return f"<ProviderRouter {called(self._setup.strategy)}: {told or 'no providers'}>"
-
-
-def _close(candidates: Iterable[Candidate]) -> None:
-    for candidate in candidates:
-        candidate.provider.close()

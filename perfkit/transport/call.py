@@ -88,7 +88,7 @@ def prepare(  # noqa: PLR0913 - a request has that many parts
     """Return the call.
 
     Args:
-        method: in capitals.
+        method: any method.
         target: path and query.
         fields: by lower-case name; those of the body are added.
         body: bytes, text or anything JSON-able; None for none.
@@ -102,7 +102,7 @@ def prepare(  # noqa: PLR0913 - a request has that many parts
     """
     if timeout is not None:
         finite("timeout", timeout, above=0)
-    data = b""
+    method, data = method.upper(), b""
     if body is not None:
         data = message.body_bytes(body)
         if compress:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from perfkit.clock import Clock
     from perfkit.metrics import Handle, PerformanceTracker
+    from perfkit.transport.hosts import HostPool
 
     T = TypeVar("T")
 
@@ -104,11 +105,12 @@ class HTTPClient:
         """Send a request and return the whole reply.
 
         Args:
-            method: any method, in capitals.
+            method: any method.
             path: put behind the base URL.
             body: bytes, text or anything JSON-able; sent as application/json unless a header says otherwise.
             headers: sent with this request, over those of the client.
-            timeout: seconds for the whole call, retries included.
+            timeout: seconds for the whole call, retries included; a call without its own takes that of the client,
+                and the reply must then begin within `connections.read_timeout`.
 
         Raises:
             ValueError, TypeError: the request cannot be written down.
@@ -160,10 +162,10 @@ class HTTPClient:
             compress=self.compress_requests,
         )
         if self._verbose:
-            log.info("%s %s%s %s", method, self._name, call.target, message.masked(fields))
+            log.info("%s %s %s", call.method, self._shown(call), message.masked(fields))
         return call
 
-    def _pool(self) -> Any:
+    def _pool(self) -> HostPool:
         if self._connections is None:
             self._connections = ConnectionPool.instance()
         return self._connections.host(self._origin)
@@ -199,7 +201,10 @@ class HTTPClient:
 
     def _note(self, call: Call, reply: HTTPResponse | HTTPStream) -> None:
         if self._verbose:
-            log.info("%s %s%s -> %r", call.method, self._name, call.target, reply)
+            log.info("%s %s -> %r", call.method, self._shown(call), reply)
+
+    def _shown(self, call: Call) -> str:
+        return self._name + call.target.partition("?")[0]  # some providers take their key in the query
 
     def _record(self, status: str, call: Call) -> None:
         handle = self._handles.get(status)

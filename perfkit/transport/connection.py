@@ -99,7 +99,7 @@ class PooledConnection(HTTPConnection):
         """Dial within `timeout` seconds for all addresses together; what is left of them is for TLS."""
         seconds = self.timeout if isinstance(self.timeout, int | float) else None
         try:
-            return _dial((self._dns_host, self.port or 0), seconds, self.limits.now)
+            return _dial((self._dns_host, self.port or 0), seconds, self.now)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
@@ -170,8 +170,8 @@ class PooledConnection(HTTPConnection):
     def hang_up(self) -> None:
         """Close at once, even if another thread is reading or a forked child has the socket too."""
         if self.sock is not None:
-            with suppress(OSError, TypeError):  # gone already, or TLS inside a proxy's TLS, which is no socket
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # SSLSocket's own would strip off the encryption
+            with suppress(OSError):  # gone already
+                socket.socket.shutdown(_bare(self.sock), socket.SHUT_RDWR)  # SSLSocket's own strips the encryption off
         self.close()
 
     def abandon(self) -> None:
@@ -180,17 +180,24 @@ class PooledConnection(HTTPConnection):
         No shutdown, no close_notify: they would end the connection of the parent. Nothing is flushed or unlocked
         either, for a thread that does not exist here may hold the lock.
         """
-        sock, self.sock = self.sock, None
-        if isinstance(sock, socket.socket):
-            if isinstance(sock, ssl.SSLSocket):
-                vars(sock)["_sslobj"] = None  # it would go on using the number of the descriptor
-            descriptor = sock.detach()
-            if descriptor >= 0:
-                os.close(descriptor)
+        if self.sock is None:
+            return
+        sock, self.sock = _bare(self.sock), None
+        if isinstance(sock, ssl.SSLSocket):
+            vars(sock)["_sslobj"] = None  # it would go on using the number of the descriptor
+        descriptor = sock.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class PooledTLSConnection(PooledConnection, HTTPSConnection):
     """The same over TLS."""
+
+
+def _bare(sock: Any) -> socket.socket:
+    """Return the socket itself, also of TLS inside the TLS of a proxy, which urllib3 makes of a socket and a buffer."""
+    bare: socket.socket = getattr(sock, "socket", sock)
+    return bare
 
 
 def _only_tickets(sock: ssl.SSLSocket) -> bool:

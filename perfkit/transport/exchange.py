@@ -8,7 +8,7 @@ closed at once, so that a provider stops generating).
 from __future__ import annotations
 
 import re
-from http.client import HTTPException, IncompleteRead
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Self
 
 from perfkit import _process
@@ -115,10 +115,11 @@ class Exchange:
         reply = self.reply
         try:
             data = reply.read1(BUFFER)
-            if not data and reply.length:
-                raise IncompleteRead(b"", reply.length)
         except FAILURES as error:
             raise self.unreadable(error) from error
+        except BaseException:  # interrupted in the middle: nobody knows where the next byte belongs
+            self.drop()
+            raise
         if not data or reply.length == 0:
             self._finish()
         return data
@@ -141,6 +142,9 @@ class Exchange:
             data = reply.read()
         except FAILURES as error:
             raise self.unreadable(error) from error
+        except BaseException:  # interrupted in the middle: nobody knows where the next byte belongs
+            self.drop()
+            raise
         self._finish()
         return data
 
@@ -168,14 +172,16 @@ class Exchange:
         reply, connection = self.reply, self._let_go()
         if connection is None:  # dropped by another thread
             return
-        self.complete = True
-        reply.end()
-        if reply.clean and not reply.will_close:
+        self.complete, reusable = True, False
+        try:
+            reply.end()
             if "keep-alive" in reply.fields and (announced := _ANNOUNCED(reply.fields["keep-alive"])) is not None:
                 connection.announce(float(announced[1]))
-        else:
-            connection.close()
-        self._host.give(connection)
+            reusable = reply.clean and not reply.will_close
+        finally:
+            if not reusable:
+                connection.close()
+            self._host.give(connection)
 
     def extend(self, timeout: float) -> None:
         """Let the call last `timeout` seconds from its start."""

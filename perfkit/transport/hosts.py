@@ -101,6 +101,8 @@ class HostPool(HTTPConnectionPool):
             self._tally.handed_out(now - began, reused=connection.sock is not None)
         except BaseException:  # whatever it is, the slot is not lost
             self.pool.put(None)
+            if connection is not None:
+                connection.close()
             raise
         return connection
 

@@ -41,7 +41,7 @@ def _target(target: str) -> str:
 def _method(method: str) -> str:
     if not _TOKEN(method):
         raise ValueError(f"illegal HTTP method {method!r}")
-    return method.upper()
+    return method
 
 
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:

@@ -176,6 +176,17 @@ class Reply(http.client.HTTPResponse):
         if lengths and self.chunked:
             self.will_close = True
 
+    def read1(self, n: int = -1) -> bytes:
+        """Return what has arrived of the body; b"" at its end.
+
+        Raises:
+            http.client.IncompleteRead: the connection ended before, which http.client itself tells only of chunks.
+        """
+        data = super().read1(n)
+        if not data and n and self.length:
+            raise http.client.IncompleteRead(b"", self.length)
+        return data
+
     def end(self) -> None:
         """Stop reading; `clean` says afterwards whether the connection may carry another request."""
         if self.fp is not None:

@@ -1,6 +1,6 @@
-"""The smallest prefork server: two children of a plain fork; `bare` forks behind Python's back, as C code does.
+"""The smallest prefork server: two children of a plain fork; with BARE set, of one behind Python's back, as C forks.
 
-Run it: python forking.py <descriptor of the listening socket> [bare]
+Run it: python forking.py <descriptor of the listening socket>
 """
 
 from __future__ import annotations
@@ -47,9 +47,14 @@ def serve(descriptor: int) -> None:
 
 
 def main() -> None:
-    fork = bare_fork if sys.argv[2:] == ["bare"] else os.fork
+    fork = bare_fork if "BARE" in os.environ else os.fork
     children: list[int] = []
-    signal.signal(signal.SIGTERM, lambda *_: [os.kill(child, signal.SIGTERM) for child in children])
+
+    def end(*_: object) -> None:
+        for child in children:
+            os.kill(child, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
     for _ in range(2):
         pid = fork()
         if pid == 0:

@@ -8,7 +8,6 @@ and is asked to end.
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -33,15 +32,8 @@ PORTION = 32
 FORKING = str(Path(__file__).with_name("forking.py"))
 GUNICORN = ("gunicorn", "--bind", "fd://{fd}", "--workers", "2", "--threads", "4", "servers.app")
 UWSGI = (
-    "pyuwsgi",
-    "--http-socket",
-    "fd://{fd}",
-    "--processes",
-    "2",
-    "--master",
-    "--need-app",
-    "--module",
-    "servers.app",
+    *("pyuwsgi", "--http-socket", "fd://{fd}", "--processes", "2", "--master", "--need-app", "--module", "servers.app"),
+    *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),  # INT runs no atexit in a busy worker
 )
 CELERY = ("celery", "-A", "servers.tasks", "worker", "-P", "prefork", "-c", "2", "-l", "WARNING", "--without-mingle")
 
@@ -52,23 +44,19 @@ class Mode:
 
     command: tuple[str, ...]
     needs: str = "perfkit"
-    end: signal.Signals = signal.SIGTERM
-    exit_code: int = 0
     env: dict[str, str] = field(default_factory=dict)
     hooks: tuple[str, ...] = ()
 
 
 MODES = {
     "fork": Mode(("python", FORKING, "{fd}")),
-    "fork-without-hooks": Mode(("python", FORKING, "{fd}", "bare")),
+    "fork-without-hooks": Mode(("python", FORKING, "{fd}"), env={"BARE": "1"}),
     "gunicorn": Mode(GUNICORN, "gunicorn"),
     "gunicorn-preload": Mode((*GUNICORN, "--preload"), "gunicorn"),
-    "uwsgi": Mode(UWSGI, "pyuwsgi", signal.SIGINT, hooks=("set before",)),
-    "uwsgi-postfork": Mode(UWSGI, "pyuwsgi", signal.SIGINT, env={"POSTFORK": "1"}, hooks=("set later",)),
-    "uwsgi-threads": Mode(
-        (*UWSGI, "--enable-threads", "--threads", "4", "--die-on-term"), "pyuwsgi", hooks=("set before",)
-    ),
-    "uwsgi-lazy": Mode((*UWSGI, "--lazy-apps"), "pyuwsgi", signal.SIGINT),
+    "uwsgi": Mode(UWSGI, "pyuwsgi", hooks=("set before",)),
+    "uwsgi-postfork": Mode(UWSGI, "pyuwsgi", env={"POSTFORK": "1"}, hooks=("set later",)),
+    "uwsgi-threads": Mode((*UWSGI, "--enable-threads", "--threads", "4"), "pyuwsgi", hooks=("set before",)),
+    "uwsgi-lazy": Mode((*UWSGI, "--lazy-apps"), "pyuwsgi"),
     "celery": Mode(CELERY, "celery"),
 }
 
@@ -128,7 +116,7 @@ def life(request: pytest.FixtureRequest, _fault_server: FaultServer) -> Iterator
         answers = asked(ask, _fault_server, seen)
         if any(answer["pid"] != answer["born"] for answer in answers):  # a parent is there, and lives on
             polled(lambda: sent.count("unsent") and sent.count("packed") and sent.count(LATENCY.format("before")))
-        code = server.stop(mode.end)
+        code = server.stop()
         sent.close()
         yield Life(mode, answers, sent, seen | connections(_fault_server), code, server.processes())
 
@@ -208,6 +196,7 @@ def test_each_worker_runs_one_background_thread(life: Life) -> None:
 
 def test_every_call_is_counted_once(life: Life) -> None:
     assert life.sent.total("asked") == len(life.answers)
+    assert life.sent.total("arrived") == (0 if "BARE" in life.mode.env else len(life.answers))
     assert life.sent.count(LATENCY.format("tiny")) == len(life.answers)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transport.peers import Peer, read_request, reply
 
+from perfkit.clock import FakeClock
 from perfkit.errors import ConfigError, NetworkError
 from perfkit.metrics import PerformanceTracker
 from perfkit.testing import faults
@@ -80,6 +81,21 @@ def test_duration_is_recorded_by_host_and_status_class(fault: FaultServer, conne
     assert {status: count(status) for status in ("2xx", "4xx", "error")} == {"2xx": 2, "4xx": 1, "error": 1}
 
 
+def test_call_that_is_tried_again_counts_once(fault: FaultServer, connections: ConnectionPool) -> None:
+    tracker = PerformanceTracker()
+    client = HTTPClient(fault.base_url, connections=connections, tracker=tracker, clock=FakeClock())
+    fault.behave(faults.close())
+    with pytest.raises(NetworkError) as caught:
+        client.get("/models")
+    assert (caught.value.attempt, fault.counters()["requests"]) == (4, 4)
+    fault.behave(faults.close(), faults.ok())
+    client.get("/models")
+    counts = dict.fromkeys(("error", "2xx"), 0)
+    for status in counts:
+        counts[status] = int(tracker.get_stats("http_request_duration", tags={"status": status})["count"])
+    assert counts == {"error": 1, "2xx": 1}
+
+
 def test_http_debug_logs_requests_and_replies_without_secrets(
     fault: FaultServer, connections: ConnectionPool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,7 +104,7 @@ def test_http_debug_logs_requests_and_replies_without_secrets(
     monkeypatch.setenv("HTTP_DEBUG", "1")
     client = HTTPClient(fault.base_url, headers={"Authorization": "Bearer s3cret"}, connections=connections)
     fault.behave(faults.ok(headers={"set-cookie": "s3cret"}))
-    client.post(CHAT, {"model": "m", "messages": []}, {"x-api-key": "s3cret"})
+    client.post(f"{CHAT}?key=s3cret", {"model": "m", "messages": []}, {"x-api-key": "s3cret"})
     log.setLevel(logging.NOTSET)
     assert [record.name for record in caplog.records] == ["perfkit.transport"] * 2
     assert "POST 127.0.0.1" in caplog.text

@@ -16,6 +16,8 @@ from perfkit.errors import DeadlineExceeded, NetworkError, PoolTimeout, Transpor
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
+from perfkit.transport.connection import PooledConnection
+from perfkit.transport.reply import Reply
 
 StartPeer = Callable[..., Peer]
 CHAT = "/chat/completions"
@@ -227,7 +229,7 @@ def test_any_method_works(peer: StartPeer, connections: ConnectionPool) -> None:
     head_reply = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"
     server = peer(answering(head_reply, reply(b"a"), reply(b"b"), reply(b"c")))
     client = HTTPClient(server.url, connections=connections)
-    bodies = [client.request(method, "/").body for method in ("HEAD", "PUT", "DELETE", "OPTIONS")]
+    bodies = [client.request(method, "/").body for method in ("head", "PUT", "DELETE", "OPTIONS")]
     assert (bodies, server.accepted) == ([b"", b"a", b"b", b"c"], 1)
 
 
@@ -480,6 +482,30 @@ def test_sixty_four_threads_on_ten_connections_all_get_their_own_replies(
     assert any_fault.counters()["requests"] == 320
     assert any_fault.counters()["connections"] <= 10
     assert stats(any_connections)["in_use"] == 0
+
+
+@pytest.mark.parametrize(
+    "step", ["is_connected", "connect", "converse", "_transmit", "read", "read1", "end", "announce"]
+)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_whatever_interrupts_a_call_its_slot_comes_back(
+    peer: StartPeer, connections: ConnectionPool, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]
+) -> None:
+    server = peer(answering(reply(b"x", "Keep-Alive: timeout=5")))
+    client = HTTPClient(server.url, connections=connections)
+
+    def interrupted(*_: Any) -> None:
+        raise error
+
+    if step in ("converse", "is_connected"):
+        client.get("/")  # so that there is a connection to use again
+    with monkeypatch.context() as patched:
+        value = property(interrupted) if step == "is_connected" else interrupted
+        patched.setattr(Reply if step in ("read", "read1", "end") else PooledConnection, step, value)
+        with pytest.raises(error):
+            client.stream("/").read() if step == "read1" else client.get("/")
+    assert stats(connections)["in_use"] == 0
+    assert client.get("/").body == b"x"
 
 
 def test_slots_and_descriptors_are_all_there_after_failures(client: HTTPClient, fault: FaultServer) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from transport.peers import await_child, fork_without_hooks, in_child, start_child
+from transport.peers import await_child, fork_unnoticed, in_child, start_child
 
 from perfkit.errors import PoolTimeout
 from perfkit.testing import faults
@@ -46,7 +46,7 @@ def test_children_and_parent_get_their_own_replies(any_client: HTTPClient, any_f
 def test_fork_that_python_is_not_told_of_is_noticed(any_client: HTTPClient, any_fault: FaultServer) -> None:
     any_client.post("/echo", {})
     children = [
-        start_child(lambda n=n: wrong_replies(any_client, f"child {n}"), fork=fork_without_hooks)  # type: ignore[misc]
+        start_child(lambda n=n: wrong_replies(any_client, f"child {n}"), fork=fork_unnoticed)  # type: ignore[misc]
         for n in range(2)
     ]
     assert wrong_replies(any_client, "parent") == []
@@ -74,7 +74,7 @@ def test_child_has_all_slots_though_the_parent_used_them(
     assert [len(list(stream.events())) for stream in streams] == [len(list(client.stream(CHAT, ASK).events()))] * 2
 
 
-@pytest.mark.parametrize("fork", [os.fork, fork_without_hooks])
+@pytest.mark.parametrize("fork", [os.fork, fork_unnoticed])
 def test_stream_of_the_parent_survives_a_child_that_drops_it(
     any_client: HTTPClient, any_fault: FaultServer, fork: Callable[[], int]
 ) -> None:

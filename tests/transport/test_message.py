@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 
 import pytest
 from hypothesis import given
@@ -66,10 +67,8 @@ def test_large_body_is_compressed_and_says_so() -> None:
 
 def test_body_that_would_not_get_smaller_stays() -> None:
     fields: dict[str, str] = {}
-    noise = gzip.compress(bytes(range(256)) * 8, 9) * 40
-    for body in (b"x" * 999, noise[:1200]):
-        packed = compressed(body, fields)
-        assert packed == body or fields.pop("content-encoding") == "gzip"
+    noise = random.Random(1).randbytes(2000)
+    assert (compressed(b"x" * 999, fields), compressed(noise, fields), fields) == (b"x" * 999, noise, {})
     assert compressed(b"x" * 2000, {"content-encoding": "br"}) == b"x" * 2000
 
 

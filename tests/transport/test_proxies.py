@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from transport.peers import Peer, answering, read_request, reply
+from transport.peers import Peer, answering, in_child, read_request, reply
 
 from perfkit.errors import ConfigError, NetworkError
 from perfkit.testing.faults import FaultServer
@@ -55,7 +55,7 @@ def test_credentials_become_a_header_and_are_not_shown() -> None:
     assert "s3cret" not in repr(ConnectionPool(proxy="http://user:s3cret@proxy.test:3128").settings)
 
 
-@pytest.mark.parametrize("text", ["socks5://s3cret@proxy:1080", "http://:3128", "ftp://proxy"])
+@pytest.mark.parametrize("text", ["socks5://s3cret@proxy:1080", "http://:3128", "ftp://proxy", "http://s3cret@[::1"])
 def test_other_proxies_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"connections\.proxy") as caught:
         proxy_for(TARGET, text)
@@ -94,14 +94,18 @@ def tunnel(sock: socket.socket) -> None:
                 pairs[source].sendall(data)
 
 
-def test_tls_goes_through_a_tunnel_which_is_kept(peer: StartPeer, tls_fault: FaultServer) -> None:
-    proxy = peer(tunnel)
-    pool = ConnectionPool(proxy=f"http://127.0.0.1:{proxy.port}", ca_file=tls_fault.ca_file)
+@pytest.mark.parametrize("tls", [False, True])
+def test_tls_goes_through_a_tunnel_which_is_kept(peer: StartPeer, tls_fault: FaultServer, tls: bool) -> None:
+    assert tls_fault._authority is not None
+    proxy = peer(tunnel, tls=tls_fault._authority.server_file if tls else None)
+    pool = ConnectionPool(proxy=proxy.url, ca_file=tls_fault.ca_file)
     client = HTTPClient(tls_fault.base_url, connections=pool)
     assert [client.post("/echo", {"n": n}).json() for n in range(3)] == [{"n": n} for n in range(3)]
+    assert in_child(lambda: client.post("/echo", {"n": "child"}).json()) == {"n": "child"}
+    assert client.post("/echo", {"n": "parent"}).json() == {"n": "parent"}
     pool.close()
-    assert proxy.accepted == 1
-    assert tls_fault.counters()["connections"] == 1
+    assert proxy.accepted == 2  # one of each process
+    assert tls_fault.counters()["connections"] == 2
 
 
 def test_refusing_proxy_is_an_error_of_a_request_not_sent(peer: StartPeer) -> None:

@@ -82,6 +82,10 @@ def test_event_the_stream_ends_within_is_dropped() -> None:
     assert read(b"data: whole\n\ndata: half\n") == [ServerSentEvent("message", "whole")]
 
 
+def test_stream_of_nothing_has_no_events() -> None:
+    assert read() == read(b"") == read(b"\xef\xbb") == read(b"\xef\xbb\xbf") == read(b"\n\n") == []
+
+
 def test_character_cut_in_two_is_whole_again() -> None:
     data = "data: €\n\n".encode()
     assert read(data[:7], data[7:]) == [ServerSentEvent("message", "€")]

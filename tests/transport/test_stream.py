@@ -163,6 +163,16 @@ def test_stream_is_cut_at_its_deadline(any_client: HTTPClient, any_fault: FaultS
     assert state(any_client) == (0, 0)
 
 
+def test_deadline_of_a_stream_can_be_moved_once_it_speaks(client: HTTPClient, fault: FaultServer) -> None:
+    fault.behave(faults.ok("word " * 40, interval=0.02))  # takes 0.8 s
+    stream = client.stream(CHAT, ASK, timeout=0.4)
+    events = stream.events()
+    next(events)
+    stream.extend(30)
+    assert list(events)[-1].data == "[DONE]"
+    assert state(client) == (0, 1)
+
+
 @pytest.mark.parametrize("how", ["rst", "fin"])
 def test_stream_that_breaks_off_is_an_error(client: HTTPClient, fault: FaultServer, how: str) -> None:
     fault.behave(faults.cut(after_events=2, how=how))
