@@ -92,11 +92,9 @@ def test_the_reset_in_the_child_happens_once_however_often_it_is_asked_for() -> 
 
 def test_check_notices_a_fork_that_ran_no_hooks() -> None:
     owner = Owner()
-    before, _process._pid = _process._pid, -1
-    try:
-        _process.check()
-    finally:
-        _process._pid = before
+    _process._pid = _process._resetting = -1
+    _process.check()
+    assert _process._pid == os.getpid()
     assert owner.forks == 1
 
 

@@ -1,0 +1,285 @@
+"""The slots of one agent type: most recently used first, longest waiting caller first, never more than there may be.
+
+A slot holds one object, or nothing yet: whoever takes an empty one makes the object. Taking and returning are one
+`deque` operation each, which is atomic; the lock is needed only when somebody waits. Returned slots are put down first
+and matched with waiters second, while waiters stand in line first and look second, so that neither misses the other.
+Returns never block: they also happen in finalizers, which may run inside any line of any thread, even one that holds
+the lock; then whoever lets go of the lock settles. A slot that nothing refers to any more, because a thread was
+interrupted between taking it and using it, frees its place by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import Counter, deque
+from itertools import count
+from typing import TYPE_CHECKING, Any, Literal
+
+from perfkit.metrics.sketch import Sketch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["EMPTY", "Refused", "Shelf", "Slot"]
+
+EMPTY: Any = object()
+_ERAS = count(1)
+
+
+class Refused(Exception):  # noqa: N818 - not an error yet: the pool makes one of it, with names and numbers
+    """No slot: "late" after waiting, "shed" as too many wait, or "shut"."""
+
+    def __init__(self, reason: Literal["late", "shed", "shut"], waiting: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.waiting = waiting
+
+
+class Slot:
+    """A place for one object; who holds the slot owns its fields.
+
+    Attributes:
+        value: the object, or EMPTY.
+        era: the era it was made in.
+        since: when it was put down, seconds of the clock.
+        expires: when it must not be lent any more.
+        uses: how often it was lent.
+        pid: the process it was made in.
+    """
+
+    __slots__ = ("__weakref__", "_shelf", "era", "expires", "pid", "since", "uses", "value")
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.value = EMPTY
+        self.era = shelf.era
+        self.since = self.expires = float("-inf")
+        self.uses = 0
+        self.pid = os.getpid()
+        self._shelf: weakref.ref[Shelf] | None = None  # set once it counts; weak, since the shelf holds the slot
+
+    def __del__(self) -> None:
+        shelf = self._shelf() if self._shelf is not None else None
+        if shelf is not None:
+            if self.value is not EMPTY:
+                shelf.lost.append(self.value)
+            self.free("lost")
+
+    def free(self, reason: str) -> None:
+        """Give up the place; the slot is not used again."""
+        shelf = self._shelf() if self._shelf is not None else None
+        self._shelf = None
+        if shelf is not None:
+            shelf.freed.append((self.era, self.uses, reason))
+            shelf.settle()
+
+
+class _Waiter:
+    __slots__ = ("gate", "served", "slot")
+
+    def __init__(self) -> None:
+        self.gate = threading.Lock()  # guards nothing: it is let go when the waiter is served
+        self.gate.acquire()
+        self.served = False
+        self.slot: Slot | None = None
+
+    def serve(self, slot: Slot | None) -> None:
+        """Hand over a slot; None means that the shelf was shut."""
+        self.slot, self.served = slot, True
+        self.gate.release()
+
+
+class Shelf:
+    """The slots of one pool; knows nothing of what is in them.
+
+    Args:
+        size: most slots there may be.
+
+    Attributes:
+        idle: slots to be lent, the most recently used last. Others may `pop` while nobody waits, and `append`.
+        waiters: callers in line, the first first.
+        lost: objects of slots that nobody refers to any more.
+        freed: era, uses and reason of slots given up.
+        events: what is to be counted, by name.
+        waits: seconds callers waited, to be counted.
+        crowded: a returned slot must be given up: there are too many, or the shelf is shut.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.era = next(_ERAS)
+        self.shut = False
+        self.crowded = False
+        self.idle: deque[Slot] = deque()
+        self.waiters: deque[_Waiter] = deque()
+        self.lost: deque[Any] = deque()
+        self.freed: deque[tuple[int, int, str]] = deque()
+        self.events: deque[str] = deque()
+        self.waits: deque[float] = deque()
+        self._lock = threading.Lock()  # guards all below, size, era and shut, and who is next in waiters
+        self._left = threading.Condition(self._lock)
+        self._made = 0
+        self._by_era: Counter[int] = Counter()
+        self._alive: weakref.WeakSet[Slot] = weakref.WeakSet()
+        self._counts: Counter[str] = Counter()
+        self._waited = Sketch()
+
+    def join(self, timeout: float, max_waiting: int | None) -> Slot:
+        """Return an idle or a new, empty slot, waiting in line for `timeout` seconds at most.
+
+        Raises:
+            Refused: there was none.
+        """
+        waiter = None
+        with self._lock:
+            self._sort()
+            slot = None if self.shut or self.waiters else self._next()
+            waiting = len(self.waiters)
+            shed = max_waiting is not None and waiting >= max_waiting
+            if slot is None and not (self.shut or shed) and timeout > 0:
+                waiter = _Waiter()
+                self.waiters.append(waiter)
+                self._sort()  # what came back just before we stood in line
+        self.settle()
+        if waiter is not None:
+            slot = self._await(waiter, timeout)
+        if slot is None:
+            raise Refused("shut" if self.shut else "shed" if shed and waiter is None else "late", waiting)
+        return slot
+
+    def _await(self, waiter: _Waiter, timeout: float) -> Slot | None:
+        try:
+            waiter.gate.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
+        except BaseException:  # an interrupted thread must not take a slot with it
+            slot = self._leave(waiter)
+            if slot is not None:
+                self.put(slot)
+            raise
+        return waiter.slot if waiter.served else self._leave(waiter)
+
+    def _leave(self, waiter: _Waiter) -> Slot | None:
+        """Stop waiting; return what was handed over in the last moment."""
+        with self._lock:
+            self._sort()
+            if not waiter.served:
+                self.waiters.remove(waiter)
+        self.settle()
+        slot, waiter.slot = waiter.slot, None
+        return slot
+
+    def put(self, slot: Slot) -> None:
+        """Put a slot down for the next; never blocks."""
+        try:
+            self.idle.append(slot)
+        finally:  # an interrupt may strike between the two
+            if self.waiters or self.crowded:
+                self.settle()
+
+    def settle(self) -> None:
+        """Serve who waits, unless another thread holds the lock, which then does; call it after each use of the lock."""
+        while self._unsettled() and self._lock.acquire(blocking=False):
+            try:
+                self._sort()
+            finally:
+                self._lock.release()
+
+    def _unsettled(self) -> bool:
+        return bool(self.freed or (self.waiters and (self.idle or self._made < self.size)))
+
+    def _sort(self) -> None:
+        """Count what was given up and hand slots to the first in line; the lock is held."""
+        while self.freed:
+            era, uses, reason = self.freed.popleft()
+            self._made -= 1
+            self._by_era[era] -= 1
+            self._counts[reason] += 1
+            self._counts["lent"] += uses
+            self._left.notify_all()
+        self.crowded = self.shut or self._made > self.size
+        while self.waiters and (slot := self._next()) is not None:
+            self.waiters.popleft().serve(slot)
+
+    def _next(self) -> Slot | None:
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return self._new() if self._made < self.size else None
+
+    def _new(self) -> Slot:
+        slot, home = Slot(self), weakref.ref(self)
+        self._alive.add(slot)
+        self._by_era[slot.era] += 1
+        slot._shelf = home  # noqa: SLF001 - from here on it counts: two steps that no interrupt comes between
+        self._made += 1
+        return slot
+
+    def reserve(self, idle: int) -> list[Slot]:
+        """Return as many empty slots as `idle` ones are missing, within the size and what waiters leave."""
+        with self._lock:
+            self._sort()
+            wanted = 0 if self.shut else min(idle - len(self.idle), self.size - self._made)
+            slots = [self._new() for _ in range(wanted)]
+        self.settle()
+        return slots
+
+    def remove(self, unwanted: Callable[[Slot], bool]) -> list[Slot]:
+        """Take out and return idle slots for which `unwanted(slot)`, asked from the longest unused to the latest."""
+        removed: list[Slot] = []
+        kept: list[Slot] = []
+        with self._lock:
+            for _ in range(len(self.idle)):
+                try:
+                    slot = self.idle.popleft()
+                except IndexError:  # lent in this moment
+                    break
+                (removed if unwanted(slot) else kept).append(slot)
+            self.idle.extendleft(reversed(kept))
+        self.settle()
+        return removed
+
+    def resize(self, size: int) -> int:
+        """Change the size; return how many slots there are too many."""
+        with self._lock:
+            self.size = size
+            self._sort()
+            surplus = self._made - size
+        self.settle()
+        return surplus
+
+    def renew(self, *, shut: bool = False) -> int:
+        """Begin a new era: slots of earlier ones are to be given up. With `shut`, end, and send who waits away."""
+        with self._lock:
+            self.era = next(_ERAS)
+            if shut:
+                self.shut = self.crowded = True
+                while self.waiters:
+                    self.waiters.popleft().serve(None)
+        self.settle()
+        return self.era
+
+    def await_departure(self, era: int, timeout: float) -> bool:
+        """Wait until no slot is older than `era`, `timeout` seconds at most; return whether that is so."""
+        with self._lock:
+            gone = self._left.wait_for(lambda: self._gone(era), timeout)
+        self.settle()
+        return gone
+
+    def _gone(self, era: int) -> bool:
+        self._sort()
+        return not any(number for made_in, number in self._by_era.items() if made_in < era)
+
+    def stats(self) -> dict[str, Any]:
+        """Return numbers of slots and waiters, counts of events, and the waits as a distribution."""
+        with self._lock:
+            self._sort()
+            self._counts.update(self.events.popleft() for _ in range(len(self.events)))
+            waits = [self.waits.popleft() for _ in range(len(self.waits))]
+            if waits:
+                self._waited.add(waits)
+            idle = len(self.idle)
+            now = {"size": self.size, "idle": idle, "in_use": self._made - idle, "waiters": len(self.waiters)}
+            lent = self._counts["lent"] + sum(slot.uses for slot in self._alive if slot._shelf is not None)  # noqa: SLF001
+            result = {**now, **self._counts, "lent": lent, "wait": self._waited.stats()}
+        self.settle()
+        return result
