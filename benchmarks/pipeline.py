@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -59,6 +60,7 @@ def bare_urllib3(server: FaultServer) -> Callable[[], object]:
 
 def litellm_router(server: FaultServer) -> Callable[[], object] | None:
     """Return the same chat through litellm.Router, None where litellm is not installed."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks the internet for prices at import
     try:
         import litellm
     except ImportError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perfkit._version import __version__
 
 __all__ = [
+    "AgentPool",
     "Attempt",
     "AuthenticationError",
     "BadRequestError",
@@ -27,6 +28,7 @@ __all__ = [
     "ContextWindowExceededError",
     "DeadlineExceeded",
     "FakeClock",
+    "GCOptimizer",
     "HTTPClient",
     "MaxRetriesExceededError",
     "ModelNotFoundError",
@@ -50,12 +52,14 @@ __all__ = [
     "UnknownNameError",
     "Usage",
     "__version__",
+    "agent_pool",
     "batch",
     "cache",
     "chat",
     "client",
     "configure",
     "connections",
+    "gc_optimizer",
     "optimizer",
     "profile",
     "profiler",
@@ -67,6 +71,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from perfkit._shared import configure, reset
+    from perfkit.agents import AgentPool
     from perfkit.caching import CachePolicy, ResponseCache
     from perfkit.clock import Clock, FakeClock
     from perfkit.errors import (
@@ -93,6 +98,7 @@ if TYPE_CHECKING:
         UnknownModelError,
         UnknownNameError,
     )
+    from perfkit.memory import GCOptimizer
     from perfkit.metrics import PerformanceTracker
     from perfkit.pipeline import ChatStream, Client
     from perfkit.profiling import Profiler
@@ -106,7 +112,9 @@ if TYPE_CHECKING:
     cache = ResponseCache.instance()
     router = ProviderRouter.instance()
     optimizer = TokenOptimizer.instance()
+    agent_pool = AgentPool.instance()
     profiler = Profiler.instance()
+    gc_optimizer = GCOptimizer.instance()
     client = Client.instance()
     chat, stream, batch, profile = client.chat, client.stream, client.batch, profiler.profile
 
@@ -118,7 +126,9 @@ _MODULES = {
     "CachePolicy": "perfkit.caching",
     "ProviderRouter": "perfkit.routing",
     "TokenOptimizer": "perfkit.tokens",
+    "AgentPool": "perfkit.agents",
     "Profiler": "perfkit.profiling",
+    "GCOptimizer": "perfkit.memory",
     "Client": "perfkit.pipeline",
     "ChatStream": "perfkit.pipeline",
     "ChatRequest": "perfkit.values",
@@ -158,7 +168,9 @@ _INSTANCES = {
     "cache": "ResponseCache",
     "router": "ProviderRouter",
     "optimizer": "TokenOptimizer",
+    "agent_pool": "AgentPool",
     "profiler": "Profiler",
+    "gc_optimizer": "GCOptimizer",
     "client": "Client",
 }
 _METHODS = {"chat": "client", "stream": "client", "batch": "client", "profile": "profiler"}

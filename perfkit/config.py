@@ -101,10 +101,28 @@ class TokensSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentsSettings:
+    """`[agents]`: upkeep of AgentPool; seconds."""
+
+    reap_interval: float = number(300.0, above=0)
+    validate_after: float = number(0.5, least=0)  # idle time after which an agent is validated before it is lent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProfilerSettings:
     """`[profiler]`: what `@profile` keeps."""
 
     history: int = number(1000, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GCSettings:
+    """`[gc]`: how GCOptimizer collects between requests."""
+
+    pause: float = number(0.002, above=0)  # seconds that one collection should take
+    deep_age: float = number(600.0, above=0)  # seconds until all that is frozen is looked at again, or
+    deep_growth: float = number(0.2, above=0)  # this part of the resident memory added
+    much_garbage: int = number(20_000, least=0)  # objects found then that end freezing what survives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +163,9 @@ TABLES: dict[str, type[Any]] = {
     "cache": CacheSettings,
     "router": RouterSettings,
     "tokens": TokensSettings,
+    "agents": AgentsSettings,
     "profiler": ProfilerSettings,
+    "gc": GCSettings,
     "client": ClientSettings,
 }
 NAMED_TABLES: dict[str, type[Any]] = {"providers": ProviderSettings, "routes": RouteSettings}

@@ -16,7 +16,9 @@ INSTANCES = {
     "cache": perfkit.ResponseCache,
     "router": perfkit.ProviderRouter,
     "optimizer": perfkit.TokenOptimizer,
+    "agent_pool": perfkit.AgentPool,
     "profiler": perfkit.Profiler,
+    "gc_optimizer": perfkit.GCOptimizer,
     "client": perfkit.Client,
 }
 

@@ -1,5 +1,6 @@
-"""Work done by several threads at once, bounded."""
+"""Agents lent to one caller at a time, and work done by several threads at once, bounded."""
 
 from perfkit.agents.batch import Result, map_bounded
+from perfkit.agents.pool import AgentPool
 
-__all__ = ["Result", "map_bounded"]
+__all__ = ["AgentPool", "Result", "map_bounded"]

@@ -26,6 +26,7 @@ __all__ = ["EMPTY", "Refused", "Shelf", "Slot"]
 
 EMPTY: Any = object()
 _ERAS = count(1)
+_UNCOUNTED = 256  # waits and events that may wait to be counted
 
 
 class Refused(Exception):  # noqa: N818 - not an error yet: the pool makes one of it, with names and numbers
@@ -82,12 +83,7 @@ class _Waiter:
         self.gate = threading.Lock()  # guards nothing: it is let go when the waiter is served
         self.gate.acquire()
         self.served = False
-        self.slot: Slot | None = None
-
-    def serve(self, slot: Slot | None) -> None:
-        """Hand over a slot; None means that the shelf was shut."""
-        self.slot, self.served = slot, True
-        self.gate.release()
+        self.slot: Slot | None = None  # None once served: the shelf was shut
 
 
 class Shelf:
@@ -118,12 +114,12 @@ class Shelf:
         self.events: deque[str] = deque()
         self.waits: deque[float] = deque()
         self._lock = threading.Lock()  # guards all below, size, era and shut, and who is next in waiters
-        self._left = threading.Condition(self._lock)
         self._made = 0
         self._by_era: Counter[int] = Counter()
         self._alive: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._counts: Counter[str] = Counter()
         self._waited = Sketch()
+        self._watchers: list[tuple[int, threading.Event]] = []
 
     def join(self, timeout: float, max_waiting: int | None) -> Slot:
         """Return an idle or a new, empty slot, waiting in line for `timeout` seconds at most.
@@ -168,13 +164,14 @@ class Shelf:
         slot, waiter.slot = waiter.slot, None
         return slot
 
-    def put(self, slot: Slot) -> None:
-        """Put a slot down for the next; never blocks."""
+    def put(self, slot: Slot) -> bool:
+        """Put a slot down for the next; never blocks. Return False if it may have to be given up: see `remove`."""
         try:
             self.idle.append(slot)
         finally:  # an interrupt may strike between the two
-            if self.waiters or self.crowded:
+            if self.waiters:
                 self.settle()
+        return slot.era == self.era and not self.crowded
 
     def settle(self) -> None:
         """Serve who waits, unless another thread holds the lock, which then does; call it after each use of the lock."""
@@ -188,17 +185,43 @@ class Shelf:
         return bool(self.freed or (self.waiters and (self.idle or self._made < self.size)))
 
     def _sort(self) -> None:
-        """Count what was given up and hand slots to the first in line; the lock is held."""
+        """Count what was given up and hand slots to the first in line; the lock is held.
+
+        Between looking at an entry and deleting it there is no call, so no place where Python interrupts a thread.
+        """
         while self.freed:
-            era, uses, reason = self.freed.popleft()
+            era, uses, reason = self.freed[0]
             self._made -= 1
             self._by_era[era] -= 1
-            self._counts[reason] += 1
-            self._counts["lent"] += uses
-            self._left.notify_all()
+            del self.freed[0]
+            self._counts.update({reason: 1, "lent": uses})
+            self._tell_watchers()
         self.crowded = self.shut or self._made > self.size
         while self.waiters and (slot := self._next()) is not None:
-            self.waiters.popleft().serve(slot)
+            self._serve(slot)
+        if len(self.waits) + len(self.events) > _UNCOUNTED:
+            self._count()
+
+    def _serve(self, slot: Slot | None) -> None:
+        waiter = self.waiters[0]
+        waiter.slot = slot
+        waiter.served = True
+        del self.waiters[0]
+        waiter.gate.release()
+
+    def _tell_watchers(self) -> None:
+        for watcher in [watcher for watcher in self._watchers if self._gone(watcher[0])]:
+            self._watchers.remove(watcher)
+            watcher[1].set()
+
+    def _gone(self, era: int) -> bool:
+        return not any(number for made_in, number in self._by_era.items() if made_in < era)
+
+    def _count(self) -> None:
+        self._counts.update(self.events.popleft() for _ in range(len(self.events)))
+        waits = [self.waits.popleft() for _ in range(len(self.waits))]
+        if waits:
+            self._waited.add(waits)
 
     def _next(self) -> Slot | None:
         try:
@@ -250,33 +273,30 @@ class Shelf:
     def renew(self, *, shut: bool = False) -> int:
         """Begin a new era: slots of earlier ones are to be given up. With `shut`, end, and send who waits away."""
         with self._lock:
+            self._by_era = Counter({era: number for era, number in self._by_era.items() if number})
             self.era = next(_ERAS)
             if shut:
                 self.shut = self.crowded = True
                 while self.waiters:
-                    self.waiters.popleft().serve(None)
+                    self._serve(None)
         self.settle()
         return self.era
 
     def await_departure(self, era: int, timeout: float) -> bool:
         """Wait until no slot is older than `era`, `timeout` seconds at most; return whether that is so."""
+        gone = threading.Event()
         with self._lock:
-            gone = self._left.wait_for(lambda: self._gone(era), timeout)
+            self._watchers.append((era, gone))
+            self._sort()
+            self._tell_watchers()
         self.settle()
-        return gone
-
-    def _gone(self, era: int) -> bool:
-        self._sort()
-        return not any(number for made_in, number in self._by_era.items() if made_in < era)
+        return gone.wait(timeout)
 
     def stats(self) -> dict[str, Any]:
         """Return numbers of slots and waiters, counts of events, and the waits as a distribution."""
         with self._lock:
             self._sort()
-            self._counts.update(self.events.popleft() for _ in range(len(self.events)))
-            waits = [self.waits.popleft() for _ in range(len(self.waits))]
-            if waits:
-                self._waited.add(waits)
+            self._count()
             idle = len(self.idle)
             now = {"size": self.size, "idle": idle, "in_use": self._made - idle, "waiters": len(self.waiters)}
             lent = self._counts["lent"] + sum(slot.uses for slot in self._alive if slot._shelf is not None)  # noqa: SLF001

@@ -1,0 +1,68 @@
+"""Run every benchmark and keep what it printed in benchmarks/results/, with the machine and the versions it ran on.
+
+python benchmarks/record.py [NAME ...]
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+NAMES = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "record")
+PACKAGES = [
+    "urllib3",
+    "cachetools",
+    "requests",
+    "statsd",
+    "openai",
+    "anthropic",
+    "httpx2",
+    "litellm",
+    "prometheus-client",
+]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the peers that are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+        "packages": versions(),
+    }
+
+
+def main() -> None:
+    for name in sys.argv[1:] or NAMES:
+        before = machine()
+        command = [sys.executable, str(HERE / f"{name}.py"), "--json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
+        path = HERE / "results" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"machine": before, "result": json.loads(done.stdout)}, indent=1) + "\n")
+        print(f"{name}: {path.relative_to(HERE.parent)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""When to collect what between requests: pure decisions, fed with what the last collections cost and found.
+
+Young collections come so often that each costs about the wanted pause; what survives is frozen, so that the next one
+need not look at it. Cycles that die after they were frozen are garbage nobody finds, which is why a deep pass (thaw,
+collect all, freeze) comes when memory has grown or time has passed. Where that finds much, objects live long and die in
+cycles: nothing is frozen then but by deep passes, and growth is met by an old pass over what was not frozen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perfkit.config import GCSettings
+    from perfkit.memory.workloads import Pass
+
+__all__ = ["Steering"]
+
+_SHORTEST, _LONGEST = 0.02, 1.0  # seconds between young collections
+_CROWD = 20_000  # more new than freed objects since the last: do not wait for the interval
+_BUSY = 1.5  # times longer everything waits while requests run
+_SLACK = 16 * 2**20  # bytes of growth that mean nothing
+_REST = 10.0  # times its cost between two passes over old objects: at most a tenth of the time
+_UNFROZEN = 1.0  # seconds after which survivors are frozen even though requests run
+
+
+@dataclass(slots=True)
+class Steering:
+    """State of one process.
+
+    Attributes:
+        settings: the `[gc]` table.
+        passes: what may be chosen.
+        deep_age: seconds between deep passes.
+        interval: seconds between young collections.
+        refreeze: whether survivors of young collections are frozen.
+    """
+
+    settings: GCSettings
+    passes: tuple[Pass, ...]
+    deep_age: float
+    interval: float = 0.1
+    refreeze: bool = True
+    collected_at: float = 0.0
+    frozen_at: float = 0.0
+    deep_at: float = 0.0
+    rest_until: float = 0.0
+    base: int | None = None  # bytes resident after the last pass over old objects
+    found: int = 0  # by such passes since the last deep one
+
+    def start(self, now: float, rss: int | None) -> None:
+        """Count time and growth from here, in a process just set up or just forked."""
+        self.collected_at = self.frozen_at = self.deep_at = now
+        self.base, self.found, self.rest_until = rss, 0, now
+
+    def choose(self, now: float, rss: int | None, new_objects: int, *, idle: bool) -> Pass | None:
+        """Return the pass that is due, None when nothing is."""
+        patience = 1.0 if idle else _BUSY
+        if now >= self.rest_until:
+            if now - self.deep_at >= self.deep_age * patience:
+                return "deep"
+            if self._growth(rss) >= patience:
+                return "deep" if self.refreeze else "old"
+        waited = now - self.collected_at
+        due = waited >= self.interval * patience or (new_objects >= _CROWD and waited >= _SHORTEST)
+        return "young" if due and "young" in self.passes else None
+
+    def _growth(self, rss: int | None) -> float:
+        """Return how much of the allowed growth is used up; 1 is all of it."""
+        if rss is None or self.base is None:
+            return 0.0
+        return (rss - self.base) / (self.base * self.settings.deep_growth + _SLACK)
+
+    def freezes(self, kind: Pass, now: float, *, idle: bool) -> bool:
+        """Tell whether to freeze after this pass."""
+        return kind == "deep" or (self.refreeze and (idle or now - self.frozen_at >= _UNFROZEN))
+
+    def done(self, kind: Pass, now: float, seconds: float, found: int, rss: int | None) -> None:
+        """Learn what a pass cost, found and left."""
+        self.collected_at = now
+        if kind == "young":
+            factor = min(2.0, max(0.5, self.settings.pause / seconds)) if seconds > 0 else 2.0
+            self.interval = min(_LONGEST, max(_SHORTEST, self.interval * factor))
+            return
+        self.found += found
+        self.base, self.rest_until = rss, now + _REST * seconds
+        if kind == "deep":
+            self.refreeze = self.found <= self.settings.much_garbage
+            self.found, self.deep_at = 0, now
