@@ -146,13 +146,25 @@ class Background:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def every(self, interval: float, work: Callable[[], None]) -> None:
-        """Run the bound method `work` every `interval` seconds while its owner lives; asking again changes it."""
+    def every(self, interval: float, work: Callable[[], None], *, wait: bool = True) -> bool:
+        """Run the bound method `work` every `interval` seconds while its owner lives; asking again changes it.
+
+        Args:
+            interval: seconds.
+            work: held weakly.
+            wait: False gives up, and returns False, when the lock is held: for code that may interrupt this very class.
+        """
         check()
-        with self._lock:
+        _hook_exit_of_workers()
+        if not self._lock.acquire(blocking=wait):
+            return False
+        try:
             self._jobs[weakref.WeakMethod(work)] = (interval, time.monotonic() + interval)
-        self.ensure()
+            self._start()
+        finally:
+            self._lock.release()
         self._wake.set()
+        return True
 
     def cancel(self, work: Callable[[], None]) -> None:
         """Stop running `work`."""
@@ -160,17 +172,27 @@ class Background:
             self._jobs.pop(weakref.WeakMethod(work), None)
 
     def ensure(self) -> None:
-        """Start the thread if there are jobs and it does not run in this process; call it on slow paths only."""
+        """Start the thread if there are jobs and it does not run in this process; call it on slow paths only.
+
+        It never waits, so that metrics may be recorded where a collection or a signal interrupts this very class; the
+        next call starts the thread then.
+        """
         check()
         if self._thread is not None or not self._jobs:
             return
         _hook_exit_of_workers()
-        with self._lock:
-            if self._thread is None and not self._closed:
-                thread = threading.Thread(target=self._run, name="perfkit-background", daemon=True)
-                with suppress(RuntimeError):  # no more threads, or the interpreter is ending: the next call tries again
-                    thread.start()
-                    self._thread = thread
+        if self._lock.acquire(blocking=False):
+            try:
+                self._start()
+            finally:
+                self._lock.release()
+
+    def _start(self) -> None:
+        if self._thread is None and not self._closed:
+            thread = threading.Thread(target=self._run, name="perfkit-background", daemon=True)
+            with suppress(RuntimeError):  # no more threads, or the interpreter is ending: the next call tries again
+                thread.start()
+                self._thread = thread
 
     def _run(self) -> None:
         while (delay := self._run_due()) is not None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -114,8 +114,7 @@ def configure(base_url: str | None, kind: str = "openai", **tables: Any) -> None
     perfkit.configure(
         providers={"local": {"kind": kind, "base_url": base_url, "api_key": KEY, "models": ["tiny"]}},
         client={"default_model": "tiny"},
-        tokens={"prices": {"tiny": {"input": 1.0, "output": 1.0}}},
-        **{"router": {"max_attempts": 1}, **tables},
+        **{"router": {"max_attempts": 1}, "tokens": {"prices": {"tiny": {"input": 1.0, "output": 1.0}}}, **tables},
     )
     perfkit.optimizer.set_budget(("global", ""), 1e6, "day")
 
@@ -297,8 +296,10 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
 def test_bad_setting_is_refused_and_changes_nothing(server: FaultServer, tables: dict[str, Any], says: str) -> None:
     configure(server.base_url)
     assert ask("chat") == ANSWER
-    raised = refused((ConfigError, UnknownNameError), says, lambda: perfkit.configure(**tables))
+    good = {"metrics": {"prefix": "other"}, "cache": {"ttl": 7}}
+    raised = refused((ConfigError, UnknownNameError), says, lambda: perfkit.configure({**good, **tables}))
     assert raised.attempts == ()
+    assert (perfkit.tracker.settings.prefix, perfkit.cache.settings.ttl) == ("perfkit", 3600)
     assert ask("chat") == ANSWER
     perfkit.configure(cache={"ttl": 5})
     assert list(perfkit.router.health()) == ["local"]
@@ -480,7 +481,7 @@ def test_missing_key_is_told_without_a_request(server: FaultServer, kind: str, w
 
 # --- replies of the right shape with a wrong value somewhere
 
-ODD: list[Any] = [None, True, 5, -1, 1.5, math.nan, "", "x", [], [5], {}, {"x": 5}, [[[]]]]
+ODD: list[Any] = [None, True, 5, -1, HUGE, 1.5, math.nan, "", "x", [], [5], {}, {"x": 5}, [[[]]]]
 
 
 def _odd(document: Any, put: Callable[[Any], Any] = lambda value: value) -> Iterator[Any]:
@@ -590,7 +591,8 @@ def test_call_torn_away_by_a_signal_leaves_nothing(
         signal.pthread_kill(main, signal.SIGUSR1)
 
     configure(server.base_url, kind, router={"max_attempts": 3})
-    server.behave(faults.hang() if way == "chat" else faults.stall(after_events=FIRST_TEXT))
+    perfkit.configure(providers={"other": {"kind": kind, "base_url": server.base_url}})  # who is not to be asked
+    server.behave(faults.hang() if way == "chat" else faults.stall(after_events=FIRST_TEXT), then="ok")
     main, before = threading.get_ident(), signal.signal(signal.SIGUSR1, handler)
     striker = threading.Thread(target=strike)
     striker.start()
@@ -619,6 +621,39 @@ def test_stream_that_is_left_leaves_nothing(server: FaultServer, kind: str, leav
     if leave == "closed":
         stream.close()
     del stream
+
+
+# --- providers of one's own
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "returns",
+    [
+        None,
+        {"text": "hi"},
+        "hi",
+        perfkit.ChatResponse(None, perfkit.Usage(1, 1), "tiny", "own"),  # type: ignore[arg-type]
+        perfkit.ChatResponse("hi", None, "tiny", "own"),  # type: ignore[arg-type]
+        perfkit.ChatResponse("hi", perfkit.Usage(1, 1), None, "own"),  # type: ignore[arg-type]
+    ],
+    ids=["None", "dict", "str", "no text", "no usage", "no model"],
+)
+def test_provider_that_returns_no_answer_is_an_error_of_its_own(server: FaultServer, way: str, returns: Any) -> None:
+    class Own:
+        supported_models = frozenset({"own"})
+
+        def chat_completion(self, _: perfkit.ChatRequest) -> Any:
+            return returns
+
+        def stream(self, _: perfkit.ChatRequest) -> Generator[str, None, Any]:
+            yield from ()
+            return returns
+
+    configure(server.base_url, tokens={"prices": {"own": {"input": 1.0, "output": 1.0}}})
+    perfkit.router.register_provider("own", Own())
+    error = refused(ResponseFormatError, "provider 'own' returned", lambda: ask(way, model="own"))
+    assert [(attempt.provider, attempt.outcome) for attempt in error.attempts] == [("own", "error")]
 
 
 # --- no connection

@@ -13,12 +13,13 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 import perfkit
+from perfkit._shared import _state
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.testing import FaultServer, faults
 
@@ -253,6 +254,29 @@ def test_two_of_three_may_fail_at_once(servers: dict[str, FaultServer]) -> None:
     traffic.run(CALLS // 4)
     assert traffic.failures == []
     assert Counter(attempt.outcome for attempt in traffic.attempts())["error"] <= 2 * (THRESHOLD + THREADS)
+
+
+def test_nobody_gets_a_shared_object_before_it_is_configured() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(perfkit.Profiler):
+        configured = False
+
+        def _configured(self, config: Any) -> None:
+            begun.set()
+            go_on.wait(PATIENCE)
+            self.configured = True
+
+    first = threading.Thread(target=Slow.instance)
+    first.start()
+    begun.wait(PATIENCE)
+    with ThreadPoolExecutor(1) as other:
+        found = other.submit(lambda: Slow.instance().configured)
+        wait([found], timeout=0.1)  # it has to wait for the first; if it does not, it is done by now
+        go_on.set()
+        assert found.result(PATIENCE)
+    first.join()
+    _state.objects.pop(Slow)
 
 
 def test_threads_may_make_the_first_calls_of_a_process_together(servers: dict[str, FaultServer]) -> None:

@@ -9,6 +9,9 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from perfkit import _process
 from perfkit._process import Background
@@ -90,12 +93,71 @@ def test_the_reset_in_the_child_happens_once_however_often_it_is_asked_for() -> 
     assert in_child(child) == "1"
 
 
+def pretend_to_be_a_child() -> None:
+    """Make this process look like one forked without hooks: it has another id than the one that was reset."""
+    _process._pid = _process._resetting = -1
+
+
 def test_check_notices_a_fork_that_ran_no_hooks() -> None:
     owner = Owner()
-    _process._pid = _process._resetting = -1
+    pretend_to_be_a_child()
     _process.check()
     assert _process._pid == os.getpid()
     assert owner.forks == 1
+
+
+def test_threads_that_come_during_the_reset_wait_for_its_end() -> None:
+    begun, go_on, early = threading.Event(), threading.Event(), []
+
+    class Slow(Owner):
+        def _after_fork(self) -> None:
+            super()._after_fork()
+            if self.forks > 1:
+                begun.set()
+                go_on.wait(10)
+
+    def second() -> None:
+        _process.check()
+        early.append(not go_on.is_set())
+
+    owner = Slow()
+    owner.forks = 1
+    pretend_to_be_a_child()
+    threads = [threading.Thread(target=_process.check), threading.Thread(target=second)]
+    threads[0].start()
+    assert begun.wait(10)
+    threads[1].start()
+    threads[1].join(0.2)
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert early == [False]
+    assert owner.forks == 2
+
+
+def test_a_reset_that_makes_itself_asked_for_again_goes_on() -> None:
+    class Asking(Owner):
+        def _after_fork(self) -> None:
+            super()._after_fork()
+            _process.check()
+
+    owner = Asking()
+    pretend_to_be_a_child()
+    _process.check()
+    assert owner.forks == 1
+
+
+def test_a_child_that_did_nothing_forgets_at_exit_what_is_the_parents() -> None:
+    class Sending(Owner):
+        def close(self) -> None:
+            sent.extend(self.buffer)
+
+    sent: list[int] = []
+    owner = Sending()
+    owner.buffer.append(1)
+    pretend_to_be_a_child()
+    _process.close_all()
+    assert sent == []
 
 
 def test_a_failing_reset_does_not_stop_the_others() -> None:
@@ -184,6 +246,19 @@ def test_the_thread_runs_again_in_a_child() -> None:
     background.close()
 
 
+def test_work_waits_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    background, owner = Background(), Ticking()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        background.every(0.01, owner.tick)
+    background.ensure()
+    assert owner.ticked.wait(10)
+    background.close()
+
+
 def test_close_joins_the_thread_and_a_later_job_starts_it_again() -> None:
     background, owner = Background(), Ticking()
     background.every(0.01, owner.tick)
@@ -212,18 +287,48 @@ def test_close_runs_once_in_each_process_at_exit() -> None:
     assert out.stdout == "closed\n"
 
 
-def test_multiprocessing_children_flush_too() -> None:
-    code = (
-        "import multiprocessing, os\n"
-        "from perfkit import _process\n"
-        "class Owner:\n"
-        "    def _after_fork(self): pass\n"
-        "    def close(self): os.write(1, b'closed %d\\n' % (os.getpid() == parent))\n"
-        "    def tick(self): pass\n"
-        "parent = os.getpid(); owner = Owner(); _process.bind(owner)\n"
-        "def work(): _process.background.every(60, owner.tick)\n"
-        "child = multiprocessing.get_context('fork').Process(target=work)\n"
-        "child.start(); child.join()\n"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert sorted(set(out.stdout.split("\n"))) == ["", "closed 0", "closed 1"]
+WORKERS = """
+import multiprocessing, os, sys
+from perfkit import _process
+
+class Owner:
+    def _after_fork(self): pass
+    def close(self): os.write(1, b"closed in %s\\n" % multiprocessing.current_process().name.encode())
+    def tick(self): pass
+
+owner = Owner()
+_process.bind(owner)
+
+def work():
+    for _ in range(2):
+        _process.background.every(60, owner.tick)
+        _process.background.close()
+
+if __name__ == "__main__":
+    work()
+    child = multiprocessing.get_context(sys.argv[1]).Process(target=work, name="child")
+    child.start()
+    child.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_multiprocessing_children_close_once_too(method: str, tmp_path: Path) -> None:
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    command = [sys.executable, str(script), method]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout == "closed in child\nclosed in MainProcess\n"
+
+
+def test_asking_for_the_thread_never_waits_so_that_records_may_come_from_collections() -> None:
+    background, owner = Background(), Ticking()
+    background.every(60, owner.tick)
+    background.close()
+    with background._lock:  # as a gc callback finds it that runs inside `every`
+        background.ensure()
+        assert not background.every(60, owner.tick, wait=False)
+    assert background._thread is None
+    background.ensure()
+    assert background._thread is not None
+    background.close()

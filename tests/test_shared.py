@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ import perfkit
 from perfkit.errors import ConfigError
 from perfkit.profiling import Profiler
 
-INSTANCES = {
+INSTANCES: dict[str, Any] = {
     "tracker": perfkit.PerformanceTracker,
     "connections": perfkit.ConnectionPool,
     "cache": perfkit.ResponseCache,

@@ -94,6 +94,8 @@ class Lender(Generic[T]):
     def __init__(self, kind: AgentType[T], clock: Clock, settings: AgentsSettings) -> None:
         self.kind = kind
         self.settings = settings
+        self._grace = settings.validate_after
+        self._reset = kind.reset
         self._now = clock.now
         self._shelf = Shelf(kind.size)
         self._swept_every: float | None = None
@@ -118,7 +120,7 @@ class Lender(Generic[T]):
                 pass
         if slot is None:
             slot = self._join(timeout)
-        if self._now() - slot.since > self.settings.validate_after:
+        if self._now() - slot.since > self._grace:
             slot = self._checked(slot, timeout)
         slot.uses += 1
         return slot
@@ -147,7 +149,6 @@ class Lender(Generic[T]):
 
     def _checked(self, slot: Slot, timeout: float | None) -> Slot:
         """Make the object of an empty slot, and look at one that was idle for long; replace it if it is not fit."""
-        _process.check()
         if slot.pid != os.getpid():  # put down by the parent of this process
             slot = self._join(timeout)
         if slot.value is not EMPTY:
@@ -177,7 +178,7 @@ class Lender(Generic[T]):
         shelf = self._shelf
         if slot.era != shelf.era or shelf.crowded or slot.since >= slot.expires:
             self.retire(slot, "retired")
-        elif (failed or self.kind.reset is not None) and not self._fit(slot, failed=failed):
+        elif (failed or self._reset is not None) and not self._fit(slot, failed=failed):
             self.retire(slot, "broken")
         elif not shelf.put(slot):
             self._trim()
@@ -185,8 +186,8 @@ class Lender(Generic[T]):
     def _fit(self, slot: Slot, *, failed: bool) -> bool:
         """Reset the object; after a block that failed also ask whether it is valid."""
         try:
-            if self.kind.reset is not None:
-                self.kind.reset(slot.value)
+            if self._reset is not None:
+                self._reset(slot.value)
         except Exception:
             log.warning("reset of an agent %r failed; it is closed", self.kind.name, exc_info=True)
             return False
@@ -288,6 +289,7 @@ class Lender(Generic[T]):
     def configure(self, settings: AgentsSettings) -> None:
         """Take other settings of the pool."""
         self.settings = settings
+        self._grace = settings.validate_after
         if self._swept_every is not None:
             self._keep_swept()
 

@@ -58,7 +58,7 @@ class AgentPool(Shared):
         for lender in list(self._lenders.values()):
             lender.after_fork()
 
-    def register(
+    def register(  # noqa: PLR0913 - each type has its own settings, all by keyword
         self,
         agent_type: str,
         factory: Callable[[], T],
@@ -188,7 +188,7 @@ class AgentPool(Shared):
         return self._all_back([lender.reload() for lender in self._chosen(agent_type)], timeout)
 
     def shutdown(self, timeout: float = 5.0) -> bool:
-        """Lend nothing any more: callers who wait get a PoolTimeout, idle agents are closed, lent ones when they return.
+        """Lend nothing any more: who waits gets a PoolTimeout, idle agents are closed, lent ones when they return.
 
         `register` opens a type again.
 
@@ -202,7 +202,7 @@ class AgentPool(Shared):
 
     def _all_back(self, waits: list[Callable[[float], bool]], timeout: float) -> bool:
         end = self._clock.now() + timeout
-        return all([wait(max(0.0, end - self._clock.now())) for wait in waits])
+        return all(wait(max(0.0, end - self._clock.now())) for wait in waits)
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """Return per type what its pool did in this process and its state now.

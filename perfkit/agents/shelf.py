@@ -3,8 +3,8 @@
 A slot holds one object, or nothing yet: whoever takes an empty one makes the object. Taking and returning are one
 `deque` operation each, which is atomic; the lock is needed only when somebody waits. Returned slots are put down first
 and matched with waiters second, while waiters stand in line first and look second, so that neither misses the other.
-Returns never block: they also happen in finalizers, which may run inside any line of any thread, even one that holds
-the lock; then whoever lets go of the lock settles. A slot that nothing refers to any more, because a thread was
+Returns happen in finalizers too, which may run inside any line of a thread, even while it holds the lock; such a return
+only puts its slot down, and the thread settles when it has let go. A slot that nothing refers to any more, because a thread was
 interrupted between taking it and using it, frees its place by itself.
 """
 
@@ -113,7 +113,7 @@ class Shelf:
         self.freed: deque[tuple[int, int, str]] = deque()
         self.events: deque[str] = deque()
         self.waits: deque[float] = deque()
-        self._lock = threading.Lock()  # guards all below, size, era and shut, and who is next in waiters
+        self._lock = threading.RLock()  # guards all below, size, era and shut, and who is next in waiters
         self._made = 0
         self._by_era: Counter[int] = Counter()
         self._alive: weakref.WeakSet[Slot] = weakref.WeakSet()
@@ -165,7 +165,7 @@ class Shelf:
         return slot
 
     def put(self, slot: Slot) -> bool:
-        """Put a slot down for the next; never blocks. Return False if it may have to be given up: see `remove`."""
+        """Put a slot down for the next. Return False if it may have to be given up: see `remove`."""
         try:
             self.idle.append(slot)
         finally:  # an interrupt may strike between the two
@@ -174,12 +174,13 @@ class Shelf:
         return slot.era == self.era and not self.crowded
 
     def settle(self) -> None:
-        """Serve who waits, unless another thread holds the lock, which then does; call it after each use of the lock."""
-        while self._unsettled() and self._lock.acquire(blocking=False):
-            try:
+        """Serve who waits; called after each use of the lock, and leaves it to that when a finalizer is inside of one.
+
+        The lock is taken by `with` alone: after a call of `acquire` an interrupt could strike before the next line.
+        """
+        while self._unsettled() and not self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001
+            with self._lock:
                 self._sort()
-            finally:
-                self._lock.release()
 
     def _unsettled(self) -> bool:
         return bool(self.freed or (self.waiters and (self.idle or self._made < self.size)))

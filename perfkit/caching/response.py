@@ -126,11 +126,13 @@ class ResponseCache(Shared):
         self._clock = clock if clock is not None else SYSTEM_CLOCK
         self._tracker = tracker
         self._flights: SingleFlight[Cached] = SingleFlight()
-        self._after_fork()
+        self._lock = threading.Lock()  # guards _store and the counters
         self._forget()
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards _store and the counters
+        if self._lock.locked():  # by a thread of the parent: the store may be half changed
+            self._forget()
+        self._lock = threading.Lock()
 
     def _forget(self) -> None:
         self._store = _Store(self.settings.max_bytes)

@@ -46,7 +46,7 @@ class Steering:
     frozen_at: float = 0.0
     deep_at: float = 0.0
     rest_until: float = 0.0
-    base: int | None = None  # bytes resident after the last pass over old objects
+    base: int | None = None  # bytes resident after the last pass over old objects that found little
     found: int = 0  # by such passes since the last deep one
 
     def start(self, now: float, rss: int | None) -> None:
@@ -84,7 +84,9 @@ class Steering:
             self.interval = min(_LONGEST, max(_SHORTEST, self.interval * factor))
             return
         self.found += found
-        self.base, self.rest_until = rss, now + _REST * seconds
+        self.rest_until = now + _REST * seconds
+        if self.base is None or found <= self.settings.much_garbage:  # else what grew was garbage: keep at it
+            self.base = rss
         if kind == "deep":
             self.refreeze = self.found <= self.settings.much_garbage
             self.found, self.deep_at = 0, now

@@ -83,7 +83,7 @@ class SeriesTable:
         self._crowded = False  # that no room was found is still to be logged
         handles = [handle for handle in self._known.values() if handle is not None]
         self._known = WeakValueDictionary({handle.key: handle for handle in handles})
-        self._drop(handles, Handle.renew)
+        self._drop([self._refusing, *handles], Handle.renew)
 
     def forget(self) -> None:
         """Start empty."""

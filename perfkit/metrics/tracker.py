@@ -273,14 +273,13 @@ class PerformanceTracker(Shared):
             if self._started:
                 _process.background.ensure()
                 return
-            self._started = True  # twice does no harm: asking again for a job changes it
-            self._schedule()
+            self._started = self._schedule()  # twice does no harm: asking again for a job changes it
         except RuntimeError:  # no more threads, or the interpreter is ending: close() will flush
             log.debug("no background thread for metrics", exc_info=True)
         self._flush_sinks()  # nothing is waiting; they may get ready
 
-    def _schedule(self) -> None:
-        _process.background.every(self.settings.flush_interval / _SLICES, self._tick)
+    def _schedule(self) -> bool:
+        return _process.background.every(self.settings.flush_interval / _SLICES, self._tick, wait=False)
 
     def _tick(self) -> None:
         self._turn = (self._turn + 1) % _SLICES

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import ResponseFormatError
-from perfkit.values import ChatResponse
+from perfkit.values import ChatResponse, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -17,16 +17,22 @@ if TYPE_CHECKING:
 
 __all__ = ["checked", "open_stream", "relay"]
 
+_KINDS: tuple[tuple[str, type], ...] = (("text", str), ("usage", Usage), ("model", str))  # what is read of any answer
+
 
 def checked(response: Any, name: str) -> ChatResponse:
     """Return what a provider returned.
 
     Raises:
-        ResponseFormatError: it is no ChatResponse.
+        ResponseFormatError: it is no ChatResponse, or one that cannot be told or counted.
     """
     if not isinstance(response, ChatResponse):
         kind = type(response).__name__
         raise ResponseFormatError(f"provider {name!r} returned {kind}, not a ChatResponse", provider=name)
+    for field, kind_ in _KINDS:
+        if not isinstance(getattr(response, field), kind_):
+            told = f"provider {name!r} returned a ChatResponse whose {field} is no {kind_.__name__}"
+            raise ResponseFormatError(told, provider=name)
     return response
 
 

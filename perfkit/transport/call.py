@@ -18,10 +18,27 @@ if TYPE_CHECKING:
 
     from perfkit.transport.hosts import Origin
 
-__all__ = ["Call", "authority", "prepare", "split_url"]
+__all__ = ["Call", "Waits", "authority", "prepare", "split_url"]
 
 _PORTS = {"http": 80, "https": 443}
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Longest single waits of one call, in place of those of its host's settings; seconds, infinity for no limit.
+
+    Attributes:
+        timeout: for a free connection.
+        connect_timeout: for name, TCP and TLS together.
+        read_timeout: for the next bytes.
+        write_timeout: for one send.
+    """
+
+    timeout: float
+    connect_timeout: float
+    read_timeout: float
+    write_timeout: float
 
 
 @dataclass(slots=True)
@@ -34,6 +51,7 @@ class Call:
         deadline: clock time it ends, infinity for never.
         patience: most seconds until the first byte of the reply.
         attempt: 1 for the first try.
+        waits: its own, None for those of the host.
     """
 
     method: str
@@ -45,6 +63,7 @@ class Call:
     deadline: float
     patience: float
     attempt: int = 1
+    waits: Waits | None = None
 
 
 def split_url(url: str) -> tuple[Origin, str]:

@@ -37,13 +37,14 @@ class Exchange:
         call: what to send.
     """
 
-    __slots__ = ("__weakref__", "_call", "_held", "_host", "_step", "complete", "reply")
+    __slots__ = ("__weakref__", "_call", "_held", "_host", "_step", "_waits", "complete", "reply")
 
     reply: Reply
 
     def __init__(self, host: HostPool, call: Call) -> None:
         self._host = host
         self._call = call
+        self._waits = host.settings if call.waits is None else call.waits
         self._held: list[PooledConnection] = []  # one or none; whoever pops it lets go of it, and only once
         self._step = CONNECTING
         self.complete = False
@@ -72,7 +73,7 @@ class Exchange:
             self.drop()
             raise
         self._step = READING
-        connection.limits.silence = host.settings.read_timeout
+        connection.limits.silence = self._waits.read_timeout
         return self
 
     def _take(self) -> PooledConnection:
@@ -80,28 +81,28 @@ class Exchange:
         left = call.deadline - call.now()
         if left > 0.0:
             try:
-                return host.take(min(left, host.settings.timeout))
+                return host.take(min(left, self._waits.timeout))
             except TransportError as error:
                 error.__dict__.update(host=host.name, attempt=call.attempt, elapsed=call.now() - call.started)
                 raise
         raise explain(TimeoutError(), call, host.name, CONNECTING)
 
     def _converse(self, connection: PooledConnection, head: bytes) -> Reply:
-        call, most = self._call, self._host.settings.write_timeout
+        call, waits = self._call, self._waits
         reused = connection.sock is not None
         if not reused:
-            self._host.open(connection)
+            self._host.open(connection, waits.connect_timeout)
         self._step = WAITING
         try:
-            return connection.converse(call.method, head, call.body, most)
+            return connection.converse(call.method, head, call.body, waits.write_timeout)
         except TimeoutError:
             raise
         except (OSError, HTTPException):
             # A server may close an idle connection just as the request leaves: the one case in which it is sent again.
             if not reused or connection.limits.heard:
                 raise
-        self._host.reopen(connection)
-        return connection.converse(call.method, head, call.body, most)
+        self._host.reopen(connection, waits.connect_timeout)
+        return connection.converse(call.method, head, call.body, waits.write_timeout)
 
     def read1(self) -> bytes:
         """Return what has arrived of the body, waiting for at least one byte; b"" at its end.

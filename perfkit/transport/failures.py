@@ -36,7 +36,8 @@ def _judge(error: Exception, call: Call, step: str) -> tuple[type[TransportError
         if call.now() >= call.deadline:
             return DeadlineExceeded, f"its {call.deadline - call.started:.3g} s ran out while {step}"
         limit = "connect_timeout" if step == CONNECTING else "read_timeout or write_timeout"
-        return DeadlineExceeded, f"no progress after {elapsed:.3g} s while {step} (connections.{limit})"
+        whose = f"connections.{limit}" if call.waits is None else "the timeout it was given"
+        return DeadlineExceeded, f"no progress after {elapsed:.3g} s while {step} ({whose})"
     if is_permanent(error):
         return NetworkError, f"its certificate is not trusted ({root}); connections.ca_file adds a private CA"
     if isinstance(root, BadStatusLine) and not isinstance(root, RemoteDisconnected):

@@ -25,6 +25,7 @@ from perfkit.transport.slots import FairLifo
 from perfkit.transport.tally import Tally
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from perfkit.clock import Clock
@@ -145,8 +146,12 @@ class HostPool(HTTPConnectionPool):
         self._alive.add(connection)
         return connection
 
-    def open(self, connection: PooledConnection) -> None:
-        """Connect: name, TCP, tunnel and TLS together within `connect_timeout` and the time of the call.
+    def open(self, connection: PooledConnection, seconds: float | None = None) -> None:
+        """Connect: name, TCP, tunnel and TLS together within `seconds` and the time of the call.
+
+        Args:
+            connection: one of this pool's, closed.
+            seconds: None for `connect_timeout`.
 
         Raises:
             urllib3.exceptions.HTTPError, OSError: it failed; nothing of a request has been sent.
@@ -154,7 +159,7 @@ class HostPool(HTTPConnectionPool):
         _process.background.ensure()
         limits = connection.limits
         of_call = limits.deadline, limits.silence
-        connection.timeout = limits.silence = limits.wait(self.settings.connect_timeout)
+        connection.timeout = limits.silence = limits.wait(self.settings.connect_timeout if seconds is None else seconds)
         limits.deadline = limits.now() + connection.timeout
         try:
             if self.proxy is not None and not self.prefix:
@@ -164,10 +169,10 @@ class HostPool(HTTPConnectionPool):
         finally:
             limits.deadline, limits.silence = of_call
 
-    def reopen(self, connection: PooledConnection) -> None:
+    def reopen(self, connection: PooledConnection, seconds: float | None = None) -> None:
         """Connect anew after a reused connection turned out to be dead."""
         connection.close()
-        self.open(connection)
+        self.open(connection, seconds)
         self._tally.add("reconnected")
 
     def give(self, connection: PooledConnection) -> None:
@@ -251,8 +256,16 @@ class HTTPSHost(HostPool, HTTPSConnectionPool):  # type: ignore[misc]  # narrowe
     ConnectionCls = PooledTLSConnection
 
 
-def host_pool(origin: Origin, settings: ConnectionsSettings, clock: Clock) -> HostPool:
+def host_pool(
+    origin: Origin, settings: ConnectionsSettings, clock: Clock, ssl_context: ssl.SSLContext | None = None
+) -> HostPool:
     """Return a new pool for `origin`, through a proxy where settings or environment ask for one.
+
+    Args:
+        origin: scheme, host and port.
+        settings: those of this host.
+        clock: for ages and deadlines.
+        ssl_context: None for the process's.
 
     Raises:
         ConfigError: the proxy or the CA file cannot be used.
@@ -262,7 +275,7 @@ def host_pool(origin: Origin, settings: ConnectionsSettings, clock: Clock) -> Ho
     options: dict[str, Any] = {"settings": settings, "clock": clock, "name": f"{shown}:{port}"}
     proxy: Proxy | None = proxies.proxy_for(origin, settings.proxy)
     if scheme == "https" or (proxy is not None and proxy.url.scheme == "https"):
-        options["ssl_context"] = tls.context(settings.ca_file)
+        options["ssl_context"] = tls.context(settings.ca_file) if ssl_context is None else ssl_context
     if proxy is not None:
         options |= proxy.options(options.get("ssl_context"))
         if scheme == "http":  # the proxy forwards: it is the one connected to, and asked for the whole URL

@@ -23,6 +23,7 @@ from perfkit.transport.hosts import HostPool, Origin, host_pool
 from perfkit.transport.response import HTTPResponse, read_whole
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     from perfkit.clock import Clock
@@ -41,13 +42,17 @@ class ConnectionPool(Shared):
 
     Args:
         clock: time, for ages and deadlines.
+        ssl_context: TLS as it says, to all hosts; None for the operating system's trust store and `ca_file`.
         **settings: keys of `[connections]`, such as `maxsize`.
     """
 
     _table = "connections"
     settings: ConnectionsSettings
 
-    def __init__(self, *, clock: Clock | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *, clock: Clock | None = None, ssl_context: ssl.SSLContext | None = None, **settings: Any
+    ) -> None:
+        self._ssl_context = ssl_context
         self._clock = SYSTEM_CLOCK if clock is None else clock
         self._hosts: dict[Origin, HostPool] = {}
         self._lock = threading.Lock()  # guards _hosts; held while a TLS context is loaded, once a process
@@ -98,7 +103,7 @@ class ConnectionPool(Shared):
         _process.check()
         with self._lock:
             if origin not in self._hosts:
-                self._hosts[origin] = host_pool(origin, self._settings_of(origin), self._clock)
+                self._hosts[origin] = host_pool(origin, self._settings_of(origin), self._clock, self._ssl_context)
             found = self._hosts[origin]
         _process.background.every(_SWEEP, self._sweep)
         return found

@@ -42,6 +42,11 @@ class Headers(Mapping[str, str]):
         """Return every value of `name` in the order received: for Set-Cookie, which must not be joined."""
         return tuple(value for key, value in self._pairs if key.lower() == name.lower())
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The fields as received: names in their own case, repeated ones apart."""
+        return self._pairs.copy()
+
     def __repr__(self) -> str:
         return f"Headers({masked(self)})"
 

@@ -29,12 +29,14 @@ class HTTPStream:
 
     Attributes:
         status: HTTP status.
+        reason: words behind it.
         headers: fields by name in any case.
     """
 
     def __init__(self, exchange: Exchange, most: int, ended: Callable[[], None] | None = None) -> None:
         reply = exchange.reply
         self.status: int = reply.status
+        self.reason: str = reply.reason
         self.headers = Headers(reply.pairs or [], reply.fields)
         self._exchange = exchange
         self._most = most

@@ -247,3 +247,20 @@ def test_size_and_evictions_can_be_read() -> None:
     assert kept.cache_size > 100
     kept.set("b", 1)
     assert kept.eviction_count == 1
+
+
+def test_a_child_forked_at_rest_keeps_what_is_cached() -> None:
+    kept = cache()
+    kept.set("a", 1)
+    kept._after_fork()
+    assert kept.get("a") == 1
+
+
+def test_a_child_forked_in_the_middle_of_a_change_begins_empty() -> None:
+    kept = cache()
+    kept.set("a", 1)
+    with kept._lock:  # by another thread, in the parent
+        kept._after_fork()
+    assert len(kept) == 0
+    kept.set("b", 2)
+    assert kept.get("b") == 2

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Iterator
+from functools import cache
 from types import ModuleType
 from typing import Any
 
-__all__ = ["held", "hold", "release"]
+__all__ = ["held", "hold", "release", "stuck"]
 
 KINDS = (type(threading.Lock()), type(threading.RLock()))
 MOST = 0.5  # seconds a lock is held
+PARKING = 0.02  # seconds: C code must not fork while a thread waits for the interpreter, whose own lock would be lost
 
 held: set[str] = set()  # classes whose locks were held at some time
 _released = threading.Event()
@@ -26,11 +29,25 @@ def hold() -> None:
     taken = threading.Event()
     threading.Thread(target=_run, args=(taken,), name="holder", daemon=True).start()
     taken.wait()
+    time.sleep(PARKING)
 
 
 def release() -> None:
     """Let go."""
     _released.set()
+
+
+@cache
+def stuck(_process: int) -> list[str]:
+    """Return the classes with a lock that cannot be had within a second; looked at once a process."""
+    return [owner for owner, lock in list(_locks()) if not _to_be_had(lock)]
+
+
+def _to_be_had(lock: Any) -> bool:
+    if not lock.acquire(timeout=1.0):
+        return False
+    lock.release()
+    return True
 
 
 def _run(taken: threading.Event) -> None:

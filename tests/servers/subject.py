@@ -23,7 +23,10 @@ import perfkit
 __all__ = ["answer"]
 
 BORN = os.getpid()  # where it was imported
-FLUSH = 0.5  # seconds until what the parent has recorded is sent
+UWSGI = "uwsgi" in sys.modules
+FLUSH = (
+    1.0 if UWSGI else 30.0
+)  # seconds until what the parent has recorded is sent: at its end, but uWSGI's runs no atexit
 
 perfkit.configure(
     providers={"fault": {"kind": "openai", "base_url": os.environ["LLM"], "api_key": "not-needed"}},
@@ -52,6 +55,7 @@ def answer(question: str) -> dict[str, Any]:
         "born": BORN,
         "background": _background_threads(),
         "held": sorted(locks.held),
+        "stuck": locks.stuck(os.getpid()),
     }
 
 
@@ -70,11 +74,23 @@ def _background_threads() -> int:
 
 
 def _use() -> None:
+    for name in perfkit.__all__:  # all shared instances are there
+        getattr(perfkit, name)
     perfkit.chat(f"before {BORN}", model="before")
+    perfkit.tracker.increment("arrived", 0)  # so that children inherit the series
+    _leave_unsent()
+
+
+def _leave_unsent() -> None:
     perfkit.tracker.increment("unsent")
     packed = perfkit.tracker.handle("packed")
     packed.record(1.0)
     packed.flush()
+
+
+def _before_fork() -> None:
+    _leave_unsent()
+    locks.hold()
 
 
 def _ask_again() -> None:
@@ -90,9 +106,9 @@ def _ask_again_when_childless() -> None:
 
 
 _use()
-if "uwsgi" not in sys.modules:
+if not UWSGI:
     atexit.register(_ask_again)
-    os.register_at_fork(before=locks.hold, after_in_parent=locks.release)
-elif sys.modules["uwsgi"].worker_id() == 0:
+    os.register_at_fork(before=_before_fork, after_in_parent=locks.release)
+elif sys.modules["uwsgi"].worker_id() == 0:  # the master
     threading.Thread(target=_ask_again_when_childless, daemon=True).start()
     locks.hold()

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 ToolCall = dict[str, Any]
+_BEYOND = 2**53  # tokens; where floats stop counting
 UNREADABLE = (ValueError, RecursionError)  # what json raises for what is no JSON, or endless brackets
 MISSHAPEN = (LookupError, TypeError, AttributeError, ValueError)  # what reading JSON of another shape raises
 
@@ -98,9 +99,9 @@ def tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
 
 
 def number(told: Mapping[str, Any], key: str) -> int:
-    """Return a count, 0 where it is missing, null or not a whole number."""
+    """Return a count, 0 where it is missing, null, not a whole number or more than can be."""
     value = told.get(key)
-    return value if type(value) is int and value > 0 else 0
+    return value if type(value) is int and 0 < value < _BEYOND else 0
 
 
 def why(error: Exception) -> str:

@@ -1,0 +1,154 @@
+"""What borrowing costs, beside list.pop and append (the least anything can cost) and queue.LifoQueue; and who waits.
+
+    python benchmarks/pool.py [--quick] [--json] [--check]
+
+Rounds of all cases alternate, and the best of each counts, since what else the machine does only adds. The second
+table has 64 threads that borrow one of 8 objects for 2 ms again and again: 14 ms is the ideal wait. `--check` exits
+with 1 when a budget is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import queue
+import sys
+import threading
+import time
+import timeit
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from perfkit.agents import AgentPool
+
+THREADS = 16
+LIMIT = "list.pop + append"
+TAKE, WITH = "perfkit take + give", "perfkit with get_agent()"
+BUDGETS = {TAKE: 20.0, WITH: 40.0}  # times the limit of the same run
+Row = dict[str, Any]
+
+
+def pool_of(size: int) -> AgentPool:
+    pool = AgentPool()
+    pool.register("agent", object, size=size)
+    pool.warm_up("agent", size)
+    return pool
+
+
+def cases() -> dict[str, timeit.Timer]:
+    items = [object() for _ in range(THREADS)]
+    lifo: queue.LifoQueue[object] = queue.LifoQueue()
+    for item in list(items):
+        lifo.put(item)
+    pool = pool_of(THREADS)
+    lender = pool._lenders["agent"]
+    named: dict[str, tuple[str, dict[str, Any]]] = {
+        LIMIT: ("give(take())", {"take": items.pop, "give": items.append}),
+        TAKE: ("give(take())", {"take": lender.take, "give": lender.give}),
+        WITH: ("with get_agent('agent'): pass", {"get_agent": pool.get_agent}),
+        "queue.LifoQueue": ("give(take(True, 30))", {"take": lifo.get, "give": lifo.put}),
+    }
+    return {label: timeit.Timer(code, globals=names) for label, (code, names) in named.items()}
+
+
+def together(number: int, work: Callable[[int], Any]) -> float:
+    """Return the seconds `number` threads take, from when all are ready."""
+    barrier = threading.Barrier(number + 1)
+
+    def run(index: int) -> None:
+        barrier.wait()
+        work(index)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - started
+
+
+def costs(number: int, rounds: int) -> list[Row]:
+    timers = cases()
+    alone: dict[str, list[float]] = {label: [] for label in timers}
+    many: dict[str, list[float]] = {label: [] for label in timers}
+    share = number // THREADS
+    for _ in range(rounds):
+        for label, timer in timers.items():
+            alone[label].append(timer.timeit(number) / number * 1e9)
+            many[label].append(together(THREADS, partial(repeat, timer, share)) / share / THREADS * 1e9)
+    least = {label: (min(alone[label]), min(many[label])) for label in timers}
+    return [row(label, *least[label], *least[LIMIT]) for label in timers]
+
+
+def repeat(timer: timeit.Timer, number: int, _: int) -> None:
+    timer.timeit(number)
+
+
+def row(label: str, alone: float, many: float, limit_alone: float, limit_many: float) -> Row:
+    times = alone / limit_alone
+    entry = {"case": label, "ns": alone, "ns_threads": many, "times": times, "times_threads": many / limit_many}
+    return {**entry, "budget": BUDGETS.get(label), "kept": times <= BUDGETS.get(label, times)}
+
+
+def fairness(seconds: float) -> list[Row]:
+    lifo: queue.LifoQueue[object] = queue.LifoQueue()
+    for _ in range(8):
+        lifo.put(object())
+    lender = pool_of(8)._lenders["agent"]
+    named: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]
+    named = {"perfkit": (lender.take, lender.give), "queue.LifoQueue": (lifo.get, lifo.put)}
+    return [{"case": label, **waits(take, give, seconds)} for label, (take, give) in named.items()]
+
+
+def waits(take: Callable[[], Any], give: Callable[[Any], Any], seconds: float) -> Row:
+    served, longest, end = [0] * 64, [0.0] * 64, time.perf_counter() + seconds
+
+    def work(index: int) -> None:
+        while (began := time.perf_counter()) < end:
+            item = take()
+            longest[index] = max(longest[index], time.perf_counter() - began)
+            served[index] += 1
+            time.sleep(0.002)
+            give(item)
+
+    together(64, work)
+    jain = sum(served) ** 2 / (64 * sum(n * n for n in served))
+    return {"per_second": sum(served) / seconds, "longest_ms": max(longest) * 1e3, "jain": jain, "least": min(served)}
+
+
+def show(rows: list[Row], fair: list[Row]) -> None:
+    print(f"{'one loan':28}{'ns':>8}{'16 threads':>12}{'x list':>9}{'16 threads':>12}  budget")
+    for r in rows:
+        budget = f"  {'kept' if r['kept'] else 'MISSED'} (x{r['budget']:g})" if r["budget"] else ""
+        print(
+            f"{r['case']:28}{r['ns']:>8.0f}{r['ns_threads']:>12.0f}{r['times']:>9.1f}{r['times_threads']:>12.1f}{budget}"
+        )
+    print(f"\n{'64 threads, 8 objects, 2 ms':28}{'loans/s':>8}{'longest wait':>14}{'Jain':>8}{'least served':>14}")
+    for r in fair:
+        print(f"{r['case']:28}{r['per_second']:>8.0f}{r['longest_ms']:>11.1f} ms{r['jain']:>8.3f}{r['least']:>14}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="What borrowing from a pool costs, and how long others wait.")
+    parser.add_argument("--quick", action="store_true", help="a short run, under 5 s")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a budget is missed")
+    options = parser.parse_args()
+    number, rounds, seconds = (16_000, 5, 0.5) if options.quick else (160_000, 7, 1.2)
+    rows, fair = costs(number, rounds), fairness(seconds)
+    if options.json:
+        print(json.dumps({"python": platform.python_version(), "cost": rows, "fairness": fair}))
+    else:
+        show(rows, fair)
+    return int(options.check and not all(r["kept"] for r in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""A transport for httpx and its successor httpx2, made for whichever of the two a library is built on.
+
+Both have the same interface and different classes, and clients check for theirs: requests fail with the exceptions of
+that module, so that the retries of an SDK work as with its own client.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import ssl
+import sys
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
+
+from perfkit.errors import ConfigError, DeadlineExceeded, PoolTimeout, TransportError
+from perfkit.integrations._extra import load_extra
+from perfkit.transport.call import Waits
+from perfkit.transport.encoding import CodingError
+from perfkit.transport.reply import by_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+    from perfkit.integrations._wire import Incoming, Wire
+
+__all__ = ["make_client", "module_of"]
+
+_PORTS = {"http": 80, "https": 443}
+_OF_THE_POOL = {
+    "verify": "ca_file",
+    "proxy": "proxy",
+    "limits": "maxsize",
+    "cert": "ConnectionPool(ssl_context=...)",
+    "http1": "HTTP/1.1, always",
+    "http2": "HTTP/1.1, always",
+    "transport": "ConnectionPool",
+    "mounts": "ConnectionPool",
+}
+
+
+def module_of(sdk: str) -> ModuleType:
+    """Return the module that the client classes of an SDK come from: httpx2, or httpx in older ones.
+
+    Raises:
+        ConfigError: the SDK is not installed.
+    """
+    client = load_extra(f"{sdk}:DefaultHttpxClient", sdk)
+    name = next(base.__module__.partition(".")[0] for base in client.__mro__ if base.__name__ == "Client")
+    return sys.modules[name]
+
+
+def make_client(module: Any, wire: Wire, options: dict[str, Any]) -> Any:
+    """Return a client of `module` whose requests go through `wire`.
+
+    Raises:
+        ConfigError: an option is one that only the transport it replaces would obey.
+    """
+    for name in options.keys() & _OF_THE_POOL.keys():
+        raise ConfigError(
+            f"http_client({name}=...) has no effect here: it is the pool's ({_OF_THE_POOL[name]})", key=name
+        )
+    return module.Client(transport=_transport(module)(wire), **{"follow_redirects": True, **options})
+
+
+@functools.cache
+def _transport(module: Any) -> type[Any]:
+    body = type("PooledBody", (_Body, module.SyncByteStream), {"module": module})
+    return type("PooledTransport", (_Transport, module.BaseTransport), {"module": module, "body": body})
+
+
+class _Transport:
+    """`module.BaseTransport` over a wire."""
+
+    module: Any
+    body: Any
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def handle_request(self, request: Any) -> Any:
+        """Send `request` and return the response, its body unread.
+
+        Raises:
+            module.TransportError: of the kind that httpx's own transport would raise.
+        """
+        module, url, wire = self.module, request.url, self._wire
+        if url.scheme not in _PORTS:
+            raise module.UnsupportedProtocol(f"URL must be http:// or https://, not {url.scheme}://", request=request)
+        origin = url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
+        fields = by_name([(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw])
+        waits = _waits(request.extensions.get("timeout", {}))
+        call = wire.call(request.method, url.raw_path.decode("ascii"), fields, request.read(), waits=waits)
+        try:
+            incoming = wire.send(origin, call)
+        except TransportError as error:
+            raise translated(error, module, request) from error
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise module.LocalProtocolError(str(error), request=request) from error
+        return module.Response(
+            incoming.status,
+            headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in incoming.fields],
+            stream=self.body(incoming, request),
+            extensions={"http_version": b"HTTP/1.1", "reason_phrase": incoming.reason.encode("latin-1")},
+        )
+
+    def close(self) -> None:
+        """Leave the connections to the pool, which others use too."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._wire.connections!r})"
+
+
+class _Body:
+    """`module.SyncByteStream` of a reply."""
+
+    module: Any
+
+    def __init__(self, incoming: Incoming, request: Any) -> None:
+        self._incoming = incoming
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._incoming
+        except TransportError as error:
+            raise translated(error, self.module, self._request) from error
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._incoming.close()
+
+
+def _waits(given: dict[str, float | None]) -> Waits:
+    waits = (given.get(name) for name in ("pool", "connect", "read", "write"))
+    return Waits(*(math.inf if seconds is None else seconds for seconds in waits))
+
+
+def translated(error: TransportError, module: Any, request: Any) -> Exception:
+    """Return `error` as the exception `module` has for it."""
+    made: Exception = getattr(module, _name_of(error))(str(error), request=request)
+    return made
+
+
+def _name_of(error: TransportError) -> str:
+    if isinstance(error, PoolTimeout):
+        return "PoolTimeout"
+    if isinstance(error, DeadlineExceeded):
+        return "ReadTimeout" if error.sent else "ConnectTimeout"
+    if not error.sent:
+        return "ConnectError"
+    cause = error.__cause__
+    if isinstance(cause, CodingError):
+        return "DecodingError"
+    ended = isinstance(cause, HTTPException | ssl.SSLEOFError)  # the peer's end, not a failure of the network
+    return "ReadError" if isinstance(cause, OSError) and not ended else "RemoteProtocolError"

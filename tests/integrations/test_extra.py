@@ -1,0 +1,56 @@
+"""What is imported when, and what is said about what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from perfkit.errors import ConfigError
+from perfkit.integrations._extra import load_extra
+
+LATE = ("openai", "anthropic", "httpx2", "httpx", "requests", "litellm", "urllib3")
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic", "requests", "litellm"])
+def test_importing_an_integration_imports_its_library_later(name: str) -> None:
+    code = (
+        f"import sys, perfkit.integrations.{name} as one, perfkit\n"
+        f"assert perfkit.integrations.{name} is one\n"
+        "print([m for m in sys.modules if m.startswith('perfkit.integrations.') and m.split('.')[2][0] != '_'])\n"
+        f"print([m for m in {LATE[:-1]} if m in sys.modules])"
+    )
+    assert run(code).splitlines() == [f"['perfkit.integrations.{name}']", "[]"]
+
+
+def test_perfkit_itself_imports_no_integration() -> None:
+    assert run("import perfkit, sys; print([m for m in sys.modules if 'integrations' in m])") == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [("openai", "http_client"), ("anthropic", "http_client"), ("requests", "session"), ("litellm", "install")],
+)
+def test_missing_library_names_its_extra(name: str, call: str) -> None:
+    code = (
+        f"import sys; sys.modules['{name}'] = None\n"
+        f"import perfkit.integrations.{name} as one\n"
+        "from perfkit import ConfigError\n"
+        f"try: one.{call}()\n"
+        "except ConfigError as error: print(error)"
+    )
+    assert run(code) == f"the package {name} is not installed; pip install 'perfkit[{name}]'"
+
+
+def test_library_that_misses_something_else_says_so_itself() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        load_extra("no_such_package:thing", "openai")
+    with pytest.raises(ConfigError):
+        load_extra("no_such_package:thing", "no_such_package")

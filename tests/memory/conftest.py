@@ -1,0 +1,19 @@
+"""The collector of this process as it was, after each test."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _same_collector() -> Iterator[None]:
+    before = gc.get_threshold(), gc.isenabled(), list(gc.callbacks)
+    yield
+    thresholds, enabled, callbacks = before
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+    (gc.enable if enabled else gc.disable)()
+    gc.callbacks[:] = callbacks

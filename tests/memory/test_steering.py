@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfkit.config import GCSettings
+from perfkit.memory.steering import Steering
+
+MB = 2**20
+
+
+def steering(**settings: float) -> Steering:
+    made = Steering(GCSettings(**settings), ("young", "old", "deep"), deep_age=600.0)  # type: ignore[arg-type]
+    made.start(0.0, 100 * MB)
+    return made
+
+
+def test_nothing_is_due_before_the_interval() -> None:
+    assert steering().choose(0.05, 100 * MB, 0, idle=True) is None
+    assert steering().choose(0.1, 100 * MB, 0, idle=True) == "young"
+
+
+def test_everything_waits_longer_while_requests_run() -> None:
+    assert steering().choose(0.14, 100 * MB, 0, idle=False) is None
+    assert steering().choose(0.16, 100 * MB, 0, idle=False) == "young"
+    assert steering().choose(700, 100 * MB, 0, idle=False) == "young"
+    assert steering().choose(700, 100 * MB, 0, idle=True) == "deep"
+    assert steering().choose(900, 100 * MB, 0, idle=False) == "deep"
+
+
+def test_a_crowd_of_new_objects_does_not_wait() -> None:
+    assert steering().choose(0.02, 100 * MB, 20_000, idle=True) == "young"
+    assert steering().choose(0.01, 100 * MB, 20_000, idle=True) is None
+
+
+def test_growth_calls_for_a_deep_pass() -> None:
+    assert steering().choose(0.01, 135 * MB, 0, idle=True) is None
+    assert steering().choose(0.01, 136 * MB, 0, idle=True) == "deep"
+    assert steering().choose(0.01, 136 * MB, 0, idle=False) is None
+
+
+def test_what_is_not_among_the_passes_is_not_chosen() -> None:
+    made = Steering(GCSettings(), ("old", "deep"), deep_age=600.0)
+    made.start(0.0, None)
+    assert made.choose(599, None, 10**6, idle=True) is None
+    assert made.choose(600, None, 0, idle=True) == "deep"
+
+
+def test_the_interval_follows_the_cost() -> None:
+    made = steering()
+    for n in range(20):  # objects come at a steady rate: a collection costs in proportion to the interval
+        made.done("young", n, 0.01 * made.interval, 0, None)
+    assert made.interval == pytest.approx(0.2)
+    made.done("young", 21, 0.0, 0, None)
+    assert made.interval == pytest.approx(0.4)
+
+
+@given(st.lists(st.floats(0, 10), max_size=50))
+def test_the_interval_stays_within_bounds(costs: list[float]) -> None:
+    made = steering()
+    for cost in costs:
+        made.done("young", 0.0, cost, 0, None)
+        assert 0.02 <= made.interval <= 1.0
+
+
+def test_much_garbage_ends_refreezing_and_little_begins_it_again() -> None:
+    made = steering(much_garbage=100)
+    assert made.freezes("young", 0.0, idle=True)
+    made.done("deep", 1.0, 0.0, 101, 100 * MB)
+    assert not made.freezes("young", 9.0, idle=True)
+    assert made.freezes("deep", 9.0, idle=True)
+    assert made.choose(1.01, 200 * MB, 0, idle=True) == "old"
+    made.done("old", 2.0, 0.0, 60, 100 * MB)
+    made.done("deep", 3.0, 0.0, 41, 100 * MB)
+    assert not made.refreeze  # 60 and 41 are too many together
+    made.done("deep", 4.0, 0.0, 100, 100 * MB)
+    assert made.refreeze
+
+
+def test_growth_that_was_garbage_is_not_got_used_to() -> None:
+    made = steering(much_garbage=100)
+    made.done("deep", 1.0, 0.0, 101, 140 * MB)  # found much, but the allocator kept it
+    assert made.choose(1.0, 140 * MB, 0, idle=True) == "old"
+    made.done("old", 1.0, 0.0, 100, 140 * MB)  # found little: it is in use
+    assert made.choose(1.0, 140 * MB, 0, idle=True) is None
+
+
+def test_survivors_are_not_frozen_while_requests_run_unless_it_lasts() -> None:
+    made = steering()
+    assert not made.freezes("young", 0.9, idle=False)
+    assert made.freezes("young", 1.0, idle=False)
+
+
+def test_passes_over_old_objects_take_a_tenth_of_the_time_at_most() -> None:
+    made = steering()
+    made.done("deep", 1.0, 0.3, 0, 100 * MB)
+    assert made.choose(3.9, 900 * MB, 0, idle=True) == "young"
+    assert made.choose(4.1, 900 * MB, 0, idle=True) == "deep"
