@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=100, help="a round")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    calls, rounds = (25, 5) if options.quick else (options.calls, options.rounds)
+    calls, rounds = (20, 4) if options.quick else (options.calls, options.rounds)
     with FaultServer(tls=None if options.plain else True) as server:
         found = measure(server, calls, rounds)
     versions = {name: importlib.metadata.version(name) for name in ("openai", "anthropic", "httpx2")}
@@ -125,7 +125,8 @@ def main() -> int:
     for row, values in found.items():
         print(
             f"{row:18}{values['stock_cpu_us']:10.0f}{values['perfkit_cpu_us']:12.0f}{values['cpu_ratio']:8.2f}"
-            f"{values['stock_new_connections']:17.0f} of {values['calls']:<5.0f}{values['perfkit_new_connections']:9.0f}"
+            f"{values['stock_new_connections']:17.0f} of {values['calls']:<5.0f}"
+            f"{values['perfkit_new_connections']:9.0f}"
         )
     return 0
 

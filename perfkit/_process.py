@@ -30,29 +30,22 @@ logging.getLogger("perfkit").addHandler(logging.NullHandler())  # the applicatio
 
 
 class ProcessBound(Protocol):
-    """An object whose state belongs to one process."""
+    """An object whose state belongs to one process; `close` flushes and lets go, and may be called twice."""
 
     def _after_fork(self) -> None: ...
 
-    def close(self) -> None:
-        """Flush and let go; safe to call twice."""
-        ...
+    def close(self) -> None: ...
 
 
 _bound: dict[weakref.ref[ProcessBound], None] = {}  # in the order of binding; each step on it is atomic, so no lock
 _turns: dict[int, threading.RLock] = {}  # by process: one thread resets; a parent's lock might be held for ever here
-_pid = os.getpid()  # of the process that all bound objects are fit for
-_resetting = _pid
+_pid = _resetting = os.getpid()  # the process that all bound objects are fit for, or are just made fit for
 _finalized: set[int] = set()  # processes that multiprocessing runs `close_all` in
 
 
 def bind(obj: ProcessBound) -> None:
     """Run `obj._after_fork()` in forked children and `obj.close()` at exit; `obj` is held weakly."""
-    _bound[weakref.ref(obj, _unbind)] = None
-
-
-def _unbind(reference: weakref.ref[ProcessBound]) -> None:
-    _bound.pop(reference, None)
+    _bound[weakref.ref(obj, lambda reference: _bound.pop(reference, None))] = None
 
 
 def _all_bound() -> list[ProcessBound]:
@@ -114,7 +107,7 @@ def _hook_exit_of_workers() -> None:
     """Flush where atexit does not run: Celery's prefork children and those of `multiprocessing`."""
     signals = sys.modules.get("celery.signals")
     if signals is not None:
-        signals.worker_process_shutdown.connect(_on_worker_shutdown, weak=False, dispatch_uid="perfkit")
+        signals.worker_process_shutdown.connect(lambda **_: close_all(), weak=False, dispatch_uid="perfkit")
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.parent_process() is not None and os.getpid() not in _finalized:
         from multiprocessing.util import Finalize
@@ -122,10 +115,6 @@ def _hook_exit_of_workers() -> None:
         _finalized.add(os.getpid())
         Finalize(None, close_all, exitpriority=10)
         atexit.unregister(close_all)  # where it does run, in spawned children, it would be the second time
-
-
-def _on_worker_shutdown(**_: object) -> None:
-    close_all()
 
 
 class Background:
@@ -149,10 +138,7 @@ class Background:
     def every(self, interval: float, work: Callable[[], None], *, wait: bool = True) -> bool:
         """Run the bound method `work` every `interval` seconds while its owner lives; asking again changes it.
 
-        Args:
-            interval: seconds.
-            work: held weakly.
-            wait: False gives up, and returns False, when the lock is held: for code that may interrupt this very class.
+        Without `wait` it gives up, and returns False, when the lock is held: for code that may interrupt this class.
         """
         check()
         _hook_exit_of_workers()
@@ -174,8 +160,7 @@ class Background:
     def ensure(self) -> None:
         """Start the thread if there are jobs and it does not run in this process; call it on slow paths only.
 
-        It never waits, so that metrics may be recorded where a collection or a signal interrupts this very class; the
-        next call starts the thread then.
+        It never waits, since it may interrupt this very class; if it cannot start the thread, the next call does.
         """
         check()
         if self._thread is not None or not self._jobs:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 KEY = "sk-secret/0123456789abcdef"
 ANSWER = "echo: one two three"
-SHORT = 0.2  # seconds
+SHORT = 0.3  # seconds
 FORMATS = pytest.mark.parametrize("kind", ["openai", "anthropic"])
 WAYS = pytest.mark.parametrize("way", ["chat", "stream"])
 Errors = type[Exception] | tuple[type[Exception], ...]
@@ -331,14 +331,14 @@ def test_bad_provider_is_told_at_every_call_until_it_is_mended(server: FaultServ
 
 
 class Row(NamedTuple):
-    """What the server does, and what follows; None is an answer."""
+    """What the server does, and what follows; for the way that is not `only`, an answer."""
 
     name: str
     does: Behaviour
-    chat: type[PerfkitError] | None
-    stream: type[PerfkitError] | None
-    says: str = ""
+    error: type[PerfkitError]
+    says: str
     timeout: float = 10.0
+    only: str = ""
 
 
 def _told(status: int, **headers: str) -> Behaviour:
@@ -359,64 +359,50 @@ FAILED = "event: error\ndata: " + json.dumps(
 FAILED += "\n\n"
 FIRST_TEXT = 5  # events; in either format text has come by then
 PEERS = [
-    Row("reply is not JSON", _said(f'{{"{KEY}": '), ResponseFormatError, ResponseFormatError, "not JSON"),
-    Row("HTML with 200", faults.garbage("html"), ResponseFormatError, ResponseFormatError, "Welcome to the proxy"),
-    Row("empty 200", faults.garbage("empty"), ResponseFormatError, ResponseFormatError, "it is empty"),
-    Row("JSON null", _said("null"), ResponseFormatError, ResponseFormatError, "begins 'null'"),
-    Row("JSON list", _said("[]"), ResponseFormatError, ResponseFormatError, r"begins '\[\]'"),
-    Row("no choices", _said(f'{{"key": "{KEY}"}}'), ResponseFormatError, ResponseFormatError, "no '(choices|content)'"),
-    Row("error with 200", _told(200), ServerError, ServerError, r"the key \*\*\* was used"),
-    Row("not HTTP", faults.garbage("bytes"), NetworkError, NetworkError, "not HTTP.*base_url"),
-    Row("truncated body", faults.truncated(), NetworkError, None, "IncompleteRead"),
-    Row("cut gzip", faults.gzip(broken=True), NetworkError, None, "cut short"),
-    Row("reset", faults.reset(), NetworkError, NetworkError, "ConnectionResetError while waiting"),
-    Row("closed without reply", faults.close(), NetworkError, NetworkError, "closed connection without response"),
-    Row("cut after the head", faults.cut(after_bytes=0), NetworkError, NetworkError, "while reading the reply"),
-    Row("redirect", _told(302, location=f"https://h/{KEY}"), ProviderError, ProviderError, "redirects to"),
-    Row("400", _told(400), BadRequestError, BadRequestError, "answered 400"),
-    Row("401", _told(401), AuthenticationError, AuthenticationError, "check the key given by [A-Z]+_API_KEY"),
-    Row("402", _told(402), AuthenticationError, AuthenticationError, "answered 402"),
-    Row("403", faults.status(403), AuthenticationError, AuthenticationError, "Not allowed"),
-    Row("404 model", faults.model_not_found(), ModelNotFoundError, ModelNotFoundError, "404.*tiny"),
-    Row("404 path", faults.status(404, body="no page"), ModelNotFoundError, ModelNotFoundError, "is base_url right"),
-    Row("413", faults.status(413), BadRequestError, BadRequestError, "answered 413"),
-    Row("422", _told(422), BadRequestError, BadRequestError, "answered 422"),
-    Row("429", faults.rate_limited(), RateLimitError, RateLimitError, "answered 429"),
-    Row("429 with a wait", faults.rate_limited(60), RateLimitError, RateLimitError, "asks to wait 60 s"),
-    Row("no money left", faults.quota_exhausted(), RateLimitError, RateLimitError, "quota|spend limit"),
-    Row("500", faults.server_error(), ServerError, ServerError, "answered 500"),
-    Row("503 in HTML", faults.status(503, body=f"<p>{KEY}"), ServerError, ServerError, r"answered 503.*<p>\*\*\*"),
-    Row("529", faults.overloaded(), ServerError, ServerError, "answered 529 overloaded"),
-    Row(
-        "context overflow",
-        faults.context_overflow(),
-        ContextWindowExceededError,
-        ContextWindowExceededError,
-        "9000 tokens",
-    ),
-    Row("content filter", faults.content_filtered(), ContentFilterError, ContentFilterError, "safety|filtering"),
-    Row("hang", faults.hang(), DeadlineExceeded, DeadlineExceeded, "ran out while waiting", SHORT),
-    Row("dripping head", faults.drip(part="head"), DeadlineExceeded, DeadlineExceeded, "ran out while waiting", SHORT),
-    Row("dripping body", faults.drip(), DeadlineExceeded, DeadlineExceeded, "ran out while reading", SHORT),
-    Row("stream failed", faults.malformed_sse(block=FAILED), None, ServerError, r"overloaded, says \*\*\*"),
-    Row("stream broken", faults.malformed_sse(block=BROKEN), None, ResponseFormatError, "not JSON"),
-    Row("stream cut", faults.cut(after_events=1), None, NetworkError, "while reading the reply"),
-    Row("stream ended", faults.sse(), ResponseFormatError, ResponseFormatError, "ended without|not JSON"),
+    Row("reply is not JSON", _said(f'{{"{KEY}": '), ResponseFormatError, "not JSON"),
+    Row("HTML with 200", faults.garbage("html"), ResponseFormatError, "Welcome to the proxy"),
+    Row("empty 200", faults.garbage("empty"), ResponseFormatError, "it is empty"),
+    Row("JSON null", _said("null"), ResponseFormatError, "begins 'null'"),
+    Row("JSON list", _said("[]"), ResponseFormatError, r"begins '\[\]'"),
+    Row("no choices", _said(f'{{"key": "{KEY}"}}'), ResponseFormatError, "no '(choices|content)'"),
+    Row("error with 200", _told(200), ServerError, r"the key \*\*\* was used"),
+    Row("not HTTP", faults.garbage("bytes"), NetworkError, "not HTTP.*base_url"),
+    Row("truncated body", faults.truncated(), NetworkError, "IncompleteRead", only="chat"),
+    Row("cut gzip", faults.gzip(broken=True), NetworkError, "cut short", only="chat"),
+    Row("reset", faults.reset(), NetworkError, "ConnectionResetError while waiting"),
+    Row("closed without reply", faults.close(), NetworkError, "closed connection without response"),
+    Row("cut after the head", faults.cut(after_bytes=0), NetworkError, "while reading the reply"),
+    Row("redirect", _told(302, location=f"https://h/{KEY}"), ProviderError, "redirects to"),
+    Row("400", _told(400), BadRequestError, "answered 400"),
+    Row("401", _told(401), AuthenticationError, "check the key given by [A-Z]+_API_KEY"),
+    Row("402", _told(402), AuthenticationError, "answered 402"),
+    Row("403", faults.status(403), AuthenticationError, "Not allowed"),
+    Row("404 model", faults.model_not_found(), ModelNotFoundError, "404.*tiny"),
+    Row("404 path", faults.status(404, body="no page"), ModelNotFoundError, "is base_url right"),
+    Row("413", faults.status(413), BadRequestError, "answered 413"),
+    Row("422", _told(422), BadRequestError, "answered 422"),
+    Row("429", faults.rate_limited(), RateLimitError, "answered 429"),
+    Row("429 with a wait", faults.rate_limited(60), RateLimitError, "asks to wait 60 s"),
+    Row("no money left", faults.quota_exhausted(), RateLimitError, "quota|spend limit"),
+    Row("500", faults.server_error(), ServerError, "answered 500"),
+    Row("503 in HTML", faults.status(503, body=f"<p>{KEY}"), ServerError, r"answered 503.*<p>\*\*\*"),
+    Row("529", faults.overloaded(), ServerError, "answered 529 overloaded"),
+    Row("context overflow", faults.context_overflow(), ContextWindowExceededError, "9000 tokens"),
+    Row("content filter", faults.content_filtered(), ContentFilterError, "safety|filtering"),
+    Row("hang", faults.hang(), DeadlineExceeded, "ran out while waiting", SHORT),
+    Row("dripping head", faults.drip(part="head"), DeadlineExceeded, "ran out while waiting", SHORT),
+    Row("dripping body", faults.drip(), DeadlineExceeded, "ran out while reading", SHORT),
+    Row("stream failed", faults.malformed_sse(block=FAILED), ServerError, r"overloaded, says \*\*\*", only="stream"),
+    Row("stream broken", faults.malformed_sse(block=BROKEN), ResponseFormatError, "not JSON", only="stream"),
+    Row("stream cut", faults.cut(after_events=1), NetworkError, "while reading the reply", only="stream"),
+    Row("stream ended", faults.sse(), ResponseFormatError, "ended without|not JSON"),
 ]
-LATE = [  # after the first text; `chat` is the class the error has for who has heard nothing
-    Row(
-        "failed",
-        faults.malformed_sse(after_events=FIRST_TEXT, block=FAILED),
-        None,
-        StreamInterruptedError,
-        "overloaded",
-    ),
-    Row(
-        "broken", faults.malformed_sse(after_events=FIRST_TEXT, block=BROKEN), None, StreamInterruptedError, "not JSON"
-    ),
-    Row("reset", faults.cut(after_events=FIRST_TEXT), None, StreamInterruptedError, "ConnectionResetError"),
-    Row("ended", faults.cut(after_events=FIRST_TEXT, how="fin"), None, StreamInterruptedError, "IncompleteRead"),
-    Row("stalled", faults.stall(after_events=FIRST_TEXT), None, DeadlineExceeded, "ran out while reading", SHORT),
+LATE = [
+    Row("failed", faults.malformed_sse(after_events=FIRST_TEXT, block=FAILED), StreamInterruptedError, "overloaded"),
+    Row("broken", faults.malformed_sse(after_events=FIRST_TEXT, block=BROKEN), StreamInterruptedError, "not JSON"),
+    Row("reset", faults.cut(after_events=FIRST_TEXT), StreamInterruptedError, "ConnectionResetError"),
+    Row("ended", faults.cut(after_events=FIRST_TEXT, how="fin"), StreamInterruptedError, "IncompleteRead"),
+    Row("stalled", faults.stall(after_events=FIRST_TEXT), DeadlineExceeded, "ran out while reading", SHORT),
 ]
 
 
@@ -436,12 +422,11 @@ def test_bad_reply_gives_one_typed_error(
     caplog.set_level("DEBUG")
     configure(server.base_url, kind)
     server.behave(row.does)
-    expected = row.chat if way == "chat" else row.stream
-    if expected is None:
-        assert ask(way, timeout=row.timeout) == ANSWER
-    else:
-        error = refused(expected, row.says, lambda: ask(way, timeout=row.timeout))
+    if row.only in ("", way):
+        error = refused(row.error, row.says, lambda: ask(way, timeout=row.timeout))
         one_attempt(error, f"127.0.0.1:{server.port}")
+    else:
+        assert ask(way, timeout=row.timeout) == ANSWER
     assert server.counters()["requests"] == 1
     assert KEY not in caplog.text
 
@@ -452,8 +437,7 @@ def test_stream_that_breaks_after_text_tells_what_was_heard(server: FaultServer,
     configure(server.base_url, kind)
     server.behave(row.does)
     heard: list[str] = []
-    assert row.stream is not None
-    error = refused(row.stream, row.says, lambda: heard.extend(perfkit.stream("one two three", timeout=row.timeout)))
+    error = refused(row.error, row.says, lambda: heard.extend(perfkit.stream("one two three", timeout=row.timeout)))
     assert error.partial == "".join(heard)
     assert heard
     assert ANSWER.startswith(error.partial)
@@ -666,26 +650,22 @@ def _closed_port() -> int:
 
 
 class Nowhere(NamedTuple):
-    """An address nobody answers at as asked."""
+    """An address where nobody answers as asked."""
 
     name: str
-    url: Callable[[FaultServer, FaultServer], str]
+    url: str  # with {plain}, {tls} and {closed} for ports
     error: type[PerfkitError]
     says: str
     timeout: float = 10.0
 
 
 NOWHERE = [
-    Nowhere("refused", lambda _, __: f"http://127.0.0.1:{_closed_port()}/v1", NetworkError, "Connection refused"),
-    Nowhere("no such name", lambda _, __: "http://host.invalid/v1", NetworkError, "host.invalid:80"),
-    Nowhere("no such name, TLS", lambda _, __: "https://host.invalid/v1", NetworkError, "host.invalid:443"),
-    Nowhere(
-        "TLS to a plain port", lambda s, _: s.base_url.replace("http", "https"), DeadlineExceeded, "connecting", 0.5
-    ),
-    Nowhere(
-        "plain to a TLS port", lambda _, tls: tls.base_url.replace("https", "http"), NetworkError, "closed connect"
-    ),
-    Nowhere("untrusted certificate", lambda _, tls: tls.base_url, NetworkError, "not trusted.*connections.ca_file"),
+    Nowhere("refused", "http://127.0.0.1:{closed}/v1", NetworkError, "Connection refused"),
+    Nowhere("no such name", "http://host.invalid/v1", NetworkError, "host.invalid:80"),
+    Nowhere("no such name, TLS", "https://host.invalid/v1", NetworkError, "host.invalid:443"),
+    Nowhere("TLS to a plain port", "https://127.0.0.1:{plain}/v1", DeadlineExceeded, "ran out while connecting", SHORT),
+    Nowhere("plain to a TLS port", "http://127.0.0.1:{tls}/v1", NetworkError, "closed connection without response"),
+    Nowhere("untrusted certificate", "https://127.0.0.1:{tls}/v1", NetworkError, "not trusted.*connections.ca_file"),
 ]
 
 
@@ -695,7 +675,7 @@ NOWHERE = [
 def test_peer_that_cannot_be_reached_gives_one_typed_error(
     server: FaultServer, tls: FaultServer, kind: str, way: str, row: Nowhere
 ) -> None:
-    url = row.url(server, tls)
+    url = row.url.format(plain=server.port, tls=tls.port, closed=_closed_port())
     configure(url, kind)
     error = refused(row.error, row.says, lambda: ask(way, timeout=row.timeout))
     one_attempt(error, url.split("/")[2])

@@ -4,8 +4,8 @@ A slot holds one object, or nothing yet: whoever takes an empty one makes the ob
 `deque` operation each, which is atomic; the lock is needed only when somebody waits. Returned slots are put down first
 and matched with waiters second, while waiters stand in line first and look second, so that neither misses the other.
 Returns happen in finalizers too, which may run inside any line of a thread, even while it holds the lock; such a return
-only puts its slot down, and the thread settles when it has let go. A slot that nothing refers to any more, because a thread was
-interrupted between taking it and using it, frees its place by itself.
+only puts its slot down, and the thread settles when it has let go. A slot that nothing refers to any more, because a
+thread was interrupted between taking it and using it, frees its place by itself.
 """
 
 from __future__ import annotations
@@ -38,6 +38,15 @@ class Refused(Exception):  # noqa: N818 - not an error yet: the pool makes one o
         self.waiting = waiting
 
 
+class _Place(weakref.ref["Slot"]):
+    """One of the places there are, known by itself; it outlives its slot."""
+
+    __slots__ = ("era",)
+    __hash__ = object.__hash__  # a reference has its referent's, which may be gone
+    __eq__ = object.__eq__
+    era: int
+
+
 class Slot:
     """A place for one object; who holds the slot owns its fields.
 
@@ -50,7 +59,7 @@ class Slot:
         pid: the process it was made in.
     """
 
-    __slots__ = ("__weakref__", "_shelf", "era", "expires", "pid", "since", "uses", "value")
+    __slots__ = ("__weakref__", "_place", "_shelf", "era", "expires", "pid", "since", "uses", "value")
 
     def __init__(self, shelf: Shelf) -> None:
         self.value = EMPTY
@@ -58,6 +67,7 @@ class Slot:
         self.since = self.expires = float("-inf")
         self.uses = 0
         self.pid = os.getpid()
+        self._place: _Place | None = None
         self._shelf: weakref.ref[Shelf] | None = None  # set once it counts; weak, since the shelf holds the slot
 
     def __del__(self) -> None:
@@ -72,7 +82,7 @@ class Slot:
         shelf = self._shelf() if self._shelf is not None else None
         self._shelf = None
         if shelf is not None:
-            shelf.freed.append((self.era, self.uses, reason))
+            shelf.freed.append((self._place, self.uses, reason))
             shelf.settle()
 
 
@@ -96,7 +106,7 @@ class Shelf:
         idle: slots to be lent, the most recently used last. Others may `pop` while nobody waits, and `append`.
         waiters: callers in line, the first first.
         lost: objects of slots that nobody refers to any more.
-        freed: era, uses and reason of slots given up.
+        freed: places given up, with uses and reason.
         events: what is to be counted, by name.
         waits: seconds callers waited, to be counted.
         crowded: a returned slot must be given up: there are too many, or the shelf is shut.
@@ -110,13 +120,14 @@ class Shelf:
         self.idle: deque[Slot] = deque()
         self.waiters: deque[_Waiter] = deque()
         self.lost: deque[Any] = deque()
-        self.freed: deque[tuple[int, int, str]] = deque()
+        self.freed: deque[tuple[_Place | None, int, str]] = deque()
         self.events: deque[str] = deque()
         self.waits: deque[float] = deque()
         self._lock = threading.RLock()  # guards all below, size, era and shut, and who is next in waiters
         self._made = 0
+        self._places: set[_Place] = set()
+        self._dead: deque[weakref.ref[Slot]] = deque()  # a slot's finalizer may itself be interrupted, this may not
         self._by_era: Counter[int] = Counter()
-        self._alive: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._counts: Counter[str] = Counter()
         self._waited = Sketch()
         self._watchers: list[tuple[int, threading.Event]] = []
@@ -183,7 +194,7 @@ class Shelf:
                 self._sort()
 
     def _unsettled(self) -> bool:
-        return bool(self.freed or (self.waiters and (self.idle or self._made < self.size)))
+        return bool(self.freed or self._dead or (self.waiters and (self.idle or self._made < self.size)))
 
     def _sort(self) -> None:
         """Count what was given up and hand slots to the first in line; the lock is held.
@@ -191,17 +202,28 @@ class Shelf:
         Between looking at an entry and deleting it there is no call, so no place where Python interrupts a thread.
         """
         while self.freed:
-            era, uses, reason = self.freed[0]
-            self._made -= 1
-            self._by_era[era] -= 1
+            place, uses, reason = self.freed[0]
+            if place in self._places:
+                self._give_up(place)
             del self.freed[0]
             self._counts.update({reason: 1, "lent": uses})
+        while self._dead:
+            if self._dead[0] in self._places:
+                self._give_up(self._dead[0])
+                self._counts["lost"] += 1
+            del self._dead[0]
+        if self._watchers:
             self._tell_watchers()
         self.crowded = self.shut or self._made > self.size
         while self.waiters and (slot := self._next()) is not None:
             self._serve(slot)
         if len(self.waits) + len(self.events) > _UNCOUNTED:
             self._count()
+
+    def _give_up(self, place: Any) -> None:
+        self._made -= 1
+        self._by_era[place.era] -= 1
+        self._places.remove(place)
 
     def _serve(self, slot: Slot | None) -> None:
         waiter = self.waiters[0]
@@ -232,10 +254,12 @@ class Shelf:
 
     def _new(self) -> Slot:
         slot, home = Slot(self), weakref.ref(self)
-        self._alive.add(slot)
+        slot._place = place = _Place(slot, self._dead.append)  # noqa: SLF001 - one thing in two parts
+        place.era = slot.era
         self._by_era[slot.era] += 1
-        slot._shelf = home  # noqa: SLF001 - from here on it counts: two steps that no interrupt comes between
+        slot._shelf = home  # noqa: SLF001 - from here on it counts: no interrupt comes between these steps
         self._made += 1
+        self._places.add(place)
         return slot
 
     def reserve(self, idle: int) -> list[Slot]:
@@ -300,7 +324,7 @@ class Shelf:
             self._count()
             idle = len(self.idle)
             now = {"size": self.size, "idle": idle, "in_use": self._made - idle, "waiters": len(self.waiters)}
-            lent = self._counts["lent"] + sum(slot.uses for slot in self._alive if slot._shelf is not None)  # noqa: SLF001
+            lent = self._counts["lent"] + sum(slot.uses for place in self._places if (slot := place()) is not None)
             result = {**now, **self._counts, "lent": lent, "wait": self._waited.stats()}
         self.settle()
         return result

@@ -72,6 +72,8 @@ class PoolAdapter(HTTPAdapter):
         except TransportError as error:
             raise translated(error, request) from error
         except ConfigError as error:
+            if error.key != "connections.proxy":
+                raise
             raise exceptions.InvalidProxyURL(str(error), request=request) from error
         except ValueError as error:
             raise exceptions.InvalidHeader(str(error), request=request) from error

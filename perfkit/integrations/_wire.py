@@ -96,7 +96,8 @@ class Wire:
         except TransportError:
             self.record("http_request_duration", call, pool.name, "error")
             raise
-        return Incoming(exchange, pool.settings.max_body, self, call, pool.name)
+        report = _Report(self, call, pool.name, f"{exchange.reply.status // 100}xx")
+        return Incoming(exchange, pool.settings.max_body, report)
 
     def record(self, name: str, call: Call, host: str, status: str = "") -> None:
         """Record the time since `call` began."""
@@ -113,6 +114,24 @@ class Wire:
         return self._tracker.handle(name, {"host": host, "status": status} if status else {"host": host})
 
 
+class _Report:
+    """What is recorded of one reply; apart from `Incoming`, so that no cycle keeps a forgotten reply alive."""
+
+    __slots__ = ("_call", "_host", "_wire", "status")
+
+    def __init__(self, wire: Wire, call: Call, host: str, status: str) -> None:
+        self._wire = wire
+        self._call = call
+        self._host = host
+        self.status = status
+
+    def first_token(self) -> None:
+        self._wire.record("first_token", self._call, self._host)
+
+    def ended(self) -> None:
+        self._wire.record("http_request_duration", self._call, self._host, self.status)
+
+
 class Incoming:
     """A reply on its way into another library's response: its head, and its decoded body to iterate over once.
 
@@ -126,8 +145,8 @@ class Incoming:
         reply: http.client's view of it.
     """
 
-    def __init__(self, exchange: Exchange, most: int, wire: Wire, call: Call, host: str) -> None:
-        stream = HTTPStream(exchange, most, self._ended)
+    def __init__(self, exchange: Exchange, most: int, report: _Report) -> None:
+        stream = HTTPStream(exchange, most, report.ended)
         self.status, self.reason, self.reply = stream.status, stream.reason, exchange.reply
         self.fields = stream.headers.pairs
         if stream.headers.get("content-encoding", "identity") != "identity":
@@ -136,8 +155,7 @@ class Incoming:
             ]
         self._events = stream.headers.get("content-type", "").startswith("text/event-stream")
         self._stream = stream
-        self._report = wire.record, call, host
-        self._class = f"{stream.status // 100}xx"
+        self._report = report
         self._finish = stream.status >= 400  # noqa: PLR2004 - the errors begin there
 
     def __iter__(self) -> Iterator[bytes]:
@@ -145,7 +163,7 @@ class Incoming:
         try:
             yield from pieces
         except TransportError:
-            self._class = "error"
+            self._report.status = "error"
             raise
 
     def _watched(self) -> Iterator[bytes]:
@@ -154,8 +172,7 @@ class Incoming:
             seen = tail + piece
             if silent and _FIRST_TOKEN(seen):
                 silent = False
-                record, call, host = self._report
-                record("first_token", call, host)
+                self._report.first_token()
             tail = seen[-_TAIL:]
             self._finish = tail.rstrip().endswith(_END_MARKS)
             yield piece
@@ -166,7 +183,3 @@ class Incoming:
             self._stream.finish()
         else:
             self._stream.close()
-
-    def _ended(self) -> None:
-        record, call, host = self._report
-        record("http_request_duration", call, host, self._class)

@@ -17,7 +17,7 @@ def said(text: str = "one two three") -> dict[str, Any]:
 
 
 def failure(call: Callable[[], Any]) -> tuple[type | None, type | None]:
-    """Return the class of what `call` raises and, if that is an SDK's, of what the transport raised; None for nothing."""
+    """Return the class of what `call` raises and, if that is an SDK's, of what the transport raised."""
     try:
         call()
     except Exception as error:

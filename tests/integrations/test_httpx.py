@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from _parts import missing
-from integrations.asking import settled
+from _parts import needs_module
+from integrations.asking import all_free, settled
 from transport.conftest import peer
 from transport.peers import answering, reply
 
@@ -25,8 +25,7 @@ __all__ = ["peer"]
 
 @pytest.fixture(params=["httpx2", "httpx"])
 def module(request: pytest.FixtureRequest) -> Any:
-    if importlib.util.find_spec(request.param) is None:
-        missing(f"package {request.param}", f"pip install {request.param}")
+    needs_module(request.param)
     return importlib.import_module(request.param)
 
 
@@ -91,6 +90,18 @@ def test_stream_left_in_the_middle_ends_at_the_server(client: Any, any_fault: Fa
     any_fault.behave(faults.stall(after_bytes=10))
     with client.stream("GET", f"{any_fault.base_url}/models") as response:
         assert len(next(response.iter_raw())) == 10
+    assert settled(any_fault)["aborted_by_client"] == 1
+
+
+def test_forgotten_response_gives_its_slot_back_at_once(
+    client: Any, any_fault: FaultServer, connections: ConnectionPool
+) -> None:
+    any_fault.behave(faults.stall(after_bytes=10))
+    response = client.send(client.build_request("GET", f"{any_fault.base_url}/models"), stream=True)
+    assert not all_free(connections)
+    del response
+    gc.collect()  # a response of httpx holds itself; one of httpx2 is gone before
+    assert all_free(connections)
     assert settled(any_fault)["aborted_by_client"] == 1
 
 

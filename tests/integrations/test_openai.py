@@ -14,6 +14,7 @@ from integrations.asking import SECRET, all_free, failure, in_threads, said, set
 from transport.peers import await_child, start_child
 
 import perfkit.integrations.openai
+from perfkit.clock import FakeClock
 from perfkit.metrics import PerformanceTracker
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
@@ -124,6 +125,33 @@ def test_refused_connections_are_retried_by_the_sdk(
 
 def any_host(server: FaultServer) -> str:
     return f"127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_connection_that_died_idle_costs_no_retry(client: openai.OpenAI, any_fault: FaultServer, how: Any) -> None:
+    ask(client)
+    assert any_fault.disconnect(how=how) == 1
+    assert ask(client) == "echo: one two three"
+    assert any_fault.counters()["requests"] == 2
+
+
+def test_connection_is_kept_for_minutes(fault: FaultServer) -> None:
+    clock = FakeClock()
+    connections = ConnectionPool(proxy="", clock=clock)
+    client = sdk(fault, perfkit.integrations.openai.http_client(connections=connections))
+    for _ in range(3):
+        ask(client)
+        clock.advance(250)  # the SDK's own client forgets after 5 seconds
+    assert fault.counters()["connections"] == 1
+    connections.close()
+
+
+def test_first_call_after_warming_up_finds_a_connection(
+    client: openai.OpenAI, any_fault: FaultServer, connections: ConnectionPool
+) -> None:
+    assert connections.warm_up(any_fault.base_url, 2) == 2
+    assert ask(client) == "echo: one two three"
+    assert any_fault.counters()["connections"] == 2
 
 
 TROUBLE = {

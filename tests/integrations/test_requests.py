@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -117,7 +116,6 @@ def test_forgotten_response_gives_its_slot_back(
     answer = session.post(f"{any_fault.base_url}{CHAT}", json={**said(), "stream": True}, stream=True)
     assert answer.ok
     del answer
-    gc.collect()
     assert all_free(connections)
     assert settled(any_fault)["aborted_by_client"] == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 from transport.peers import Peer, answering, descriptors, read_request, reply, until
 
-from perfkit.clock import FakeClock
+from perfkit.clock import SYSTEM_CLOCK, FakeClock
 from perfkit.errors import DeadlineExceeded, NetworkError, PoolTimeout, TransportError
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
+from perfkit.transport.call import Waits, prepare
 from perfkit.transport.connection import PooledConnection
+from perfkit.transport.exchange import Exchange
 from perfkit.transport.reply import Reply
 
 StartPeer = Callable[..., Peer]
@@ -397,6 +400,35 @@ def test_silence_is_bounded_by_read_timeout_unless_the_call_says_how_long(fault:
     with pytest.raises(DeadlineExceeded, match=r"while reading the reply \(connections\.read_timeout"):
         client.post(CHAT, ASK, timeout=20)  # a model thinks before it begins to answer, not in the middle of a word
     connections.close()
+
+
+def test_waits_of_a_call_come_before_those_of_its_host(fault: FaultServer) -> None:
+    pool = ConnectionPool(proxy="", read_timeout=0.05)
+    host = pool.host(("http", "127.0.0.1", fault.port))
+    fault.behave(faults.ok(delay=0.2), faults.hang())
+
+    def begin(read_timeout: float) -> int:
+        waits = Waits(1.0, 1.0, read_timeout, 1.0)
+        call = prepare(
+            "GET", "/v1/models", {"host": "h"}, None, now=SYSTEM_CLOCK.now, timeout=None, patience=read_timeout
+        )
+        call.waits = waits
+        exchange = Exchange(host, call).begin()
+        exchange.read(10_000)
+        return exchange.reply.status
+
+    assert begin(10.0) == 200
+    with pytest.raises(DeadlineExceeded, match="the timeout it was given"):
+        begin(0.1)
+    pool.close()
+
+
+def test_tls_of_a_pool_may_be_its_own(tls_fault: FaultServer) -> None:
+    context = ssl.create_default_context(cafile=tls_fault.ca_file)
+    url = f"{tls_fault.base_url}/models"
+    assert ConnectionPool(proxy="", ssl_context=context).request("GET", url).status == 200
+    with pytest.raises(NetworkError, match="not trusted"):
+        ConnectionPool(proxy="").request("GET", url)
 
 
 def test_time_that_is_over_is_not_even_begun(fault: FaultServer, connections: ConnectionPool) -> None:
