@@ -1,6 +1,6 @@
 """Judge token estimates against exact counts, and time counting and pricing.
 
-    python benchmarks/tokens.py --samples samples.jsonl.gz
+    python benchmarks/tokens.py [--samples samples.jsonl.gz] [--json]
 
 Each line of the samples is {"kind", "text", "<tokenizer>": exact count, ...}, with "split" when some were used to fit
 the estimator ("train") and some were not ("test"). The error of a tokenizer is the mean over kinds of text of the mean
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import platform
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -32,10 +31,14 @@ if TYPE_CHECKING:
 Sample = dict[str, Any]
 
 
+OWN = Path(__file__).resolve().parent.parent / "tests/tokens/texts.json"
+
+
 def read(path: Path) -> list[Sample]:
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        found: list[Sample] = json.load(lines) if path.suffix == ".json" else [json.loads(line) for line in lines]
+    return found
 
 
 def errors(samples: list[Sample], tokenizer: str, count: Callable[[str], float]) -> dict[str, float]:
@@ -51,45 +54,56 @@ def microseconds(call: Callable[[], object], number: int) -> float:
     return min(repeat(call, number=number, repeat=5)) / number * 1e6
 
 
-def print_errors(samples: list[Sample]) -> None:
+def judged(samples: list[Sample]) -> dict[str, Any]:
+    """Return, by split and tokenizer, the error of the estimator and of len/4 in percent, and the worst kind."""
+    found: dict[str, Any] = {}
     for split in sorted({sample.get("split", "unnamed") for sample in samples}):
         chosen = [sample for sample in samples if sample.get("split", "unnamed") == split]
-        kinds = {sample["kind"] for sample in chosen}
-        print(f"\nmean absolute error, split {split!r}: {len(chosen)} texts of {len(kinds)} kinds")
         for tokenizer in (name for name in TOKENIZERS if name in chosen[0]):
             ours = errors(chosen, tokenizer, lambda text, name=tokenizer: estimate(text, name))  # type: ignore[misc]
-            quarter = fmean(errors(chosen, tokenizer, lambda text: max(1, len(text) // 4)).values())
+            quarter = errors(chosen, tokenizer, lambda text: max(1, len(text) // 4))
             worst = max(ours, key=lambda kind: ours[kind])
-            print(
-                f"  {tokenizer:9} {fmean(ours.values()):5.1f} %   len/4 {quarter:5.1f} %"
-                f"   worst kind: {worst} {ours[worst]:.1f} %"
-            )
+            found[f"{split} {tokenizer}"] = {
+                "texts": len(chosen),
+                "kinds": len(ours),
+                "error_percent": fmean(ours.values()),
+                "len_4_error_percent": fmean(quarter.values()),
+                "worst": {worst: ours[worst]},
+            }
+    return found
 
 
-def print_speed(samples: list[Sample]) -> None:
+def speed(samples: list[Sample]) -> dict[str, float]:
+    """Return microseconds, best of five runs."""
     text = "\n".join(sample["text"] for sample in samples)
-    optimizer = TokenOptimizer()
-    print("\nspeed, best of 5")
+    optimizer, found = TokenOptimizer(), {}
     for size, number in ((100, 2000), (2_000, 500), (16_000, 100), (100_000, 100)):
-        piece = text[len(text) // 3 :][:size]
-        kilobytes = len(piece.encode()) / 1000
+        piece = (text * (1 + size // len(text)))[:size]
         spent = microseconds(lambda: estimate(piece), number)  # noqa: B023 - called before the loop goes on
-        print(f"  estimate {size:7} characters {spent:8.1f} us {spent / kilobytes:6.2f} us/KB")
+        found[f"estimate {size} characters, us/KB"] = spent / (len(piece.encode()) / 1000)
     usage, chat = Usage(1000, 200, cached_tokens=500), [{"role": "user", "content": text[i:][:500]} for i in range(40)]
     optimizer.count_tokens(chat)
-    print(
-        f"  chat of 40 known messages of 500 characters {microseconds(lambda: optimizer.count_tokens(chat), 50):.1f} us"
-    )
-    print(f"  calculate_cost {microseconds(lambda: optimizer.calculate_cost(usage, 'gpt-4o'), 20_000):.2f} us")
+    found["chat of 40 known messages, us"] = microseconds(lambda: optimizer.count_tokens(chat), 50)
+    found["calculate_cost, us"] = microseconds(lambda: optimizer.calculate_cost(usage, "gpt-4o"), 20_000)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--samples", type=Path, required=True, help="JSON lines, plain or gzipped")
-    samples = read(parser.parse_args().samples)
-    print(f"Python {platform.python_version()}, {platform.machine()}")
-    print_errors(samples)
-    print_speed(samples)
+    parser.add_argument("--samples", type=Path, default=OWN, help="JSON lines, plain or gzipped, or a JSON list")
+    parser.add_argument("--quick", action="store_true", help="the same: it takes a few seconds")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    options = parser.parse_args()
+    samples = read(options.samples)
+    found = {"errors": judged(samples), "speed": speed(samples)}
+    if options.json:
+        json.dump(found, sys.stdout, indent=1)
+        return
+    for name, row in found["errors"].items():
+        error, quarter = row["error_percent"], row["len_4_error_percent"]
+        print(f"{name:20} {row['texts']} texts: {error:5.1f} %   len/4 {quarter:5.1f} %   worst {row['worst']}")
+    for name, value in found["speed"].items():
+        print(f"{name:36} {value:8.2f}")
 
 
 if __name__ == "__main__":

@@ -80,6 +80,13 @@ def test_stream_that_is_closed_early_ends_at_the_server(
     assert settled(any_fault)["aborted_by_client"] == 1
 
 
+def test_stream_left_before_its_end_mark_is_not_drained(client: openai.OpenAI, any_fault: FaultServer) -> None:
+    with client.chat.completions.create(**said(), stream=True) as stream:
+        next(stream)
+    ask(client)
+    assert any_fault.counters()["connections"] == 2
+
+
 def test_forgotten_stream_gives_its_slot_back(
     client: openai.OpenAI, any_fault: FaultServer, connections: ConnectionPool
 ) -> None:

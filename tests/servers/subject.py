@@ -30,6 +30,7 @@ FLUSH = (
 
 perfkit.configure(
     providers={"fault": {"kind": "openai", "base_url": os.environ["LLM"], "api_key": "not-needed"}},
+    connections={"ca_file": os.environ["CA"]},
     client={"default_model": "tiny"},
     metrics={"statsd": os.environ["STATSD"], "flush_interval": FLUSH},
     tokens={

@@ -99,26 +99,34 @@ class Life:
 Ask = Callable[[Iterable[str]], list[dict[str, Any]]]
 
 
+@pytest.fixture(scope="module")
+def provider() -> Iterator[FaultServer]:
+    """Return the provider, behind TLS: there a child that touches a connection of its parent ends it."""
+    needs_module("trustme")
+    with FaultServer(tls=True) as server:
+        yield server
+
+
 @pytest.fixture(scope="module", params=MODES)
-def life(request: pytest.FixtureRequest, _fault_server: FaultServer) -> Iterator[Life]:
+def life(request: pytest.FixtureRequest, provider: FaultServer) -> Iterator[Life]:
     """Let a server live."""
     mode = MODES[request.param]
     needs_module(mode.needs)
-    _fault_server.reset()
-    _fault_server.behave(faults.ok(delay=0.01))  # so that one worker cannot do it all
+    provider.reset()
+    provider.behave(faults.ok(delay=0.01))  # so that one worker cannot do it all
     with Datagrams() as sent, ExitStack() as stack:
-        env = {"LLM": _fault_server.base_url, "STATSD": sent.address, **mode.env}
+        env = {"LLM": provider.base_url, "CA": provider.ca_file, "STATSD": sent.address, **mode.env}
         if mode.needs == "celery":
             env["BROKER"] = stack.enter_context(broker())
         server = stack.enter_context(Server(*mode.command, env=environment(**env)))
         ask = partial(by_task, env["BROKER"]) if mode.needs == "celery" else partial(by_page, server)
         seen: dict[str, int] = {}
-        answers = asked(ask, _fault_server, seen)
+        answers = asked(ask, provider, seen)
         if mode.hooks:  # uWSGI forks after the import, and runs no atexit in its master: that sends in its own time
             polled(lambda: all(sent.count(name) for name in ("unsent", "packed", LATENCY.format("before"))))
         code = server.stop()
         sent.close()
-        yield Life(mode, answers, sent, seen | connections(_fault_server), code, server.processes())
+        yield Life(mode, answers, sent, seen | connections(provider), code, server.processes())
 
 
 def asked(ask: Ask, provider: FaultServer, seen: dict[str, int]) -> list[dict[str, Any]]:
