@@ -173,6 +173,7 @@ _INSTANCES = {
     "gc_optimizer": "GCOptimizer",
     "client": "Client",
 }
+_PACKAGES = ("agents", "providers", "testing")  # reached as attributes, `perfkit.providers.create_provider`
 _METHODS = {"chat": "client", "stream": "client", "batch": "client", "profile": "profiler"}
 
 
@@ -184,10 +185,10 @@ if not TYPE_CHECKING:  # type checkers see the imports above, and no other name
             value = getattr(__getattr__(_METHODS[name]), name)
         elif name in _INSTANCES:
             value = __getattr__(_INSTANCES[name]).instance()
-        elif name in _MODULES:
+        elif name in _MODULES or name in _PACKAGES:
             from perfkit._registry import load
 
-            value = load(f"{_MODULES[name]}:{name}")
+            value = load(f"{_MODULES[name]}:{name}" if name in _MODULES else f"perfkit.{name}")
         else:
             raise AttributeError(f"module 'perfkit' has no attribute {name!r}")
         globals()[name] = value

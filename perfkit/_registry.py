@@ -17,9 +17,10 @@ __all__ = ["Registry", "load"]
 
 
 def load(target: str) -> Any:
-    """Import and return what `"package.module:attribute"` names."""
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    """Import and return what `"package.module:attribute"` names, or the module if no attribute is named."""
+    name, _, attribute = target.partition(":")
+    module = importlib.import_module(name)
+    return getattr(module, attribute) if attribute else module
 
 
 class Registry:

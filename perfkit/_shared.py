@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from perfkit import _process
-from perfkit.config import TABLES, Config, build, from_file
+from perfkit.config import NAMED_TABLES, TABLES, Config, build, from_file, merged
 
 __all__ = ["Shared", "configure", "current_config", "reset", "start_over"]
 
@@ -125,32 +125,30 @@ def configure(
         if isinstance(mapping_or_path, str | Path):
             file = from_file(Path(mapping_or_path))
         elif isinstance(mapping_or_path, Mapping):
-            arguments = Config(_over(arguments, mapping_or_path), file={}, environ={}).arguments
+            arguments = merged(arguments, mapping_or_path)
         elif mapping_or_path is not None:
             kind = type(mapping_or_path).__name__  # type: ignore[unreachable]
             raise TypeError(f"configure() takes a mapping of tables or the path of a TOML file, not {kind}")
-        _state.config = config = Config(_over(arguments, tables), file=file)
+        _state.config = config = Config(merged(arguments, tables), file=file)
         try:
-            _spread(config)
+            _spread(config, before)
         except Exception:
             _state.config = before
             if before is not None:
-                _spread(before)
+                _spread(before, config)
             raise
 
 
-def _spread(config: Config) -> None:
+def _spread(config: Config, before: Config | None) -> None:
+    """Tell the shared instances what differs from `before`, and nothing else: they may have been set by hand since."""
     for cls, shared in list(_state.objects.items()):
-        shared.configure(**asdict(config.table(cls._table)))
-        shared._configured(config)  # noqa: SLF001 - the framework calls its own hook
-
-
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for name, table in above.items():
-        if table is not None:
-            result[name] = {**result.get(name, {}), **table} if isinstance(table, Mapping) else table
-    return result
+        settings = asdict(config.table(cls._table))
+        old = asdict(before.table(cls._table)) if before is not None else {}
+        changed = {key: value for key, value in settings.items() if key not in old or old[key] != value}
+        if changed:
+            shared.configure(**changed)
+        if before is None or any(config.named(table) != before.named(table) for table in NAMED_TABLES):
+            shared._configured(config)  # noqa: SLF001 - the framework calls its own hook
 
 
 def reset() -> None:
@@ -166,4 +164,4 @@ def start_over(config: Config | None) -> None:
         shared_objects = list(_state.objects.values())
     for shared in shared_objects:
         shared.reset()
-    _spread(current_config())
+    _spread(current_config(), None)

@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 from perfkit.errors import ConfigError, nearest
 from perfkit.values import finite
 
-__all__ = ["TABLES", "Config", "build"]
+__all__ = ["NAMED_TABLES", "TABLES", "Config", "build", "merged"]
 
 S = TypeVar("S")
 PREFIX = "PERFKIT_"
+_SECRET = frozenset({"api_key", "headers", "proxy"})  # names of settings that are never shown
 
 
 def number(default: float | None, *, above: float | None = None, least: float | None = None) -> Any:
@@ -62,7 +63,7 @@ class ConnectionsSettings:
     ca_file: str | None = None  # a private CA beside the system's trust store
     proxy: str | None = field(default=None, repr=False)  # None: HTTPS_PROXY and NO_PROXY of the environment; "": none
     max_body: int = number(256 * 2**20, least=1)  # decoded bytes of one reply
-    hosts: Mapping[str, Any] = field(default_factory=dict)  # "host[:port]" to any of the settings above
+    hosts: Mapping[str, Any] = field(default_factory=dict, repr=False)  # "host[:port]" to any of the settings above
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +144,7 @@ class ProviderSettings:
     models: tuple[str, ...] | Mapping[str, str] | None = None  # names, or what callers say to the provider's own name
     weight: float = number(1.0, above=0)
     priority: int = 1  # 1 is first
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,10 +308,10 @@ class Config:
         file: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self.arguments = _merged({}, arguments if arguments is not None else {})
-        self.file = find_file(Path.cwd()) if file is None else file
+        self.arguments = merged({}, arguments if arguments is not None else {})
+        self.file = find_file(Path()) if file is None else file
         self._environment = from_environment(os.environ if environ is None else environ)
-        self._raw = _merged(_merged(_merged({}, self.file), self._environment), self.arguments)
+        self._raw = merged(merged(merged({}, self.file), self._environment), self.arguments)
         self._settings = {name: build(cls, self._raw.get(name, {}), where=name) for name, cls in TABLES.items()}
         self._named = {name: self._build_named(name, cls) for name, cls in NAMED_TABLES.items()}
 
@@ -352,14 +353,20 @@ class Config:
         for f in fields(settings):
             source = next((name for name, layer in layers if f.name in part(layer)), "default")
             value = getattr(settings, f.name)
-            hidden = f.repr is False and value is not None
-            rows.append({"setting": f"{where}.{f.name}", "value": "***" if hidden else value, "source": source})
+            shown = _masked({f.name: value})[f.name]
+            rows.append({"setting": f"{where}.{f.name}", "value": shown, "source": source})
         return rows
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return tables of `below` with those of `above` laid over, key by key; None leaves unchanged."""
-    merged = {name: dict(table) for name, table in below.items()}
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tables of `below` with those of `above` laid over, key by key, and in named tables row by row.
+
+    A table or value of None leaves unchanged.
+
+    Raises:
+        ConfigError: an unknown table, or one that is no table.
+    """
+    result = {name: dict(table) for name, table in below.items()}
     for name, table in above.items():
         if table is None:
             continue
@@ -368,5 +375,21 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
             raise ConfigError(f"unknown table {name!r}; known: {', '.join(known)}{nearest(name, known)}", key=name)
         if not isinstance(table, Mapping):
             raise ConfigError(f"[{name}] must be a table of settings, not {type(table).__name__}", key=name)
-        merged.setdefault(name, {}).update({k: v for k, v in table.items() if v is not None})
-    return merged
+        given = {key: value for key, value in table.items() if value is not None}
+        old = result.setdefault(name, {})
+        old.update(_rows_over(old, given) if name in NAMED_TABLES else given)
+    return result
+
+
+def _rows_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: {**below[name], **row} if isinstance(row, Mapping) and isinstance(below.get(name), Mapping) else row
+        for name, row in above.items()
+    }
+
+
+def _masked(value: Any) -> Any:
+    """Return a setting as it may be shown: what can hold a secret is hidden, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: "***" if key in _SECRET and inner else _masked(inner) for key, inner in value.items()}
+    return [_masked(inner) for inner in value] if isinstance(value, list | tuple) else value

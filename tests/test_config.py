@@ -100,3 +100,43 @@ def test_a_key_never_shows() -> None:
     )
     shown = repr(current_config().named("providers")) + repr(current_config().explain())
     assert "sk-secret" not in shown
+
+
+def test_a_row_keeps_what_a_higher_layer_does_not_name() -> None:
+    file = {"providers": {"main": {"kind": "openai", "base_url": "http://h/v1", "models": ["tiny"]}}}
+    environ = {"PERFKIT_PROVIDERS__MAIN__API_KEY": "sk-secret"}
+    row = Config({"providers": {"main": {"priority": 3}}}, file=file, environ=environ).named("providers")["main"]
+    assert (row.kind, row.base_url, row.models, row.api_key, row.priority) == (
+        "openai",
+        "http://h/v1",
+        ("tiny",),
+        "sk-secret",
+        3,
+    )
+
+
+def test_configure_leaves_alone_what_was_set_by_hand_since() -> None:
+    perfkit.configure(providers={"main": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1"}})
+    perfkit.router.strategy = "priority"
+    perfkit.connections.configure("127.0.0.1", maxsize=3)
+    perfkit.tracker.configure(max_series=77)
+    perfkit.router.unregister_provider("main")
+    perfkit.configure(cache={"ttl": 60})
+    assert perfkit.router.strategy == "priority"
+    assert perfkit.tracker.settings.max_series == 77
+    assert perfkit.connections.settings.hosts
+    assert perfkit.router.list_providers() == ()
+    perfkit.configure(router={"strategy": "random"}, providers={"main": {"priority": 2}})
+    assert perfkit.router.strategy == "random"
+    assert perfkit.router.list_providers() == ("main",)
+
+
+def test_nothing_that_may_hold_a_secret_is_shown() -> None:
+    perfkit.configure(
+        providers={"main": {"kind": "openai", "base_url": "http://h/v1", "options": {"headers": {"X-Key": "SECRET1"}}}},
+        connections={"proxy": "http://u:SECRET2@h:1", "hosts": {"a": {"proxy": "http://u:SECRET3@h:1", "maxsize": 3}}},
+    )
+    config = current_config()
+    shown = repr(config.explain()) + repr(config.named("providers")) + repr(config.table("connections"))
+    assert "SECRET" not in shown
+    assert "'maxsize': 3" in shown

@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["IGNORED_CONTEXT", "plain_key", "request_digest", "scoped_key"]
 
-# Context that identifies an occasion, not a question (RAAF guide 3.6); user_id is not here: it becomes the scope.
-IGNORED_CONTEXT = frozenset({"session_id", "request_id", "timestamp", "trace_id", "span_id", "user_id"})
+# Context that identifies an occasion, not a question (RAAF guide 3.6).
+IGNORED_CONTEXT = frozenset({"session_id", "request_id", "timestamp", "trace_id", "span_id"})
 
 _dumps = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
-def request_digest(request: ChatRequest, *, provider: str | None = None) -> bytes:
+def request_digest(request: ChatRequest, *, provider: str | None = None, target: str | None = None) -> bytes:
     """Return 32 bytes that are equal only for requests with the same answer, whoever asks.
 
     Args:
         request: its `model` is the model or route asked for, not the one that will answer.
         provider: the pinned provider, if any.
+        target: the model a route stands for now; None means `request.model` itself.
 
     Raises:
         TypeError, ValueError: the request holds something JSON cannot express; the message names the parameter.
@@ -38,12 +39,13 @@ def request_digest(request: ChatRequest, *, provider: str | None = None) -> byte
     temperature = request.temperature
     rest = {
         "provider": provider,
+        "target": target,
         "temperature": float(temperature) if temperature is not None else None,
         "max_tokens": request.max_tokens,
         "tools": request.tools,
         "response_format": request.response_format,
         "extra": request.extra,
-        "context": _context(request.metadata),
+        "context": _context(request.metadata, request.user),
     }
     try:
         messages = ",".join([_canonical(message) for message in request.messages])
@@ -76,8 +78,10 @@ def _canonical(message: Mapping[str, Any]) -> str:
     return _dumps(dict(message))
 
 
-def _context(context: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in context.items() if name not in IGNORED_CONTEXT}
+def _context(context: Mapping[str, Any], user: str | None) -> dict[str, Any]:
+    """Return what of the context makes another question; a `user_id` that is the user himself is his scope already."""
+    own = {"user_id"} if user is not None and str(context.get("user_id")) == user else set()
+    return {name: value for name, value in context.items() if name not in IGNORED_CONTEXT and name not in own}
 
 
 def _owner(user: str) -> str:

@@ -25,6 +25,8 @@ class Call:
     decision: Decision
     key: str | None
     started: float
+    budget: float | None = None  # US dollars for all attempts together
+    spent: float = 0.0  # US dollars paid for attempts so far
     answered_by: str = ""
     cost: float | None = None
     first_token: float | None = None

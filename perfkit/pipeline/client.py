@@ -8,6 +8,7 @@ is recorded of it (`_finish`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -225,8 +226,6 @@ class Client(Shared):
             context = {}
         elif not isinstance(context, Mapping):
             raise TypeError(f"context must be a mapping, not {context!r}")
-        elif user is None and context.get("user_id") is not None:
-            user = str(context["user_id"])
         return ChatRequest(
             messages, model, temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent
         )
@@ -238,24 +237,31 @@ class Client(Shared):
         started = self._clock.now()
         if provider is not None and not isinstance(provider, str):
             raise TypeError(f"provider must be the name of one, not {provider!r}")
+        if request.user is None and request.metadata.get("user_id") is not None:
+            request = request.evolve(user=str(request.metadata["user_id"]))
         route = self._routes.get(request.model)
         target = request if route is None else _routed(request, route)
         if provider is None and route is not None:
             provider = route.provider
-        self._refuse_over_budget(target, budget)
-        decision, key = self._decide(request, provider, self._policy(cache, route))
-        return Call(request, target, provider, decision, key, started)
+        if budget is not None:
+            finite("budget", budget, least=0)
+        decision, key = self._decide(request, target, provider, self._policy(cache, route))
+        return Call(request, target, provider, decision, key, started, budget)
 
     def _policy(self, cache: CachePolicy | str | None, route: RouteSettings | None) -> CachePolicy:
         policy = CachePolicy.of(self._cache.settings.policy if cache is None else cache)
         if route is None or isinstance(cache, CachePolicy):
             return policy
+        if route.cacheable is False and cache is None:
+            return CachePolicy.of("never")
         return replace(policy, ttl=route.ttl, cacheable=route.cacheable)
 
-    def _decide(self, request: ChatRequest, provider: str | None, policy: CachePolicy) -> tuple[Decision, str | None]:
+    def _decide(
+        self, request: ChatRequest, target: ChatRequest, provider: str | None, policy: CachePolicy
+    ) -> tuple[Decision, str | None]:
         if not policy.exact:
             return NOT_ASKED, None
-        digest = request_digest(request, provider=provider)
+        digest = request_digest(request, provider=provider, target=None if target is request else target.model)
         memo = (digest, policy, request.user)
         decision = self._decisions.get(memo)
         if decision is None:
@@ -265,19 +271,19 @@ class Client(Shared):
             self._decisions[memo] = decision
         return decision, scoped_key(digest, decision.user) if decision.keep else None
 
-    def _refuse_over_budget(self, target: ChatRequest, budget: float | None) -> None:
-        if budget is None:
+    def _refuse_over_budget(self, call: Call, worst: float | None) -> None:
+        """Refuse an attempt that could take the call over its own budget."""
+        budget = call.budget
+        if budget is None or (worst is not None and worst + call.spent <= budget):
             return
-        finite("budget", budget, least=0)
-        worst = self._optimizer.worst_cost(target)
-        if worst is None or worst > budget:
-            cost = f"may cost ${worst:.6f}" if worst is not None else "has no known price"
-            raise BudgetExceededError(
-                f"the call {cost}; its budget is ${budget:.6f}: lower max_tokens, or take a cheaper model",
-                scope=("request", ""),
-                limit=budget,
-                needed=worst if worst is not None else 0.0,
-            )
+        cost = f"may cost ${worst:.6f}" if worst is not None else "has no known price"
+        raise BudgetExceededError(
+            f"the call {cost} and has ${budget - call.spent:.6f} left: lower max_tokens, or take a cheaper model",
+            scope=("request", ""),
+            limit=budget,
+            spent=call.spent,
+            needed=worst if worst is not None else math.inf,
+        )
 
     def _ask(self, call: Call) -> ChatResponse:
         response = self._router.execute_with_fallback(
@@ -287,12 +293,16 @@ class Client(Shared):
 
     def _hold(self, call: Call, request: ChatRequest, provider: str) -> Purse:
         call.answered_by = provider
+        if call.budget is None and not self._optimizer.has_budgets:
+            return Purse(self._optimizer, call, None)
+        worst = self._optimizer.worst_cost(request)
+        self._refuse_over_budget(call, worst)
         if not self._optimizer.has_budgets:
             return Purse(self._optimizer, call, None)
         scopes = {"agent": request.agent, "provider": provider, "model": request.model, "global": ""}
         if request.user is not None:
             scopes["user"] = request.user
-        return Purse(self._optimizer, call, self._optimizer.reserve(scopes, self._optimizer.worst_cost(request)))
+        return Purse(self._optimizer, call, self._optimizer.reserve(scopes, worst))
 
     def _streamed(self, call: Call) -> Generator[str, None, ChatResponse]:
         found = self._cache.lookup(call.key) if call.key is not None else None

@@ -231,26 +231,26 @@ class ProviderRouter(Shared):
         """
         self._offers(model, provider)
 
-    def route_request(self, request_context: Mapping[str, Any] | ChatRequest | None = None) -> str:
+    def route_request(self, context: Mapping[str, Any] | ChatRequest | None = None) -> str:
         """Return the name of the provider that would be asked now; nothing is sent and nothing is taken.
 
         Args:
-            request_context: a request, or a mapping; its "model", if there is one, has to be offered.
+            context: a request, or a mapping; its "model", if there is one, has to be offered.
 
         Raises:
             UnknownModelError: nobody offers the model.
             NoAvailableProviderError: those who do cannot be used now.
         """
-        if isinstance(request_context, ChatRequest):
-            model: str | None = request_context.model
+        if isinstance(context, ChatRequest):
+            model: str | None = context.model
         else:
-            model = None if request_context is None else request_context.get("model")
+            model = None if context is None else context.get("model")
         offers = self._offers(model, None)
         now = self._clock.now()
         usable = [candidate for candidate in offers if candidate.usable(model, now)]
         if not usable:
             raise none_available(model, offers)
-        return (usable[0] if len(usable) == 1 else choose(self._setup.strategy, usable, request_context)).name
+        return (usable[0] if len(usable) == 1 else choose(self._setup.strategy, usable, context)).name
 
     def execute_with_fallback(
         self,

@@ -41,7 +41,7 @@ def test_whatever_changes_the_answer_changes_the_key(change: dict[str, Any]) -> 
         {"timeout": 5.0},
         {"agent": "other"},
         {"user": "42"},
-        {"metadata": {"request_id": "1", "session_id": "2", "timestamp": 3, "user_id": 4}},
+        {"metadata": {"request_id": "1", "session_id": "2", "timestamp": 3}},
         {"messages": [{"content": "hi", "role": "user"}]},
     ],
 )
@@ -81,3 +81,11 @@ def test_a_plain_message_is_written_as_json_writes_it() -> None:
         assert _canonical(message) == json.dumps(message, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     same()
+
+
+def test_the_user_is_a_scope_and_anybody_else_in_the_context_another_question() -> None:
+    anna = BASE.evolve(user="anna")
+    assert request_digest(anna.evolve(metadata={"user_id": "anna"})) == request_digest(anna)
+    assert request_digest(anna.evolve(metadata={"user_id": "bert"})) != request_digest(anna)
+    assert request_digest(BASE.evolve(metadata={"user_id": "anna"})) != request_digest(BASE)
+    assert request_digest(BASE, target="other") != request_digest(BASE)

@@ -105,11 +105,9 @@ def test_threads_with_the_same_question_share_one_call(
 def test_an_error_is_shared_by_those_waiting_and_not_kept(
     chat: Callable[..., perfkit.ChatResponse], fault: FaultServer
 ) -> None:
-    fault.behave(faults.unauthorized(), then="ok")
-    with pytest.raises(perfkit.AuthenticationError):
+    fault.behave(faults.status(422), then="ok")
+    with pytest.raises(perfkit.BadRequestError):
         chat("same", temperature=0)
-    perfkit.router.reset()
-    perfkit.configure()
     assert chat("same", temperature=0).text == "echo: same"
 
 
@@ -198,3 +196,36 @@ def test_closing_the_pool_in_mid_air_loses_no_later_call(chat: Callable[..., per
         perfkit.connections.close()
         stop.set()
         assert {f.result(20).text for f in asked} == {f"echo: n {n}" for n in range(40)}
+
+
+def test_users_of_ready_requests_are_kept_apart_too(
+    chat: Callable[..., perfkit.ChatResponse], fault: FaultServer
+) -> None:
+    message = [{"role": "user", "content": "what is a queue?"}]
+    for user in ("anna", "bert", "anna"):
+        perfkit.client.run(perfkit.ChatRequest(message, "tiny", 0.0, metadata={"user_id": user}))
+    assert fault.stats()["requests"] == 2
+    for behalf in ("anna", "bert"):
+        chat("what is a queue?", temperature=0, user="support", context={"user_id": behalf})
+    assert fault.stats()["requests"] == 4
+
+
+def test_a_route_that_is_pointed_elsewhere_asks_anew(fault: FaultServer) -> None:
+    perfkit.configure(providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}})
+    for model in ("one", "two", "one"):
+        perfkit.configure(routes={"faq": {"model": model, "cacheable": True}})
+        perfkit.chat("same", model="faq")
+    assert fault.stats()["requests"] == 2
+
+
+def test_a_route_may_say_its_answers_are_never_shared(fault: FaultServer) -> None:
+    perfkit.configure(
+        providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}},
+        routes={"draw": {"model": "tiny", "cacheable": False}},
+    )
+    assert [perfkit.chat("same", model="draw", temperature=0).cached for _ in range(2)] == [None, None]
+
+
+def test_a_cached_answer_costs_nothing_whatever_the_budget(chat: Callable[..., perfkit.ChatResponse]) -> None:
+    chat("same", temperature=0, max_tokens=5)
+    assert chat("same", temperature=0, max_tokens=5, budget=0.0).cached == "exact"
