@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from perfkit.errors import ResponseFormatError, TransportError
+from perfkit.routing.policy import TABLE, judge
 from perfkit.values import Usage
 
 if TYPE_CHECKING:
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from perfkit.tokens import Hold, TokenOptimizer
     from perfkit.values import ChatRequest, ChatResponse
 
-__all__ = ["Call", "Purse", "heard_usage"]
+__all__ = ["Call", "Purse"]
 
 
 @dataclass(slots=True, eq=False)
@@ -35,9 +37,13 @@ class Call:
 
 
 class Purse:
-    """The money of one attempt: held before it, settled at what it cost, released when it failed.
+    """The money of one attempt: held before it, settled at what it cost, released when it cost nothing.
 
-    A stream that the caller leaves is settled at an estimate: the counted prompt plus the text received.
+    An attempt that failed is charged and counted for what the provider most likely worked for, at an estimate: the
+    counted prompt and the text that came. That is so of a stream that broke or was left after output, and, for the
+    prompt alone, of a request that was sent and then timed out, broke off or got an answer nobody can read. Nothing is
+    due when the request was never sent, or was answered with an error. Such an attempt is not part of the call's own
+    `cost`, if another one answers it.
     """
 
     __slots__ = ("_call", "_hold", "_optimizer")
@@ -49,32 +55,50 @@ class Purse:
 
     def settle(self, response: ChatResponse) -> None:
         """Pay what `response` cost; if that cannot be told, all that was held."""
-        cost = None
+        call, cost = self._call, None
         try:
             cost = self._optimizer.calculate_cost(response.usage, response.model)
-            if cost is None and response.model != self._call.target.model:
-                cost = self._optimizer.calculate_cost(response.usage, self._call.target.model)
+            if cost is None and response.model != call.target.model:
+                cost = self._optimizer.calculate_cost(response.usage, call.target.model)
         finally:
-            self._call.cost = cost
+            call.cost = cost
             if self._hold is not None:
                 self._hold.settle(cost)
+        if call.abandoned:  # nobody is there to be given the response, and to count it
+            self._track(response.usage, cost)
 
-    def release(self) -> None:
-        """Give back what was held; for an abandoned stream, pay for what was heard."""
-        call, hold = self._call, self._hold
-        if not call.abandoned:
-            if hold is not None:
-                hold.release()
-            return
+    def release(self, error: BaseException | None) -> None:
+        """Give back what was held, or pay for what was done before `error`; None: the caller left the stream."""
+        if error is None or self._call.heard or _may_have_run(error):
+            self._pay_estimate()
+        elif self._hold is not None:
+            self._hold.release()
+
+    def _pay_estimate(self) -> None:
+        cost = None
         try:
-            call.cost = self._optimizer.calculate_cost(heard_usage(self._optimizer, call), call.target.model)
+            usage = _heard_usage(self._optimizer, self._call)
+            cost = self._optimizer.calculate_cost(usage, self._call.target.model)
         finally:
-            if hold is not None:
-                hold.settle(call.cost)
+            if self._hold is not None:
+                self._hold.settle(cost)
+        self._track(usage, cost)
+
+    def _track(self, usage: Usage, cost: float | None) -> None:
+        call = self._call
+        asked, model = call.asked, call.target.model
+        self._optimizer.track_usage(asked.agent, model, usage, cost, provider=call.answered_by, user=asked.user)
 
 
-def heard_usage(optimizer: TokenOptimizer, call: Call) -> Usage:
-    """Return the estimated usage of a stream that was left early."""
+def _may_have_run(error: BaseException) -> bool:
+    """Return whether the provider most likely read the prompt before an attempt failed without output."""
+    if isinstance(error, TransportError):
+        return error.sent
+    return isinstance(error, ResponseFormatError | TimeoutError) or judge(error) is TABLE[BaseException]
+
+
+def _heard_usage(optimizer: TokenOptimizer, call: Call) -> Usage:
+    """Return the estimated usage of the prompt and what was heard of the answer."""
     model = call.target.model
     prompt = optimizer.count_tokens(call.target.messages, model)
     return Usage(prompt, optimizer.count_tokens("".join(call.heard), model), estimated=True)

@@ -29,7 +29,7 @@ from perfkit.caching import (
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import BudgetExceededError
 from perfkit.metrics import PerformanceTracker
-from perfkit.pipeline.call import Call, Purse, heard_usage
+from perfkit.pipeline.call import Call, Purse
 from perfkit.pipeline.stream import ChatStream
 from perfkit.routing import ProviderRouter
 from perfkit.tokens import TokenOptimizer
@@ -123,8 +123,18 @@ class Client(Shared):
             NoAvailableProviderError, MaxRetriesExceededError: providers are known, but none could answer.
             ProviderError, TransportError: the only provider tried failed.
         """
-        request = self._request(
-            messages, model, temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent
+        request = ChatRequest(
+            messages,  # type: ignore[arg-type]
+            self._model(model),
+            temperature,
+            max_tokens,
+            tools,
+            response_format,
+            timeout,
+            user,
+            metadata=_context(context),
+            extra=extra,
+            agent=agent,
         )
         return self.run(request, provider=provider, cache=cache, budget=budget)
 
@@ -151,8 +161,18 @@ class Client(Shared):
         Input is checked now, the request is sent when iteration begins. A provider that fails before its first text is
         replaced unseen; afterwards StreamInterruptedError carries the text so far.
         """
-        request = self._request(
-            messages, model, temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent
+        request = ChatRequest(
+            messages,  # type: ignore[arg-type]
+            self._model(model),
+            temperature,
+            max_tokens,
+            tools,
+            response_format,
+            timeout,
+            user,
+            metadata=_context(context),
+            extra=extra,
+            agent=agent,
         )
         call = self._plan(request, provider, cache, budget)
         self._router.ensure_offered(call.target.model, call.provider)
@@ -216,24 +236,18 @@ class Client(Shared):
         found = self._cache.fetch(call.key, lambda: self._ask(call), ttl=call.decision.ttl, timeout=timeout)
         return self._finish(call, found.value, found.stored_at)
 
-    def _request(self, messages: Any, model: str | None, *rest: Any) -> ChatRequest:
-        temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent = rest
+    def _model(self, model: str | None) -> str:
         if model is None:
             model = self.settings.default_model
             if model is None:
                 raise ValueError("no model given; pass model= or set [client] default_model")
-        if context is None:
-            context = {}
-        elif not isinstance(context, Mapping):
-            raise TypeError(f"context must be a mapping, not {context!r}")
-        return ChatRequest(
-            messages, model, temperature, max_tokens, tools, response_format, timeout, user, context, extra, agent
-        )
+        return model
 
     def _plan(
         self, request: ChatRequest, provider: str | None, cache: CachePolicy | str | None, budget: float | None
     ) -> Call:
         _process.check()
+        _process.deferred.run()
         started = self._clock.now()
         if provider is not None and not isinstance(provider, str):
             raise TypeError(f"provider must be the name of one, not {provider!r}")
@@ -331,8 +345,6 @@ class Client(Shared):
         except GeneratorExit:
             call.abandoned = True
             deltas.close()
-            usage = heard_usage(self._optimizer, call)
-            self._track(call, call.answered_by, usage, call.cost)
             raise
 
     def _finish(self, call: Call, response: ChatResponse, stored_at: float | None = None) -> ChatResponse:
@@ -376,6 +388,14 @@ class Client(Shared):
     def __repr__(self) -> str:
         providers, routes = ", ".join(self._router.list_providers()), ", ".join(self._routes)
         return f"Client(providers={providers or 'none'}, routes={routes or 'none'})"
+
+
+def _context(context: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if context is None:
+        return {}
+    if not isinstance(context, Mapping):
+        raise TypeError(f"context must be a mapping, not {context!r}")
+    return context
 
 
 def _routed(request: ChatRequest, route: RouteSettings) -> ChatRequest:

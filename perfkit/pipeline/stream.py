@@ -1,11 +1,18 @@
-"""The stream a caller holds."""
+"""The stream a caller holds.
+
+Closing the generator behind it takes locks, which the collector must never do: it would run inside a thread that holds
+them. So the generator is kept out of the stream's own garbage, and closed from `deferred` when the stream is forgotten.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from perfkit._process import deferred
 
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Generator
     from types import TracebackType
 
@@ -18,17 +25,21 @@ class ChatStream(Iterator[str]):
     """A streamed answer: iterate the text as it comes; afterwards `response` holds the whole.
 
     Leaving the `with` block or calling `close()` early cancels the request at the provider; what was received so far is
-    still counted and paid.
+    still counted and paid. The same happens within a second to a stream that is forgotten.
     """
 
     def __init__(self, deltas: Generator[str, None, ChatResponse]) -> None:
         self._deltas = deltas
+        self._forgotten: weakref.finalize[..., Any] | None = None  # set once there is something to close
         self.response: ChatResponse | None = None
 
     def __next__(self) -> str:
+        if self._forgotten is None:
+            self._forgotten = deferred.when_gone(self, self._deltas.close)
         try:
             return next(self._deltas)
         except StopIteration as end:
+            self._forgotten.detach()
             if end.value is not None:
                 self.response = end.value
             raise StopIteration from None
@@ -36,6 +47,8 @@ class ChatStream(Iterator[str]):
     def close(self) -> None:
         """End the stream now."""
         self._deltas.close()
+        if self._forgotten is not None:
+            self._forgotten.detach()
 
     def __enter__(self) -> Self:
         return self

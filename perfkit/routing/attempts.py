@@ -47,8 +47,8 @@ class Reservation(Protocol):
     def settle(self, response: ChatResponse) -> None:
         """Pay what `response` cost."""
 
-    def release(self) -> None:
-        """Give it back: the attempt brought nothing."""
+    def release(self, error: BaseException | None) -> None:
+        """Give back what is not due for an attempt that ended with `error`; None: the caller left the stream."""
 
 
 Reserve = Callable[[ChatRequest, str], Reservation]  # request of the attempt, name of the provider
@@ -271,7 +271,7 @@ class Call:
         if pay is not None:
             self._paid(pay)
         elif self._hold is not None:
-            self._hold.release()
+            self._hold.release(error)
 
     def _sign(self, error: BaseException) -> None:
         if isinstance(error, ProviderError):

@@ -8,6 +8,7 @@ its last reply. Both kinds of callers take connections here: `Exchange`, and use
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ class HostPool(HTTPConnectionPool):
             PoolTimeout: none became free.
         """
         _process.check()
+        _process.deferred.run()  # a forgotten stream may have the slot
         began = self._now()
         try:
             connection: PooledConnection | None = self.pool.get(timeout=seconds)
@@ -194,7 +196,7 @@ class HostPool(HTTPConnectionPool):
             conn.limits.arm(self._now, self._now() + timeout.total, self.settings.read_timeout)
         reply = super()._make_request(conn, *arguments, **options)
         if options.get("response_conn") is not None:  # the reply is read later, or never
-            weakref.finalize(reply, self._forgotten, conn, conn.lease).atexit = False
+            _process.deferred.when_gone(reply, partial(self._forgotten, conn, conn.lease))
         return reply
 
     def _forgotten(self, connection: PooledConnection, lease: int) -> None:

@@ -2,8 +2,8 @@
 
 urllib3 keeps its connections in a queue.LifoQueue, where a late comer takes a connection before those who wait: with 64
 threads on 10 connections the slowest waits 60 times the median. Here a returned connection is handed to the first
-waiter directly. `put` never blocks: it is also called by finalizers, which may run inside any line of any thread, even
-one that holds the lock; so returned items go through a deque, and whoever lets go of the lock last sorts them in.
+waiter directly. `put` never blocks, even inside a thread that holds the lock, where a signal handler or a user's own
+finalizer may call it; so returned items go through a deque, and whoever lets go of the lock last sorts them in.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """A reply read while it arrives, and its events.
 
 Leaving a stream early closes its connection at once, so that the provider stops generating; a finished one goes back to
-the pool; one that is forgotten gives its slot back when it is collected.
+the pool; one that is forgotten gives its slot back soon after it is collected.
 """
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Self
 
+from perfkit._process import deferred
 from perfkit.transport import encoding
 from perfkit.transport.response import Headers
 from perfkit.transport.sse import EventTooLargeError, ServerSentEvent, read_events
@@ -41,8 +41,7 @@ class HTTPStream:
         self._exchange = exchange
         self._most = most
         self._ended = ended
-        self._finalizer = weakref.finalize(self, exchange.drop)
-        self._finalizer.atexit = False
+        self._finalizer = deferred.when_gone(self, exchange.drop)
         self._marked = False
 
     def read(self) -> bytes:

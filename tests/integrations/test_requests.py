@@ -229,6 +229,13 @@ def test_certificates_are_checked_as_the_session_asks(tls_fault: FaultServer) ->
     shared.close()
 
 
+def test_certificates_do_not_matter_without_tls(
+    session: requests.Session, fault: FaultServer, connections: ConnectionPool
+) -> None:
+    assert session.get(f"{fault.base_url}/models", verify="/nowhere.pem", cert="/nowhere.pem").ok
+    assert f"127.0.0.1:{fault.port}" in connections.stats()
+
+
 def test_proxies_are_those_of_the_session(fault: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"{fault.base_url}/models"
     dead = "http://127.0.0.1:9"
