@@ -240,8 +240,15 @@ class Deferred:
         bind(self)
 
     def _after_fork(self) -> None:
+        self._work.extend(self._let_go())
         self._inherited.extend(self._work)  # the parent does it
         self._work.clear()
+
+    def _let_go(self) -> list[Callable[[], object]]:
+        """Stop waiting for the owners that are still there; return the work they left."""
+        found = [finalizer.detach() for finalizer in list(self._watched)]  # at exit, calling one has no effect
+        self._watched.clear()
+        return [told[2][0] for told in found if told is not None]
 
     def add(self, work: Callable[[], object]) -> None:
         """Have `work` done soon; safe in finalizers, gc callbacks and signal handlers."""
@@ -290,7 +297,8 @@ class Deferred:
                 log.exception("deferred work failed")
 
     def close(self) -> None:
-        """Do what is left."""
+        """Do what is left, also for owners that are still there: the process ends."""
+        self._work.extend(self._let_go())
         self.run()
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from _servers import polled
 
 import perfkit
 from perfkit.errors import (
@@ -110,9 +111,9 @@ def _settled(idle: float, seen: dict[str, Any]) -> bool:
     return bool(seen["open_connections"] <= idle and not seen["in_flight"])
 
 
-def configure(base_url: str | None, kind: str = "openai", **tables: Any) -> None:
+def configure(base_url: str | None, kind: str = "openai", key: str | None = KEY, **tables: Any) -> None:
     perfkit.configure(
-        providers={"local": {"kind": kind, "base_url": base_url, "api_key": KEY, "models": ["tiny"]}},
+        providers={"local": {"kind": kind, "base_url": base_url, "api_key": key, "models": ["tiny"]}},
         client={"default_model": "tiny"},
         **{"router": {"max_attempts": 1}, "tokens": {"prices": {"tiny": {"input": 1.0, "output": 1.0}}}, **tables},
     )
@@ -207,7 +208,6 @@ ARGUMENTS: list[tuple[str, list[Any], type[Exception], str]] = [
     ("cache", ["sometimes", 5, True, ["smart"], b"smart"], ValueError, "cache must be 'smart', 'always', 'never'"),
     ("budget", [-1, math.nan, HUGE], ValueError, "budget must be a finite number of at least 0"),
     ("budget", ["1", True], TypeError, "budget must be a number"),
-    ("budget", [0, 1e-9], BudgetExceededError, "its budget is .* lower max_tokens"),
     ("top_p", [math.nan, _round(), _deep()], ValueError, "top_p cannot be written as JSON"),
     ("top_p", [object(), {1, 2}, b"x", range(3), {(1,): 2}], TypeError, "top_p cannot be written as JSON"),
 ]
@@ -233,6 +233,14 @@ def test_no_model_and_no_default_is_refused(server: FaultServer) -> None:
     refused(ValueError, "pass model= or set", lambda: perfkit.chat("hi"))
     perfkit.reset()
     refused(UnknownModelError, "no provider is registered", lambda: perfkit.chat("hi", model="tiny"))
+    assert server.counters()["requests"] == 0
+
+
+@WAYS
+def test_call_over_its_budget_is_not_sent(server: FaultServer, way: str) -> None:
+    configure(server.base_url)
+    error = refused(BudgetExceededError, r"may cost \$.* lower max_tokens", lambda: ask(way, budget=1e-9))
+    assert (error.attempts, error.scope) == ((), ("request", ""))
     assert server.counters()["requests"] == 0
 
 
@@ -457,10 +465,10 @@ def test_key_in_a_reply_that_is_not_http_is_not_shown(server: FaultServer, kind:
 
 @FORMATS
 @WAYS
-def test_missing_key_is_told_without_a_request(server: FaultServer, kind: str, way: str) -> None:
-    configure(server.base_url, kind)
-    perfkit.configure(providers={"local": {"kind": kind, "models": ["tiny"]}})
+def test_missing_key_is_told_without_a_request(kind: str, way: str) -> None:
+    configure(None, kind, key=None)  # the provider's own address, which nothing must be sent to
     one_attempt(refused(AuthenticationError, "has no key: set [A-Z]+_API_KEY or api_key=", lambda: ask(way)))
+    assert perfkit.connections.stats() == {}
 
 
 # --- replies of the right shape with a wrong value somewhere
@@ -596,7 +604,7 @@ def test_call_torn_away_by_a_signal_leaves_nothing(
 def test_stream_that_is_left_leaves_nothing(server: FaultServer, kind: str, leave: str) -> None:
     configure(server.base_url, kind)
     server.behave(faults.stall(after_events=FIRST_TEXT))
-    stream = perfkit.stream("one two three", max_tokens=5)
+    before, stream = held(), perfkit.stream("one two three", max_tokens=5)
     if leave != "unasked":
         next(stream)
     if leave == "raised":
@@ -605,6 +613,7 @@ def test_stream_that_is_left_leaves_nothing(server: FaultServer, kind: str, leav
     if leave == "closed":
         stream.close()
     del stream
+    polled(lambda: leave != "dropped" or held() == before)  # the background thread closes what was forgotten
 
 
 # --- providers of one's own

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from perfkit import _process
-from perfkit._process import Background
+from perfkit._process import Background, Deferred
 
 
 def in_child(work: Callable[[], object]) -> str:
@@ -332,3 +332,82 @@ def test_asking_for_the_thread_never_waits_so_that_records_may_come_from_collect
     background.ensure()
     assert background._thread is not None
     background.close()
+
+
+class Forgotten:
+    """Something in a circle, which only the collector finds."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_a_finalizer_leaves_is_done_by_the_background_thread_whatever_the_finalizers_thread_holds() -> None:
+    deferred, lock, done, threads = Deferred(), threading.Lock(), threading.Event(), list[str]()
+
+    def work() -> None:
+        with lock:
+            threads.append(threading.current_thread().name)
+        done.set()
+
+    deferred.when_gone(Forgotten(), work)
+    with lock:
+        gc.collect()
+    assert done.wait(10)
+    assert threads == ["perfkit-background"]
+
+
+def test_a_call_does_what_has_gathered_and_survives_its_errors() -> None:
+    deferred, done = Deferred(), list[str]()
+
+    def fail() -> None:
+        raise RuntimeError("work failed")
+
+    deferred.add(fail)
+    deferred.add(lambda: done.append("second"))
+    deferred.run()
+    deferred.run()
+    assert done == ["second"]
+
+
+def test_what_was_ended_in_time_is_not_done_again() -> None:
+    deferred, done, owner = Deferred(), list[str](), Forgotten()
+    deferred.when_gone(owner, lambda: done.append("late")).detach()
+    del owner
+    gc.collect()
+    deferred.run()
+    assert done == []
+
+
+def test_the_background_thread_looks_for_deferred_work_only_while_there_may_be_some() -> None:
+    deferred, done, owner = Deferred(), threading.Event(), Forgotten()
+    job = weakref.WeakMethod(deferred._tick)
+    deferred.when_gone(owner, done.set)
+    deferred._tick()
+    assert job in _process.background._jobs
+    del owner
+    gc.collect()
+    deferred._tick()
+    assert done.is_set()
+    assert job not in _process.background._jobs
+    deferred.when_gone(Forgotten(), done.set)
+    assert job in _process.background._jobs
+
+
+def test_what_was_left_at_fork_is_the_parents_alone() -> None:
+    deferred, done, owner = Deferred(), list[int](), [Forgotten()]
+    deferred.add(lambda: done.append(1))
+    deferred.when_gone(owner[0], lambda: done.append(3))
+
+    def child() -> list[int]:
+        owner.clear()
+        gc.collect()
+        deferred.run()
+        deferred.add(lambda: done.append(2))
+        deferred.run()
+        return done
+
+    assert in_child(child) == "[2]"
+    deferred.run()
+    assert done == [1]
+    deferred.close()
+    assert done == [1, 3]

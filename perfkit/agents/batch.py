@@ -11,6 +11,7 @@ import contextvars
 import threading
 import time
 from dataclasses import dataclass
+from operator import length_hint
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -47,7 +48,7 @@ class _Work(Generic[T, R]):
         self._taking = threading.Lock()  # guards _items: generators must not be entered twice
         self._room = threading.Semaphore(window)
         self.stopped = threading.Event()
-        self.results: SimpleQueue[Result[R] | Exception | None] = SimpleQueue()
+        self.results: SimpleQueue[Result[R] | BaseException | None] = SimpleQueue()
 
     def thread(self, number: int) -> threading.Thread:
         """Return a worker that sees the caller's context variables."""
@@ -55,12 +56,12 @@ class _Work(Generic[T, R]):
         return threading.Thread(target=context.run, args=(self.run,), name=f"perfkit-batch-{number}", daemon=True)
 
     def done(self, workers: int) -> Iterator[Result[R]]:
-        """Yield results as they come until every worker has ended; raise what the iterator of items raised."""
+        """Yield results as they come until every worker has ended; raise what ended one before its time."""
         while workers:
             result = self.results.get()
             if result is None:
                 workers -= 1
-            elif isinstance(result, Exception):
+            elif isinstance(result, BaseException):
                 raise result
             else:
                 yield result
@@ -79,7 +80,7 @@ class _Work(Generic[T, R]):
         try:
             while (item := self._take()) is not None:
                 self.results.put(self._call(*item))
-        except Exception as error:  # the iterator itself failed: the caller shall see it
+        except BaseException as error:  # the iterator failed, or a call wants to end the program: for the caller
             self.results.put(error)
         finally:
             self.results.put(None)
@@ -105,36 +106,46 @@ def map_bounded(
     *,
     ordered: bool = True,
     progress: Callable[[int], Any] | None = None,
-) -> Iterator[Result[R]]:
+    fail_fast: bool = False,
+) -> Generator[Result[R], None, None]:
     """Call `fn` on every item in `max_concurrent` threads and yield a Result for each.
+
+    However it ends, closed early or by an error, no further item is taken and every thread has ended then.
 
     Args:
         fn: called in worker threads, each call in a copy of the caller's context.
         items: may be endless.
-        max_concurrent: threads, at least 1.
+        max_concurrent: threads, at least 1; never more than there are items, where that can be told.
         ordered: yield in the order of `items`; else as they are done.
         progress: called in the caller's thread with the number done so far.
+        fail_fast: raise the first error that happens, whatever the order, instead of yielding it.
 
     Raises:
         ValueError: `max_concurrent` is below 1.
         Exception: what iterating `items` raised.
+        BaseException: what is no Exception (SystemExit, a killed greenlet) and was raised by `fn`.
     """
     if max_concurrent < 1:
         raise ValueError(f"max_concurrent must be at least 1, not {max_concurrent}")
+    workers = max(1, min(max_concurrent, length_hint(items, max_concurrent)))
     work = _Work(fn, items, window=4 * max_concurrent)
-    return _results(work, max_concurrent, ordered=ordered, progress=progress)
+    return _results(work, workers, ordered=ordered, progress=progress, fail_fast=fail_fast)
 
 
 def _results(
-    work: _Work[T, R], workers: int, *, ordered: bool, progress: Callable[[int], Any] | None
+    work: _Work[T, R], workers: int, *, ordered: bool, progress: Callable[[int], Any] | None, fail_fast: bool
 ) -> Generator[Result[R], None, None]:
-    threads = [work.thread(number) for number in range(workers)]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
     early: dict[int, Result[R]] = {}
     wanted = 0
     try:
+        for number in range(workers):
+            thread = work.thread(number)
+            thread.start()
+            threads.append(thread)
         for done, result in enumerate(work.done(workers), 1):
+            if fail_fast and result.error is not None:
+                raise result.error
             if progress is not None:
                 progress(done)
             early[wanted if not ordered else result.index] = result

@@ -94,13 +94,16 @@ def scoped_key(digest: bytes, user: str | None) -> str:
 
 
 def plain_key(key: Any, scope: str | None = None) -> str:
-    """Return the key of direct use: a string as it is, any other JSON value by its SHA-256, behind the hashed scope.
+    """Return the key of direct use: "key:" and a string, "json:" and any other value's SHA-256; behind a hashed scope.
+
+    No string that a user can give reads as a key of another kind: all that is his stands behind the prefix.
 
     Raises:
         TypeError: `key` holds something JSON cannot express.
         ValueError: it holds NaN or an infinity.
     """
-    name = key
-    if not isinstance(key, str):
+    if isinstance(key, str):
+        name = "key:" + key
+    else:
         name = "json:" + hashlib.sha256(_dumps(key).encode("utf-8", "surrogatepass")).hexdigest()
-    return str(name) if scope is None else f"scope:{_owner(scope)}:{name}"
+    return name if scope is None else f"scope:{_owner(scope)}:{name}"

@@ -1,111 +1,64 @@
 """The response cache: bounded memory, time to live, and one computation per key.
 
-What can be changed in a value is kept as JSON bytes: a hit can never be changed by who got it before, and what goes in
-comes out equal and of the same type. The bound counts the bytes of the whole value as JSON. The lock is held for
-look-ups only, never while an answer is computed, serialised or sent.
+The lock is held for look-ups only, never while an answer is computed, serialised or sent.
+
+The key space: "chat:<digest>:..." are answers of models, "key:<name>" and "json:<digest>" what the application keeps
+itself, and "scope:<digest>:" goes before either of these two.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import json
+import logging
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cachetools import LRUCache
-
 from perfkit._shared import Shared
+from perfkit.caching.entry import ENTRY_OVERHEAD, Cached, Entry, Store, keep
 from perfkit.caching.keys import plain_key
 from perfkit.clock import SYSTEM_CLOCK, Clock
+from perfkit.errors import BudgetExceededError, DeadlineExceeded, PoolTimeout
 from perfkit.metrics import PerformanceTracker
 from perfkit.resilience.singleflight import SingleFlight
-from perfkit.values import ChatResponse
+from perfkit.values import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = ["Cached", "ResponseCache"]
 
-ENTRY_OVERHEAD = 300  # bytes of a key, an entry and its place in the map on 64-bit CPython
+log = logging.getLogger("perfkit.caching")
+
+LIMITS = (DeadlineExceeded, PoolTimeout, BudgetExceededError)  # of one caller: those waiting for him may have more left
 
 
-class Cached(NamedTuple):
-    """A value and when it was stored (epoch seconds), None when it was computed for this caller alone."""
+class _Landing(NamedTuple):
+    """What one computation brought: to the thread that made it, and to those who waited for it."""
 
-    value: Any
-    stored_at: float | None = None
+    own: Cached
+    at: float  # epoch seconds
+    kept: Entry | None  # None: it cannot be kept
 
-
-class _Kept(NamedTuple):
-    """A value at rest: what can be changed is JSON, so that nobody who got it changes what the next one gets."""
-
-    data: bytes  # JSON of the value; of a ChatResponse, of its changeable fields
-    frozen: ChatResponse | None  # the rest of it
-    size: int  # bytes of the whole as JSON
+    def shared(self) -> Cached:
+        """Return the value as a hit does: nobody gets what somebody else may change."""
+        return self.kept.decode() if self.kept is not None else Cached(self.own.value, self.at)
 
 
-class _Entry(NamedTuple):
-    value: _Kept
-    stored_at: float
-    expires: float
-    tags: frozenset[str]
-
-
-class _Store(LRUCache[str, _Entry]):
-    """Least recently used goes first; evictions are counted."""
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(max_bytes, getsizeof=lambda entry: entry.value.size + ENTRY_OVERHEAD)
-        self.evictions = 0
-
-    def popitem(self) -> tuple[str, _Entry]:
-        self.evictions += 1
-        return super().popitem()
-
-
-def _keep(value: Any) -> _Kept:
-    """Return a ChatResponse or a plain JSON value as it is kept.
-
-    Raises:
-        TypeError: the value would not come back equal (tuples, sets, objects, keys that are not strings).
-        ValueError: a JSON value holds NaN or an infinity; in a ChatResponse some servers send them (logprobs).
-    """
-    if isinstance(value, ChatResponse):
-        frozen = value.evolve(raw=None, tool_calls=())
-        data = _lenient([value.raw, value.tool_calls]).encode("utf-8", "surrogatepass")
-        return _Kept(data, frozen, len(data) + len(_lenient(frozen.to_dict()).encode("utf-8", "surrogatepass")))
-    data = _strict(value).encode("utf-8", "surrogatepass")
-    if not _same(json.loads(data), value):
-        raise TypeError("only JSON values can be cached: this one would come back changed (tuple, or keys not strings)")
-    return _Kept(data, None, len(data))
-
-
-_strict = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-_lenient = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Tell whether two JSON values are equal with the same types throughout (1 is not 1.0, nor True)."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(v, b[k]) for k, v in a.items())
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return bool(a == b)
-
-
-def _decode(entry: _Entry) -> Cached:
-    value = json.loads(entry.value.data)
-    if entry.value.frozen is not None:
-        raw, tool_calls = value
-        value = entry.value.frozen.evolve(raw=raw, tool_calls=tuple(tool_calls))
-    return Cached(value, entry.stored_at)
-
-
-def _matches(key: str, entry: _Entry, wanted: str) -> bool:
-    name = key.split(":", 2)[2] if key.startswith("scope:") else key
+def _matches(key: str, entry: Entry, wanted: str) -> bool:
+    if key.startswith("chat:"):
+        return wanted.startswith("chat:") and fnmatch.fnmatchcase(key, wanted)
+    name = (key.split(":", 2)[2] if key.startswith("scope:") else key).removeprefix("key:")
     return wanted in entry.tags or name == wanted or fnmatch.fnmatchcase(name, wanted)
+
+
+def _checked(ttl: float | None, tags: Iterable[str]) -> frozenset[str]:
+    """Return the tags as a set; refuse what is no time to live and what are no tags."""
+    if ttl is not None:
+        finite("ttl", ttl, above=0)
+    names = None if isinstance(tags, str | bytes) else frozenset(tags)
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"tags must be several names, as in ['city', 'rome'], not {tags!r}")
+    return names
 
 
 class ResponseCache(Shared):
@@ -113,7 +66,7 @@ class ResponseCache(Shared):
 
     Args:
         clock: None means the system's.
-        tracker: where `cache_hit` and `cache_miss` are counted; None means the shared one.
+        tracker: where `cache_hit`, `cache_miss` and `cache_unstorable` are counted; None means the shared one.
         **settings: keys of the `[cache]` table: `max_bytes` (100 MiB), `max_entries`, `ttl` (3600 s), `policy`.
     """
 
@@ -125,8 +78,8 @@ class ResponseCache(Shared):
         super().__init__(settings)
         self._clock = clock if clock is not None else SYSTEM_CLOCK
         self._tracker = tracker
-        self._flights: SingleFlight[Cached] = SingleFlight()
-        self._lock = threading.Lock()  # guards _store and the counters
+        self._flights: SingleFlight[_Landing] = SingleFlight(personal=LIMITS)
+        self._lock = threading.Lock()  # guards _store, _told and the counters
         self._forget()
 
     def _after_fork(self) -> None:
@@ -135,17 +88,18 @@ class ResponseCache(Shared):
         self._lock = threading.Lock()
 
     def _forget(self) -> None:
-        self._store = _Store(self.settings.max_bytes)
+        self._store = Store(self.settings.max_bytes)
         self._hits = self._misses = self._expired = 0
+        self._told: set[type[Exception]] = set()  # why something could not be kept: logged once each
 
     def _apply(self) -> None:
         with self._lock:
-            kept, self._store = self._store, _Store(self.settings.max_bytes)
+            kept, self._store = self._store, Store(self.settings.max_bytes)
             self._store.evictions = kept.evictions
             for key in list(kept):
                 self._put(key, kept[key])
 
-    def get(
+    def get(  # noqa: PLR0913 - all but the key have their defaults
         self,
         key: Any,
         loader: Callable[[], Any] | None = None,
@@ -154,27 +108,35 @@ class ResponseCache(Shared):
         ttl: float | None = None,
         tags: Iterable[str] = (),
         scope: str | None = None,
+        timeout: float | None = None,
     ) -> Any:
         """Return the value of `key`; when it is not there, `loader()`, which is then kept, or `default`.
 
         Threads that miss the same key at once share one call of `loader`; its error is raised in all of them and not
-        kept. Falsy results are results. What is returned may be changed without changing the cache.
+        kept, but where it says that the caller's own time or money ran out, one of those waiting calls his loader.
+        Falsy results are results. What is returned may be changed without changing the cache, or what others get.
 
         Args:
             key: a string, or any JSON value; the order of a mapping's keys does not matter.
             loader: computes the value: a ChatResponse or a JSON value.
             default: returned when there is neither a value nor a loader.
-            ttl: seconds to keep it; None means the cache's own.
+            ttl: seconds to keep it, above 0; None means the cache's own.
             tags: names to invalidate it by.
             scope: whose value it is, for example a user or tenant; values of one scope are never seen in another.
+            timeout: seconds to wait for another thread's `loader`; None means until it is done. A loader that waits
+                for a thread of its own which asks for the same key can be found by nothing else.
 
         Raises:
-            TypeError: the key or the value is not JSON.
+            TypeError: the key or the value is not JSON, or tags are not names.
+            ValueError: `ttl` or `timeout` is out of bounds.
             RecursiveCallError: `loader` asks for `key` itself.
+            DeadlineExceeded: another thread's `loader` is not done within `timeout`.
         """
-        name = plain_key(key, scope)
+        names, name = _checked(ttl, tags), plain_key(key, scope)
+        if timeout is not None:
+            finite("timeout", timeout, least=0)
         if loader is not None:
-            return self.fetch(name, loader, ttl=ttl, tags=tags).value
+            return self.fetch(name, loader, ttl=ttl, tags=names, timeout=timeout, strict=True).value
         found = self.lookup(name)
         return default if found is None else found.value
 
@@ -184,9 +146,10 @@ class ResponseCache(Shared):
         """Keep `value` under `key` for `ttl` seconds; parameters are those of `get`.
 
         Raises:
-            TypeError: the key or the value is not JSON.
+            TypeError: the key or the value is not JSON, or tags are not names.
+            ValueError: `ttl` is out of bounds.
         """
-        self.store(plain_key(key, scope), value, ttl=ttl, tags=tags)
+        self._keep(plain_key(key, scope), value, ttl, _checked(ttl, tags))
 
     def delete(self, key: Any, *, scope: str | None = None) -> bool:
         """Remove `key` and tell whether it was there."""
@@ -195,18 +158,24 @@ class ResponseCache(Shared):
 
     def lookup(self, key: str) -> Cached | None:
         """Return the value of a ready key, counting the hit or miss."""
+        entry = self._hit(key)
+        if entry is None:
+            self._count_miss()
+            return None
+        return entry.decode()
+
+    def _hit(self, key: str) -> Entry | None:
         now = self._clock.now()
         with self._lock:
             entry = self._find(key, now)
             if entry is None:
-                self._misses += 1
-            else:
-                self._hits += 1
-        self._count("cache_miss" if entry is None else "cache_hit")
-        return _decode(entry) if entry is not None else None
+                return None
+            self._hits += 1
+        self._count("cache_hit")
+        return entry
 
-    def _find(self, key: str, now: float) -> _Entry | None:
-        entry: _Entry | None = self._store.get(key)
+    def _find(self, key: str, now: float) -> Entry | None:
+        entry: Entry | None = self._store.get(key)
         if entry is not None and entry.expires <= now:
             self._store.pop(key)
             self._expired += 1
@@ -221,8 +190,11 @@ class ResponseCache(Shared):
         ttl: float | None = None,
         tags: Iterable[str] = (),
         timeout: float | None = None,
+        strict: bool = False,
     ) -> Cached:
         """Return what is kept under a ready key, or compute it once for all who ask now.
+
+        Those who wait for another thread's computation count as hits, or not at all if it fails.
 
         Args:
             key: a ready key.
@@ -230,39 +202,59 @@ class ResponseCache(Shared):
             ttl: seconds to keep the result; None means the cache's own.
             tags: names to invalidate it by.
             timeout: seconds to wait for another thread's computation.
+            strict: raise where the result cannot be kept, instead of delivering it all the same.
 
         Raises:
             DeadlineExceeded: another thread computes and is not done in time.
         """
-        found = self.lookup(key)
-        if found is not None:
-            return found
+        entry = self._hit(key)
+        if entry is not None:
+            return entry.decode()
 
-        def compute_and_keep() -> Cached:
-            with self._lock:  # another thread may have landed between the look-up and the take-off
-                entry = self._find(key, self._clock.now())
+        def compute_and_keep() -> _Landing:
+            entry = self._hit(key)  # another thread may have landed between the look-up and the take-off
             if entry is not None:
-                return _decode(entry)
+                return _Landing(entry.decode(), entry.stored_at, entry)
+            self._count_miss()
             value = compute()
-            self.store(key, value, ttl=ttl, tags=tags)
-            return Cached(value)
+            store = self._keep if strict else self._keep_if_possible
+            return _Landing(Cached(value), self._clock.wall(), store(key, value, ttl, tags))
 
-        result, shared = self._flights.run(key, compute_and_keep, timeout=timeout)
-        return result._replace(stored_at=self._clock.wall()) if shared and result.stored_at is None else result
+        landing, shared = self._flights.run(key, compute_and_keep, timeout=timeout)
+        if not shared:
+            return landing.own
+        self._count_hit()
+        return landing.shared()
 
     def store(self, key: str, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()) -> None:
-        """Keep `value` under a ready key; one larger than the whole cache is not kept.
+        """Keep `value` under a ready key, if it can be kept: an answer that is paid for is not lost over its storage.
 
-        Raises:
-            TypeError: the value is not JSON.
+        One larger than the whole cache is not kept.
         """
-        kept = _keep(value)
+        self._keep_if_possible(key, value, ttl, tags)
+
+    def _keep(self, key: str, value: Any, ttl: float | None, tags: Iterable[str]) -> Entry:
+        kept = keep(value)
         keep_for = self.settings.ttl if ttl is None else ttl
-        entry = _Entry(kept, self._clock.wall(), self._clock.now() + keep_for, frozenset(tags))
+        entry = Entry(kept, self._clock.wall(), self._clock.now() + keep_for, frozenset(tags))
         with self._lock:
             self._put(key, entry)
+        return entry
 
-    def _put(self, key: str, entry: _Entry) -> None:
+    def _keep_if_possible(self, key: str, value: Any, ttl: float | None, tags: Iterable[str]) -> Entry | None:
+        try:
+            return self._keep(key, value, ttl, tags)
+        except Exception as error:
+            kind = type(error)
+            with self._lock:
+                known = kind in self._told
+                self._told.add(kind)
+            self._count("cache_unstorable")
+            if not known:
+                log.warning("an answer cannot be kept and will be asked for again: %s: %s", kind.__name__, error)
+            return None
+
+    def _put(self, key: str, entry: Entry) -> None:
         if entry.value.size + ENTRY_OVERHEAD > self._store.maxsize:
             self._store.pop(key, None)
             return
@@ -274,7 +266,9 @@ class ResponseCache(Shared):
     def invalidate(self, pattern_or_tag: str) -> int:
         """Remove what has this tag, this key, or a key that this glob (`*`, `?`, `[...]`) matches; return how many.
 
-        Keys of direct use match as they were given, whatever their scope.
+        Keys of direct use match as they were given, whatever their scope ("json:..." stands for those that were not
+        strings). Answers of models have keys "chat:<digest>:public" and "chat:<digest>:user:<digest>"; only a glob
+        that begins with "chat:" matches them, so "*" leaves them alone and "chat:*" removes them all.
         """
         with self._lock:
             gone = [key for key, entry in self._store.items() if _matches(key, entry, pattern_or_tag)]
@@ -285,7 +279,7 @@ class ResponseCache(Shared):
     def clear(self) -> None:
         """Remove every entry; counters stay."""
         with self._lock:
-            kept, self._store = self._store, _Store(self.settings.max_bytes)
+            kept, self._store = self._store, Store(self.settings.max_bytes)
             self._store.evictions = kept.evictions
 
     @property
@@ -317,6 +311,16 @@ class ResponseCache(Shared):
                 "max_bytes": self.settings.max_bytes,
                 "hit_rate": self.hit_rate,
             }
+
+    def _count_hit(self) -> None:
+        with self._lock:
+            self._hits += 1
+        self._count("cache_hit")
+
+    def _count_miss(self) -> None:
+        with self._lock:
+            self._misses += 1
+        self._count("cache_miss")
 
     def _count(self, name: str) -> None:
         tracker = self._tracker

@@ -9,7 +9,8 @@ is recorded of it (`_finish`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 REMEMBERED_DECISIONS = 4096  # requests whose text need not be read again for personal data; a few hundred KB
+NOTICEABLE = 0.01  # seconds: the work of this module itself is not taken from a call's time
 
 
 class Client(Shared):
@@ -53,7 +55,7 @@ class Client(Shared):
         tracker: gets the metrics.
         clock: None means the system's.
         routes: names to use as `model=`, as in the `[routes]` table.
-        **settings: keys of the `[client]` table: `default_model`.
+        **settings: keys of the `[client]` table: `default_model`, `max_concurrent` (of `batch`, 5).
     """
 
     _table = "client"
@@ -180,40 +182,47 @@ class Client(Shared):
 
     @overload
     def batch(
-        self, requests: Iterable[Any], *, max_concurrent: int = ..., on_error: Literal["raise"] = ...,
+        self, requests: Iterable[Any], *, max_concurrent: int | None = ..., on_error: Literal["raise"] = ...,
         ordered: Literal[True] = ..., progress: Callable[[int], Any] | None = ...,
     ) -> list[ChatResponse]: ...  # fmt: skip
     @overload
     def batch(
-        self, requests: Iterable[Any], *, max_concurrent: int = ..., on_error: Literal["raise", "return"] = ...,
+        self, requests: Iterable[Any], *, max_concurrent: int | None = ..., on_error: Literal["raise", "return"] = ...,
         ordered: bool = ..., progress: Callable[[int], Any] | None = ...,
     ) -> Any: ...  # fmt: skip
     def batch(
         self,
         requests: Iterable[Any],
         *,
-        max_concurrent: int = 5,
+        max_concurrent: int | None = None,
         on_error: Literal["raise", "return"] = "raise",
         ordered: bool = True,
         progress: Callable[[int], Any] | None = None,
     ) -> Any:
         """Answer many requests in `max_concurrent` threads.
 
+        When it ends, in whatever way, no further call is made and every thread has ended.
+
         Args:
             requests: strings, message lists, dicts of `chat` arguments, or ChatRequests; may be a generator.
-            max_concurrent: calls at a time.
-            on_error: "raise" ends the batch with the first error, "return" puts the error in the answer's place.
+            max_concurrent: calls at a time; None means `[client] max_concurrent` (5).
+            on_error: "raise" ends the batch with the first error that happens, as soon as the calls under way are done;
+                "return" puts the error in the answer's place.
             ordered: True returns a list in the order of `requests`; False an iterator of answers as they are done.
             progress: called with the number of answers so far.
 
         Raises:
             ValueError: `on_error` or `max_concurrent` is wrong.
+            TypeError: `requests` is a single one.
         """
         if on_error not in ("raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', not {on_error!r}")
-        results = map_bounded(self._answer, requests, max_concurrent, ordered=ordered, progress=progress)
-        answers = _unpacked(results, keep_errors=on_error == "return")
-        return list(answers) if ordered else answers
+        if isinstance(requests, str | bytes | Mapping | ChatRequest):
+            raise TypeError(f"batch() takes several requests, not one {type(requests).__name__}: put it into a list")
+        threads = max_concurrent if max_concurrent is not None else self.settings.max_concurrent
+        failing = on_error == "raise"
+        results = map_bounded(self._answer, requests, threads, ordered=ordered, progress=progress, fail_fast=failing)
+        return list(_unpacked(results)) if ordered else _unpacked(results)
 
     def _answer(self, item: Any) -> ChatResponse:
         if isinstance(item, ChatRequest):
@@ -232,8 +241,13 @@ class Client(Shared):
         call = self._plan(request, provider, cache, budget)
         if call.key is None:
             return self._finish(call, self._ask(call))
-        timeout = request.timeout if request.timeout is not None else self._router.settings.timeout
-        found = self._cache.fetch(call.key, lambda: self._ask(call), ttl=call.decision.ttl, timeout=timeout)
+        timeout = call.target.timeout if call.target.timeout is not None else self._router.settings.timeout
+        found = self._cache.fetch(
+            call.key,
+            lambda: self._ask(_in_time(call, timeout, self._clock.now())),
+            ttl=call.decision.ttl,
+            timeout=timeout,
+        )
         return self._finish(call, found.value, found.stored_at)
 
     def _model(self, model: str | None) -> str:
@@ -403,11 +417,17 @@ def _routed(request: ChatRequest, route: RouteSettings) -> ChatRequest:
     return request.evolve(model=route.model, timeout=timeout)
 
 
-def _unpacked(results: Iterator[Result[ChatResponse]], *, keep_errors: bool) -> Iterator[ChatResponse | Exception]:
-    for result in results:
-        if result.error is None:
-            yield result.value  # type: ignore[misc]
-        elif keep_errors:
-            yield result.error
-        else:
-            raise result.error
+def _in_time(call: Call, timeout: float, now: float) -> Call:
+    """Leave a call that has waited for another one's answer in vain no more than the rest of its time."""
+    waited = now - call.started
+    if waited > NOTICEABLE:
+        call.target = call.target.evolve(timeout=max(timeout - waited, NOTICEABLE))
+    return call
+
+
+def _unpacked(
+    results: Generator[Result[ChatResponse], None, None],
+) -> Generator[ChatResponse | Exception | None, None, None]:
+    with closing(results):
+        for result in results:
+            yield result.value if result.ok else result.error

@@ -1,16 +1,19 @@
 """Single flight: of the threads that want the same key, one computes and the others wait for its result.
 
-An error is shared with those waiting and never kept. A thread that would wait for itself, directly or through other
-keys, gets a RecursiveCallError instead of a deadlock. If the computing thread is torn away (SystemExit, a killed
-greenlet), one of those waiting takes over.
+An error is shared with those waiting, each getting his own copy, and never kept. A thread that would wait for itself,
+directly or through other keys, gets a RecursiveCallError instead of a deadlock. If the computing thread is torn away
+(SystemExit, a killed greenlet), or fails at a limit of its own (its time, its money), one of those waiting takes over.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from perfkit import _process
+from perfkit.clock import SYSTEM_CLOCK
 from perfkit.errors import DeadlineExceeded, RecursiveCallError
 
 if TYPE_CHECKING:
@@ -29,15 +32,21 @@ class _Flight:
     def __init__(self) -> None:
         self.owner = threading.get_ident()
         self.done = threading.Event()
-        self.landed = False  # False when the owner was torn away: somebody else must compute
+        self.landed = False  # False when the owner was torn away or at his limit: somebody else must compute
         self.value: Any = None
         self.error: Exception | None = None
 
 
 class SingleFlight(Generic[T]):
-    """At most one computation per key in this process."""
+    """At most one computation per key in this process.
 
-    def __init__(self) -> None:
+    Args:
+        personal: errors that say something of the computing thread's own limits only, such as its deadline; they are
+            not shared: another thread computes.
+    """
+
+    def __init__(self, *, personal: tuple[type[Exception], ...] = ()) -> None:
+        self._personal = personal
         self._after_fork()
         _process.bind(self)
 
@@ -60,27 +69,40 @@ class SingleFlight(Generic[T]):
         Raises:
             RecursiveCallError: this thread is itself computing `key`, or waits in a circle.
             DeadlineExceeded: the other thread is not done within `timeout`.
-            Exception: whatever `compute` raised, in this thread or the other.
+            Exception: whatever `compute` raised, in this thread or, as a copy, in the other.
         """
+        until = None if timeout is None else SYSTEM_CLOCK.now() + timeout
         while True:
-            with self._lock:
-                flight = self._flights.get(key)
-                if flight is None:
-                    flight = self._flights[key] = _Flight()
-                    break
-                self._refuse_circle(key, flight)
-                self._waiting[threading.get_ident()] = flight
-            try:
-                if not flight.done.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
-                    raise DeadlineExceeded(f"another call for the same answer is not done after {timeout:g} s")
-            finally:
-                with self._lock:
-                    self._waiting.pop(threading.get_ident(), None)
+            flight, mine = self._board(key)
+            if mine:
+                return self._lead(key, flight, compute), False
+            if not self._landed(flight, until):
+                raise DeadlineExceeded(f"another call for the same answer is not done after {timeout:g} s")
             if flight.error is not None:
-                raise flight.error
+                _raise_again(flight.error)
             if flight.landed:
                 return flight.value, True
-        return self._lead(key, flight, compute), False
+
+    def _board(self, key: str) -> tuple[_Flight, bool]:
+        """Return the flight to wait for, or a new one and True."""
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is None:
+                flight = self._flights[key] = _Flight()
+                return flight, True
+            self._refuse_circle(key, flight)
+            self._waiting[threading.get_ident()] = flight
+            return flight, False
+
+    def _landed(self, flight: _Flight, until: float | None) -> bool:
+        """Wait for the end of a flight; return False when time is up and there is no result."""
+        try:
+            left = None if until is None else min(max(0.0, until - SYSTEM_CLOCK.now()), threading.TIMEOUT_MAX)
+            done = flight.done.wait(left)
+        finally:
+            with self._lock:
+                self._waiting.pop(threading.get_ident(), None)
+        return done and (flight.landed or until is None or SYSTEM_CLOCK.now() < until)
 
     def _refuse_circle(self, key: str, flight: _Flight) -> None:
         me, ahead = threading.get_ident(), flight
@@ -96,7 +118,8 @@ class SingleFlight(Generic[T]):
             flight.value = value = compute()
             flight.landed = True
         except Exception as error:
-            flight.error, flight.landed = error, True
+            if not isinstance(error, self._personal):
+                flight.error, flight.landed = error, True
             raise
         finally:
             with self._lock:
@@ -104,3 +127,22 @@ class SingleFlight(Generic[T]):
                     del self._flights[key]
             flight.done.set()
         return value
+
+
+def _raise_again(error: Exception) -> NoReturn:
+    """Raise an error of another thread as this thread's own: tracebacks are not written into one another."""
+    for again in (copy.copy, _bare):
+        with suppress(Exception):
+            made = again(error)
+            if type(made) is type(error) and made.args == error.args:
+                break
+    else:
+        raise error
+    raise made from error
+
+
+def _bare(error: Exception) -> Exception:
+    """Copy an error whose `__init__` takes other arguments than it hands on, as those of HTTP clients do."""
+    made = type(error).__new__(type(error), *error.args)
+    made.__dict__.update(error.__dict__)
+    return made

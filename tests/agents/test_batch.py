@@ -66,7 +66,7 @@ def test_endless_input_is_taken_only_as_needed(ordered: bool) -> None:
 
     results = map_bounded(lambda n: n, items(), 3, ordered=ordered)
     assert len(list(itertools.islice(results, 50))) == 50
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert next(taken) < 50 + 4 * 3 + 3
     assert batch_threads() == 0
 
@@ -115,3 +115,62 @@ def test_no_workers_is_refused_at_once() -> None:
 
 def test_no_items_gives_no_results() -> None:
     assert list(map_bounded(lambda n: n, [], 3)) == []
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_failing_fast_makes_no_further_call_and_leaves_no_thread(ordered: bool) -> None:
+    failed, calls = threading.Event(), []
+
+    def work(n: int) -> int:
+        calls.append(n)
+        if n == 1:
+            failed.set()
+            raise LookupError("first")
+        failed.wait(10)
+        return n
+
+    with pytest.raises(LookupError, match="first") as raised:
+        list(map_bounded(work, range(1000), 2, ordered=ordered, fail_fast=True))
+    assert batch_threads() == 0
+    made = len(calls)
+    assert made < 1000
+    assert raised.value.__traceback__ is not None  # it holds the frames of the batch: they are closed all the same
+    assert len(calls) == made
+
+
+@pytest.mark.parametrize("ending", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_ends_a_program_reaches_the_caller_and_is_no_lost_result(ending: type[BaseException]) -> None:
+    def work(n: int) -> int:
+        if n == 3:
+            raise ending
+        return n
+
+    with pytest.raises(ending):
+        list(map_bounded(work, range(10), 2))
+    assert batch_threads() == 0
+
+
+def test_there_are_no_more_threads_than_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def start_noted(thread: threading.Thread) -> None:
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_noted)
+    assert len(list(map_bounded(lambda n: n, [1, 2], 50))) == 2
+    assert len(started) == 2
+
+
+def test_a_thread_that_cannot_be_started_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, left = threading.Thread.start, iter(range(2))
+
+    def start_two(thread: threading.Thread) -> None:
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    with pytest.raises(RuntimeError, match="can't start"):
+        list(map_bounded(lambda n: n, itertools.count(), 3))
+    assert batch_threads() == 0

@@ -1,17 +1,26 @@
 from __future__ import annotations
 
+import random
+import re
+from pathlib import Path
+
 import pytest
 
 from perfkit.caching.freshness import CURRENT_TTL, CachePolicy, decide, read_traits
 from perfkit.values import ChatRequest
 
 SMART = CachePolicy.of("smart")
+DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 def verdict(text: str, *, policy: CachePolicy = SMART, **options: object) -> tuple[bool, str, float | None, str | None]:
     request = ChatRequest(text, "m", **{"temperature": 0, **options})  # type: ignore[arg-type]
     decision = decide(request, read_traits(request), policy)
     return decision.keep, decision.reason, decision.ttl, decision.user
+
+
+def prompts(name: str) -> list[str]:
+    return (DATA / f"{name}_prompts.txt").read_text(encoding="utf-8").splitlines()
 
 
 def test_a_deterministic_question_is_kept_for_all() -> None:
@@ -60,6 +69,72 @@ def test_personal_questions_are_never_shared(text: str) -> None:
     assert verdict(text, user="42", policy=CachePolicy(smart=True, scope="public"))[3] == "42"
 
 
+@pytest.mark.parametrize("text", prompts("personal"))
+def test_what_depends_on_the_one_who_asks_is_not_kept_without_a_user(text: str) -> None:
+    assert verdict(text)[:2] == (False, "personal data and no user given")
+
+
+@pytest.mark.parametrize("text", prompts("ordinary"))
+def test_what_is_the_same_for_everybody_is_kept_for_the_whole_ttl(text: str) -> None:
+    assert verdict(text) == (True, "public", None, None)
+
+
+@pytest.mark.parametrize("text", prompts("current"))
+def test_what_is_about_now_is_kept_for_minutes(text: str) -> None:
+    assert verdict(text) == (True, "current information", CURRENT_TTL, None)
+
+
+@pytest.mark.parametrize(
+    ("guide", "state"),
+    [
+        ("how do I activate my card?", "is my card activated?"),
+        ("how can I see my statement?", "can I see my statement?"),
+        ("do I have to pay?", "how much do I have to pay? I owe for two"),
+        ("I lost my card, how do I block it?", "I lost my card, where is it? When will my card come?"),
+        ("I bought a lamp, how do I return it?", "I bought a lamp"),
+        ("I bought a lamp, may I return it?", "we booked it"),
+        ("when I sort a list, what happens?", "when will I get it?"),
+        ("am I allowed to have two?", "am I late?"),
+        ("explain it to me", "who reports to me"),
+        ("why is my code slow?", "what is my code?"),
+        ("I can't install Python, how do I?", "I can't breathe, what should I do?"),
+    ],
+)
+def test_a_guide_is_for_everybody_and_a_state_for_one(guide: str, state: str) -> None:
+    assert verdict(guide)[0]
+    assert not verdict(state)[0]
+
+
+def test_clauses_do_not_run_into_each_other() -> None:
+    assert verdict("how fast can I sort it?")[0]
+    assert not verdict("as fast as you can, I have gout")[0]
+
+
+@pytest.mark.parametrize(
+    ("somebodys", "nobodys"),
+    [
+        ("use 4012 8888 8888 1881", "use 4012 8888 8888 1882"),  # sum of a card
+        ("to DE89370400440532013000", "to DE89370400440532013001"),  # sum of a bank account
+        ("it is 123-45-6789", "it is 1234-56-789"),
+        ("text 4155552671", "add 4155552671"),
+        ("at 12 Elm Street, please", "12 good street foods"),
+        ("is order 12345 done?", "an order of 12345 digits"),
+    ],
+)
+def test_only_numbers_of_somebody_are_personal(somebodys: str, nobodys: str) -> None:
+    assert not verdict(somebodys)[0]
+    assert verdict(nobodys)[0]
+
+
+def test_any_row_of_words_can_be_read() -> None:
+    words = re.findall(
+        r"\S+", "my our i we me mine i'm what's . , is are can will do how when to of the code card have"
+    )
+    chosen = random.Random(7)
+    for _ in range(5000):
+        verdict(" ".join(chosen.choices(words, k=chosen.randrange(1, 7))))
+
+
 @pytest.mark.parametrize("text", ["who won today?", "the latest release", "weather in Rome", "what time is it"])
 def test_current_information_is_kept_for_minutes(text: str) -> None:
     assert verdict(text)[1:3] == ("current information", CURRENT_TTL)
@@ -95,3 +170,22 @@ def test_a_policy_for_users_keeps_nothing_without_one() -> None:
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="'smart', 'always', 'never' or a CachePolicy, not 'smrt'"):
         CachePolicy.of("smrt")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ttl": float("nan")},
+        {"ttl": float("inf")},
+        {"ttl": 0},
+        {"ttl": -1},
+        {"ttl": "60"},
+        {"scope": "users"},
+        {"exact": None},
+        {"smart": "yes"},
+        {"cacheable": 1},
+    ],
+)
+def test_a_policy_that_means_nothing_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+        CachePolicy(**wrong)  # type: ignore[arg-type]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import logging
 import random
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfkit.caching.keys import scoped_key
 from perfkit.caching.response import ResponseCache
 from perfkit.clock import FakeClock
-from perfkit.errors import DeadlineExceeded, RecursiveCallError
+from perfkit.errors import BudgetExceededError, DeadlineExceeded, PoolTimeout, RecursiveCallError
 from perfkit.metrics import PerformanceTracker
 from perfkit.values import Attempt, ChatResponse, Usage
 
@@ -163,7 +166,7 @@ def test_a_waiter_gives_up_at_its_own_deadline() -> None:
     leader.start()
     started.wait()
     with pytest.raises(DeadlineExceeded):
-        kept.fetch("key", slow, timeout=0.01)
+        kept.get("key", slow, timeout=0.01)
     go.set()
     leader.join()
 
@@ -264,3 +267,160 @@ def test_a_child_forked_in_the_middle_of_a_change_begins_empty() -> None:
     assert len(kept) == 0
     kept.set("b", 2)
     assert kept.get("b") == 2
+
+
+def together(kept: ResponseCache, load: Callable[[], Any], threads: int = 4) -> list[Any]:
+    """Ask for one key in several threads at once; the first computes only when all others wait."""
+
+    def loaded() -> Any:
+        for _ in range(10_000):
+            if len(kept._flights._waiting) >= threads - 1:
+                return load()
+            threading.Event().wait(0.001)
+        raise AssertionError("the others do not wait")
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [f.result(20) for f in [pool.submit(kept.fetch, "key", loaded) for _ in range(threads)]]
+
+
+def test_those_who_wait_get_a_value_each_and_count_as_hits() -> None:
+    kept = cache()
+    kept.clock.advance(7)  # type: ignore[attr-defined]
+    found = together(kept, lambda: [1])
+    assert len({id(one.value) for one in found}) == 4
+    assert [one.value for one in found] == [[1]] * 4
+    assert sorted(str(one.stored_at) for one in found) == ["1700000007.0"] * 3 + ["None"]
+    assert (kept.stats()["hits"], kept.stats()["misses"]) == (3, 1)
+    tracker = kept._tracker
+    assert tracker is not None
+    assert (tracker.get_stats("cache_hit")["sum"], tracker.get_stats("cache_miss")["sum"]) == (3, 1)
+
+
+def test_those_who_wait_for_a_value_too_large_to_keep_get_one_each() -> None:
+    found = together(cache(max_bytes=1000), lambda: ["x" * 5000])
+    assert len({id(one.value) for one in found}) == 4
+
+
+@pytest.mark.parametrize("limit", [DeadlineExceeded, PoolTimeout, BudgetExceededError])
+def test_a_limit_of_one_thread_is_not_the_others(limit: type[Exception]) -> None:
+    kept, loads = cache(), iter([limit("mine"), "answer"])
+
+    def load() -> Any:
+        one = next(loads)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    with ThreadPoolExecutor(2) as pool:
+        started, go = threading.Event(), threading.Event()
+
+        def first() -> Any:
+            started.set()
+            go.wait(10)
+            return load()
+
+        leader = pool.submit(kept.get, "key", first)
+        started.wait(10)
+        follower = pool.submit(kept.get, "key", load)
+        while not kept._flights._waiting:
+            threading.Event().wait(0.001)
+        go.set()
+        assert follower.result(20) == "answer"
+        with pytest.raises(limit):
+            leader.result(20)
+
+
+def odd(**changes: Any) -> ChatResponse:
+    return ANSWER.evolve(raw={"handle": object()}, **changes)
+
+
+def test_an_answer_that_cannot_be_kept_is_delivered_told_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    kept, answer = cache(), odd()
+    with caplog.at_level(logging.WARNING, "perfkit.caching"):
+        assert [kept.fetch("key", lambda: answer).value for _ in range(3)] == [answer] * 3
+        kept.store("key", odd())
+        kept.store("key", ANSWER.evolve(tool_calls=({"circle": circle()},)))
+    assert [record.args[0] for record in caplog.records if isinstance(record.args, tuple)] == [
+        "TypeError",
+        "ValueError",
+    ]
+    assert len(kept) == 0
+    tracker = kept._tracker
+    assert tracker is not None
+    assert tracker.get_stats("cache_unstorable")["sum"] == 5
+    assert {one.value.text for one in together(kept, odd)} == {"hi"}
+
+
+def circle() -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    made["self"] = made
+    return made
+
+
+def test_direct_use_is_told_that_a_value_cannot_be_kept() -> None:
+    kept = cache()
+    with pytest.raises(TypeError):
+        kept.set("key", odd())
+    with pytest.raises(TypeError):
+        kept.get("key", odd)
+    with pytest.raises(TypeError):
+        kept.get("key", lambda: {1, 2})
+
+
+@pytest.mark.parametrize("ttl", [float("nan"), float("inf"), -1, 0])
+def test_a_ttl_that_is_none_is_refused_before_anything_runs(ttl: float) -> None:
+    kept, calls = cache(), []
+    with pytest.raises(ValueError, match="ttl"):
+        kept.get("key", lambda: calls.append(1), ttl=ttl)
+    with pytest.raises(ValueError, match="ttl"):
+        kept.set("key", 1, ttl=ttl)
+    assert calls == []
+    assert len(kept) == 0
+
+
+@pytest.mark.parametrize("tags", ["city", b"city", [1], ""])
+def test_tags_are_names_and_not_one_string(tags: Any) -> None:
+    kept, calls = cache(), []
+    with pytest.raises(TypeError, match="tags"):
+        kept.get("key", lambda: calls.append(1), tags=tags)
+    with pytest.raises(TypeError, match="tags"):
+        kept.set("key", 1, tags=tags)
+    assert calls == []
+
+
+def test_only_a_pattern_for_chats_removes_answers_of_models() -> None:
+    kept = cache()
+    for user in (None, "anna"):
+        kept.store(scoped_key(b"digest", user), ANSWER)
+    for key in ("chat:mine", "other", {"a": 1}):
+        kept.set(key, 1)
+    assert kept.invalidate("*:user:*") == 0
+    assert kept.invalidate("o*") == 1
+    assert kept.invalidate("*") == 2
+    assert len(kept) == 2
+    assert kept.invalidate("chat:*:public") == 1
+    assert kept.invalidate("chat:*") == 1
+
+
+def test_no_key_of_a_user_reads_what_is_kept_under_another_kind_of_key() -> None:
+    kept = cache()
+    kept.set("secret", 1, scope="anna")
+    kept.set({"a": 1}, 2)
+    kept.store(scoped_key(b"digest", None), ANSWER)
+    for key in list(kept._store):
+        assert kept.get(key) is None
+        assert kept.get(key.removeprefix("key:")) is None
+        assert kept.get(key, scope="anna") is None
+
+
+def test_a_loader_that_asks_for_its_own_key_through_another_thread_ends_with_a_timeout() -> None:
+    kept = cache()
+    with ThreadPoolExecutor(1) as pool:
+
+        def load() -> Any:
+            return pool.submit(kept.get, "key", lambda: 1, timeout=0.01).result(20)
+
+        with pytest.raises(DeadlineExceeded):
+            kept.get("key", load)
+    with pytest.raises(ValueError, match="timeout"):
+        kept.get("key", load, timeout=-1)

@@ -229,3 +229,86 @@ def test_a_route_may_say_its_answers_are_never_shared(fault: FaultServer) -> Non
 def test_a_cached_answer_costs_nothing_whatever_the_budget(chat: Callable[..., perfkit.ChatResponse]) -> None:
     chat("same", temperature=0, max_tokens=5)
     assert chat("same", temperature=0, max_tokens=5, budget=0.0).cached == "exact"
+
+
+class Odd:
+    """A provider made by hand."""
+
+    def __init__(self, raw: object = None) -> None:
+        self.raw, self.asked, self.timeouts = raw, 0, list[float | None]()
+
+    def chat_completion(self, request: perfkit.ChatRequest) -> perfkit.ChatResponse:
+        self.asked += 1
+        self.timeouts.append(request.timeout)
+        if request.messages[0]["content"] == "bad":
+            raise perfkit.ContentFilterError("no")
+        return perfkit.ChatResponse("fine", perfkit.Usage(1, 2), request.model, "odd", raw=self.raw)  # type: ignore[arg-type]
+
+
+def test_an_answer_that_cannot_be_kept_is_delivered() -> None:
+    odd = Odd(raw={"handle": object()})
+    perfkit.router.register_provider("odd", odd)
+    assert [perfkit.chat("same", model="m", temperature=0).text for _ in range(2)] == ["fine"] * 2
+    assert odd.asked == 2
+    assert perfkit.tracker.get_stats("cache_unstorable")["sum"] == 2
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_batch_that_raises_has_ended_its_threads_and_calls(ordered: bool) -> None:
+    odd = Odd()
+    perfkit.router.register_provider("odd", odd)
+    requests = ({"messages": "bad" if n == 0 else "good", "model": "m"} for n in range(1000))
+    with pytest.raises(perfkit.ContentFilterError) as raised:
+        list(perfkit.batch(requests, max_concurrent=2, ordered=ordered))
+    assert raised.value.__traceback__ is not None  # holds the frames of the batch
+    asked = odd.asked
+    assert asked < 1000
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("perfkit-batch")]
+    assert odd.asked == asked
+
+
+@pytest.mark.parametrize("one", ["abc", b"abc", {"messages": "abc"}, perfkit.ChatRequest("abc", "m")])  # type: ignore[arg-type]
+def test_a_single_request_is_no_batch(one: object) -> None:
+    with pytest.raises(TypeError, match="into a list"):
+        perfkit.batch(one)  # type: ignore[call-overload]
+
+
+def test_the_settings_say_how_many_calls_a_batch_makes_at_a_time(
+    chat: Callable[..., perfkit.ChatResponse], fault: FaultServer
+) -> None:
+    perfkit.configure(client={"max_concurrent": 3})
+    fault.behave(*[faults.hang()] * 3, then="ok")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(perfkit.batch, [f"question {n}" for n in range(12)])
+        fault.wait_until(lambda counters: counters["held"] == 3)
+        fault.release()
+        assert len(asked.result(20)) == 12
+    assert fault.stats()["peak_in_flight"] == 3
+
+
+def test_who_waited_in_vain_asks_himself_within_the_rest_of_his_time() -> None:
+    started, go = threading.Event(), threading.Event()
+
+    class Late(Odd):
+        def chat_completion(self, request: perfkit.ChatRequest) -> perfkit.ChatResponse:
+            if not started.is_set():
+                started.set()
+                go.wait(10)
+                raise perfkit.DeadlineExceeded("late")
+            return super().chat_completion(request)
+
+    late = Late()
+    perfkit.router.register_provider("late", late)
+    with ThreadPoolExecutor(2) as pool:
+        leader = pool.submit(perfkit.chat, "same", model="m", temperature=0, timeout=5)
+        started.wait(10)
+        follower = pool.submit(perfkit.chat, "same", model="m", temperature=0, timeout=30)
+        while not perfkit.cache._flights._waiting:
+            threading.Event().wait(0.001)
+        threading.Event().wait(0.05)  # time that is gone for the follower
+        go.set()
+        assert follower.result(20).text == "fine"
+        assert isinstance(leader.exception(20), perfkit.DeadlineExceeded)
+    [timeout] = late.timeouts
+    assert timeout is not None
+    assert timeout <= 29.96

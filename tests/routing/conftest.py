@@ -105,23 +105,26 @@ class Ledger:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.entries: list[list[Any]] = []
+        self.errors: list[BaseException | None] = []  # of the attempts whose money was released
 
     def __call__(self, request: ChatRequest, provider: str) -> Entry:
         if self.error is not None:
             raise self.error
         self.entries.append([provider, request.timeout])
-        return Entry(self.entries[-1])
+        return Entry(self.entries[-1], self.errors)
 
 
 class Entry:
-    def __init__(self, entry: list[Any]) -> None:
+    def __init__(self, entry: list[Any], errors: list[BaseException | None]) -> None:
         self.entry = entry
+        self.errors = errors
 
     def settle(self, response: ChatResponse) -> None:
         self.entry.append(("settled", response.text))
 
-    def release(self) -> None:
+    def release(self, error: BaseException | None) -> None:
         self.entry.append("released")
+        self.errors.append(error)
 
 
 @pytest.fixture

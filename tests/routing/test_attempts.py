@@ -405,9 +405,11 @@ def test_a_response_that_several_calls_share_is_not_changed(router: MakeRouter, 
 def test_money_is_held_for_each_attempt_and_settled_for_the_one_that_answered(
     router: MakeRouter, request_: ChatRequest, ledger: type[Ledger]
 ) -> None:
-    made, money = router(a=ServerError("500"), b=0.0), ledger()
+    error = ServerError("500")
+    made, money = router(a=error, b=0.0), ledger()
     made.execute_with_fallback(request_, reserve=money)
     assert money.entries == [["a", 20.0, "released"], ["b", 30.0, ("settled", "fine")]]
+    assert money.errors == [error]
 
 
 def test_an_exhausted_budget_ends_the_call_before_anybody_is_asked(

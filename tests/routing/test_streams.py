@@ -109,7 +109,7 @@ def test_after_the_first_delta_the_error_passes_through(
         ("a", "error", "StreamInterruptedError")
     ]
     assert made.get_provider("b").calls == 0
-    assert money.entries[0][-1] == "released"
+    assert (money.entries[0][-1], money.errors) == ("released", [error])
     assert made.health()["a"]["last_error"]["error"] == "StreamInterruptedError"
 
 
@@ -139,7 +139,7 @@ def test_leaving_early_closes_the_providers_stream_at_once(
         del deltas
         gc.collect()
     assert made.get_provider("a").closed == 1
-    assert money.entries[0][-1] == "released"
+    assert (money.entries[0][-1], money.errors) == ("released", [None])
     health = made.health()["a"]
     assert (health["in_flight"], health["status"], health["avg_latency"]) == (0, "healthy", None)
     assert tracker.get_stats("provider_latency") == {}

@@ -7,12 +7,15 @@ import zlib
 from collections.abc import Callable
 
 import pytest
+from _servers import polled
 from transport.peers import Peer, answering, read_request, reply
 
 from perfkit.errors import DeadlineExceeded, NetworkError
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient, HTTPStream, ServerSentEvent, sse
+from perfkit.transport.connection import PooledConnection
+from perfkit.transport.hosts import HostPool
 
 StartPeer = Callable[..., Peer]
 CHAT = "/chat/completions"
@@ -137,8 +140,8 @@ def test_forgotten_streams_give_their_slots_back(fault: FaultServer) -> None:
     streams.append(streams)  # type: ignore[arg-type]  # a cycle: only the collector finds it
     del streams
     gc.collect()
-    assert state(client) == (0, 0)
     fault.wait_until(lambda counters: counters["aborted_by_client"] == 2)
+    polled(lambda: state(client) == (0, 0))
     fault.behave()
     assert client.post(CHAT, ASK).status == 200
     connections.close()
@@ -149,7 +152,24 @@ def test_forgotten_generator_gives_its_slot_back(client: HTTPClient, fault: Faul
     for _ in client.stream(CHAT, ASK).events():
         break
     gc.collect()
-    assert state(client) == (0, 0)
+    polled(lambda: state(client) == (0, 0))
+
+
+def test_forgotten_stream_is_closed_by_another_thread_than_the_collectors(
+    client: HTTPClient, fault: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closers: list[threading.Thread] = []
+    give = HostPool.give
+
+    def noted(host: HostPool, connection: PooledConnection) -> None:
+        closers.append(threading.current_thread())
+        give(host, connection)
+
+    monkeypatch.setattr(HostPool, "give", noted)
+    fault.behave(faults.stall(after_events=1))
+    client.stream(CHAT, ASK)
+    polled(lambda: closers)
+    assert closers != [threading.current_thread()]
 
 
 def test_stream_is_cut_at_its_deadline(any_client: HTTPClient, any_fault: FaultServer) -> None:
