@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
 import urllib3
@@ -21,10 +22,8 @@ import urllib3
 import perfkit
 from perfkit.testing import FaultServer, isolated
 
-MESSAGES = [
-    {"role": "system", "content": "You are the assistant of a web shop. " * 24},
-    {"role": "user", "content": "Where do I find the size table of the shoes? " * 24},
-]  # about 2 KB
+TEXT = (resources.files("perfkit.testing") / "corpus.txt").read_text()
+MESSAGES = [{"role": "system", "content": TEXT[:1000]}, {"role": "user", "content": TEXT[1000:2000]}]  # 2 KB of prose
 
 
 def cpu_us(call: Callable[[], object], times: int) -> float:

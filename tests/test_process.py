@@ -328,7 +328,8 @@ def test_asking_for_the_thread_never_waits_so_that_records_may_come_from_collect
     with background._lock:  # as a gc callback finds it that runs inside `every`
         background.ensure()
         assert not background.every(60, owner.tick, wait=False)
-    assert background._thread is None
+    before = background._thread
+    assert before is None
     background.ensure()
     assert background._thread is not None
     background.close()

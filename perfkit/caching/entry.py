@@ -63,6 +63,11 @@ class Store(LRUCache[str, Entry]):
         return super().popitem()
 
 
+def is_answer(response: ChatResponse) -> bool:
+    """Tell whether there is something to keep: what a content filter refused, or left empty, may differ next time."""
+    return response.finish_reason != "content_filter" and bool(response.text or response.tool_calls)
+
+
 def keep(value: Any) -> _Kept:
     """Return a ChatResponse or a plain JSON value as it is kept.
 

@@ -14,13 +14,13 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfkit._shared import Shared
-from perfkit.caching.entry import ENTRY_OVERHEAD, Cached, Entry, Store, keep
+from perfkit.caching.entry import ENTRY_OVERHEAD, Cached, Entry, Store, is_answer, keep
 from perfkit.caching.keys import plain_key
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import BudgetExceededError, DeadlineExceeded, PoolTimeout
 from perfkit.metrics import PerformanceTracker
 from perfkit.resilience.singleflight import SingleFlight
-from perfkit.values import finite
+from perfkit.values import ChatResponse, finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -242,6 +242,8 @@ class ResponseCache(Shared):
         return entry
 
     def _keep_if_possible(self, key: str, value: Any, ttl: float | None, tags: Iterable[str]) -> Entry | None:
+        if isinstance(value, ChatResponse) and not is_answer(value):
+            return None
         try:
             return self._keep(key, value, ttl, tags)
         except Exception as error:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from perfkit.errors import ResponseFormatError, TransportError
+from perfkit.errors import BudgetExceededError, ResponseFormatError, TransportError
 from perfkit.routing.policy import TABLE, judge
 from perfkit.values import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from perfkit.agents import Result
     from perfkit.caching import Decision
+    from perfkit.config import RouteSettings
     from perfkit.tokens import Hold, TokenOptimizer
     from perfkit.values import ChatRequest, ChatResponse
 
-__all__ = ["Call", "Purse"]
+__all__ = ["Call", "Purse", "checked_context", "routed", "unpacked"]
+
+NOTICEABLE = 0.01  # seconds: the pipeline's own work is not taken from a call's time
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +43,30 @@ class Call:
     first_token: float | None = None
     heard: list[str] = field(default_factory=list)
     abandoned: bool = False
+
+    def in_time(self, timeout: float, now: float) -> Call:
+        """Leave a call that has waited for another one's answer in vain no more than the rest of its time."""
+        waited = now - self.started
+        if waited > NOTICEABLE:
+            self.target = self.target.evolve(timeout=max(timeout - waited, NOTICEABLE))
+        return self
+
+    def refuse_over_budget(self, worst: float | None) -> None:
+        """Refuse an attempt that may cost `worst` dollars (None: unknown), if that could exceed the call's own budget.
+
+        Raises:
+            BudgetExceededError: nothing was sent for this attempt.
+        """
+        if self.budget is None or (worst is not None and worst + self.spent <= self.budget):
+            return
+        cost = f"may cost ${worst:.6f}" if worst is not None else "has no known price"
+        raise BudgetExceededError(
+            f"the call {cost} and has ${self.budget - self.spent:.6f} left: lower max_tokens, or take a cheaper model",
+            scope=("request", ""),
+            limit=self.budget,
+            spent=self.spent,
+            needed=worst if worst is not None else math.inf,
+        )
 
 
 class Purse:
@@ -82,6 +115,7 @@ class Purse:
         finally:
             if self._hold is not None:
                 self._hold.settle(cost)
+        self._call.spent += cost or 0.0
         self._track(usage, cost)
 
     def _track(self, usage: Usage, cost: float | None) -> None:
@@ -102,3 +136,31 @@ def _heard_usage(optimizer: TokenOptimizer, call: Call) -> Usage:
     model = call.target.model
     prompt = optimizer.count_tokens(call.target.messages, model)
     return Usage(prompt, optimizer.count_tokens("".join(call.heard), model), estimated=True)
+
+
+def checked_context(context: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the context of a call, an empty one for None.
+
+    Raises:
+        TypeError: it is no mapping.
+    """
+    if context is None:
+        return {}
+    if not isinstance(context, Mapping):
+        raise TypeError(f"context must be a mapping, not {context!r}")
+    return context
+
+
+def routed(request: ChatRequest, route: RouteSettings) -> ChatRequest:
+    """Return the request a route stands for."""
+    timeout = request.timeout if request.timeout is not None else route.timeout
+    return request.evolve(model=route.model, timeout=timeout)
+
+
+def unpacked(
+    results: Generator[Result[ChatResponse], None, None],
+) -> Generator[ChatResponse | Exception | None, None, None]:
+    """Yield the answer or the error of each result; closing this closes `results`."""
+    with closing(results):
+        for result in results:
+            yield result.value if result.ok else result.error

@@ -8,15 +8,13 @@ is recorded of it (`_finish`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from perfkit import _process
 from perfkit._shared import Shared
-from perfkit.agents import Result, map_bounded
+from perfkit.agents import map_bounded
 from perfkit.caching import (
     NOT_ASKED,
     CachePolicy,
@@ -28,9 +26,8 @@ from perfkit.caching import (
     scoped_key,
 )
 from perfkit.clock import SYSTEM_CLOCK, Clock
-from perfkit.errors import BudgetExceededError
 from perfkit.metrics import PerformanceTracker
-from perfkit.pipeline.call import Call, Purse
+from perfkit.pipeline.call import Call, Purse, checked_context, routed, unpacked
 from perfkit.pipeline.stream import ChatStream
 from perfkit.routing import ProviderRouter
 from perfkit.tokens import TokenOptimizer
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 REMEMBERED_DECISIONS = 4096  # requests whose text need not be read again for personal data; a few hundred KB
-NOTICEABLE = 0.01  # seconds: the work of this module itself is not taken from a call's time
 
 
 class Client(Shared):
@@ -134,7 +130,7 @@ class Client(Shared):
             response_format,
             timeout,
             user,
-            metadata=_context(context),
+            metadata=checked_context(context),
             extra=extra,
             agent=agent,
         )
@@ -172,7 +168,7 @@ class Client(Shared):
             response_format,
             timeout,
             user,
-            metadata=_context(context),
+            metadata=checked_context(context),
             extra=extra,
             agent=agent,
         )
@@ -222,7 +218,7 @@ class Client(Shared):
         threads = max_concurrent if max_concurrent is not None else self.settings.max_concurrent
         failing = on_error == "raise"
         results = map_bounded(self._answer, requests, threads, ordered=ordered, progress=progress, fail_fast=failing)
-        return list(_unpacked(results)) if ordered else _unpacked(results)
+        return list(unpacked(results)) if ordered else unpacked(results)
 
     def _answer(self, item: Any) -> ChatResponse:
         if isinstance(item, ChatRequest):
@@ -244,7 +240,7 @@ class Client(Shared):
         timeout = call.target.timeout if call.target.timeout is not None else self._router.settings.timeout
         found = self._cache.fetch(
             call.key,
-            lambda: self._ask(_in_time(call, timeout, self._clock.now())),
+            lambda: self._ask(call.in_time(timeout, self._clock.now())),
             ttl=call.decision.ttl,
             timeout=timeout,
         )
@@ -268,7 +264,7 @@ class Client(Shared):
         if request.user is None and request.metadata.get("user_id") is not None:
             request = request.evolve(user=str(request.metadata["user_id"]))
         route = self._routes.get(request.model)
-        target = request if route is None else _routed(request, route)
+        target = request if route is None else routed(request, route)
         if provider is None and route is not None:
             provider = route.provider
         if budget is not None:
@@ -299,20 +295,6 @@ class Client(Shared):
             self._decisions[memo] = decision
         return decision, scoped_key(digest, decision.user) if decision.keep else None
 
-    def _refuse_over_budget(self, call: Call, worst: float | None) -> None:
-        """Refuse an attempt that could take the call over its own budget."""
-        budget = call.budget
-        if budget is None or (worst is not None and worst + call.spent <= budget):
-            return
-        cost = f"may cost ${worst:.6f}" if worst is not None else "has no known price"
-        raise BudgetExceededError(
-            f"the call {cost} and has ${budget - call.spent:.6f} left: lower max_tokens, or take a cheaper model",
-            scope=("request", ""),
-            limit=budget,
-            spent=call.spent,
-            needed=worst if worst is not None else math.inf,
-        )
-
     def _ask(self, call: Call) -> ChatResponse:
         response = self._router.execute_with_fallback(
             call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
@@ -324,7 +306,7 @@ class Client(Shared):
         if call.budget is None and not self._optimizer.has_budgets:
             return Purse(self._optimizer, call, None)
         worst = self._optimizer.worst_cost(request)
-        self._refuse_over_budget(call, worst)
+        call.refuse_over_budget(worst)
         if not self._optimizer.has_budgets:
             return Purse(self._optimizer, call, None)
         scopes = {"agent": request.agent, "provider": provider, "model": request.model, "global": ""}
@@ -402,32 +384,3 @@ class Client(Shared):
     def __repr__(self) -> str:
         providers, routes = ", ".join(self._router.list_providers()), ", ".join(self._routes)
         return f"Client(providers={providers or 'none'}, routes={routes or 'none'})"
-
-
-def _context(context: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if context is None:
-        return {}
-    if not isinstance(context, Mapping):
-        raise TypeError(f"context must be a mapping, not {context!r}")
-    return context
-
-
-def _routed(request: ChatRequest, route: RouteSettings) -> ChatRequest:
-    timeout = request.timeout if request.timeout is not None else route.timeout
-    return request.evolve(model=route.model, timeout=timeout)
-
-
-def _in_time(call: Call, timeout: float, now: float) -> Call:
-    """Leave a call that has waited for another one's answer in vain no more than the rest of its time."""
-    waited = now - call.started
-    if waited > NOTICEABLE:
-        call.target = call.target.evolve(timeout=max(timeout - waited, NOTICEABLE))
-    return call
-
-
-def _unpacked(
-    results: Generator[Result[ChatResponse], None, None],
-) -> Generator[ChatResponse | Exception | None, None, None]:
-    with closing(results):
-        for result in results:
-            yield result.value if result.ok else result.error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -312,3 +313,12 @@ def test_who_waited_in_vain_asks_himself_within_the_rest_of_his_time() -> None:
     [timeout] = late.timeouts
     assert timeout is not None
     assert timeout <= 29.96
+
+
+@pytest.mark.parametrize("answer", [faults.ok("", finish_reason="content_filter"), faults.ok("")])
+def test_an_answer_that_is_none_is_not_kept(
+    chat: Callable[..., perfkit.ChatResponse], fault: FaultServer, answer: Any
+) -> None:
+    fault.behave(answer, then="ok")
+    assert chat("same", temperature=0).text == ""
+    assert chat("same", temperature=0).text == "echo: same"
