@@ -246,6 +246,18 @@ def test_the_thread_runs_again_in_a_child() -> None:
     background.close()
 
 
+def test_work_can_be_asked_for_in_a_child_that_inherited_the_lock_held() -> None:
+    background, owner = Background(), Ticking()
+    background._lock.acquire()  # by another thread, in the parent
+    pretend_to_be_a_child()
+    asking = threading.Thread(target=background.every, args=(0.01, owner.tick), daemon=True)
+    asking.start()
+    asking.join(10)
+    assert not asking.is_alive()
+    assert owner.ticked.wait(10)
+    background.close()
+
+
 def test_work_waits_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")

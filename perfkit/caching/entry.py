@@ -16,6 +16,7 @@ from perfkit.values import ChatResponse
 __all__ = ["ENTRY_OVERHEAD", "Cached", "Entry", "Store", "keep"]
 
 ENTRY_OVERHEAD = 300  # bytes of a key, an entry and its place in the map on 64-bit CPython
+FIELDS = 600  # bytes of a ChatResponse beside its text and what the provider sent: names, numbers, attempts
 
 
 class Cached(NamedTuple):
@@ -30,7 +31,7 @@ class _Kept(NamedTuple):
 
     data: bytes  # JSON of the value; of a ChatResponse, of its changeable fields
     frozen: ChatResponse | None  # the rest of it
-    size: int  # bytes of the whole as JSON
+    size: int  # bytes of the whole
 
 
 class Entry(NamedTuple):
@@ -78,7 +79,7 @@ def keep(value: Any) -> _Kept:
     if isinstance(value, ChatResponse):
         frozen = value.evolve(raw=None, tool_calls=())
         data = _lenient([value.raw, value.tool_calls]).encode("utf-8", "surrogatepass")
-        return _Kept(data, frozen, len(data) + len(_lenient(frozen.to_dict()).encode("utf-8", "surrogatepass")))
+        return _Kept(data, frozen, len(data) + len(value.text.encode("utf-8", "surrogatepass")) + FIELDS)
     data = _strict(value).encode("utf-8", "surrogatepass")
     if not _same(json.loads(data), value):
         raise TypeError("only JSON values can be cached: this one would come back changed (tuple, or keys not strings)")

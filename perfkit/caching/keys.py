@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from json.encoder import encode_basestring as _quoted
+from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,19 @@ __all__ = ["IGNORED_CONTEXT", "plain_key", "request_digest", "scoped_key"]
 IGNORED_CONTEXT = frozenset({"session_id", "request_id", "timestamp", "trace_id", "span_id"})
 
 _dumps = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+_LONG = 4096  # characters: longer texts are not remembered
+
+
+@lru_cache(maxsize=512)
+def _quoted_once(text: str) -> str:
+    return encode_basestring(text)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as JSON writes it; system prompts, and questions with a cached answer, come again and again."""
+    return _quoted_once(text) if len(text) <= _LONG else encode_basestring(text)
 
 
 def request_digest(request: ChatRequest, *, provider: str | None = None, target: str | None = None) -> bytes:
