@@ -192,6 +192,13 @@ def _check_parts(where: str, parts: Sequence[Any]) -> None:
             raise TypeError(type_error.format(f"{where}[{number}]['text']", "a string", part["text"]))
 
 
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(type_error.format(name, "a string", value))
+    if not value:
+        raise ValueError(f"{name} is empty")
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest(_Value):
     """One question to a model, checked when made.
@@ -240,21 +247,18 @@ class ChatRequest(_Value):
                 raise TypeError(type_error.format(name, "a mapping", value))
 
     def _check_texts(self) -> None:
-        for name in ("model", "user", "agent"):
-            value = getattr(self, name)
-            if value is None and name == "user":
-                continue
-            if not isinstance(value, str):
-                raise TypeError(type_error.format(name, "a string", value))
-            if not value:
-                raise ValueError(f"{name} is empty")
+        _check_text("model", self.model)
+        _check_text("agent", self.agent)
+        if self.user is not None:
+            _check_text("user", self.user)
 
     def _check_numbers(self) -> None:
         if self.temperature is not None:
             finite("temperature", self.temperature, least=0)
-        for name in ("timeout", "first_token_timeout"):
-            if getattr(self, name) is not None:
-                finite(name, getattr(self, name), above=0)
+        if self.timeout is not None:
+            finite("timeout", self.timeout, above=0)
+        if self.first_token_timeout is not None:
+            finite("first_token_timeout", self.first_token_timeout, above=0)
         if self.max_tokens is not None:
             if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int):
                 raise TypeError(type_error.format("max_tokens", "a whole number", self.max_tokens))
