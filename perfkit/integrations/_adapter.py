@@ -6,7 +6,7 @@ import math
 import ssl
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import urllib3
@@ -22,6 +22,8 @@ from perfkit.transport.call import Waits
 from perfkit.transport.message import lowered
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from requests import PreparedRequest, Response
 
     from perfkit.config import ConnectionsSettings
@@ -52,7 +54,7 @@ class PoolAdapter(HTTPAdapter):
         timeout: Any = None,
         verify: bool | str = True,
         cert: Any = None,
-        proxies: dict[str, str] | None = None,
+        proxies: Mapping[str, str] | None = None,
     ) -> Response:
         """Return the response, its body unread.
 
@@ -77,7 +79,7 @@ class PoolAdapter(HTTPAdapter):
             raise exceptions.InvalidProxyURL(str(error), request=request) from error
         except ValueError as error:
             raise exceptions.InvalidHeader(str(error), request=request) from error
-        return self.build_response(request, Raw(incoming, request))
+        return self.build_response(request, cast("Any", Raw(incoming, request)))
 
     def _pool(self, origin: Origin, verify: bool | str, cert: Any, proxy: str | None) -> ConnectionPool:
         shared = self._wire.connections

@@ -109,6 +109,7 @@ def test_a_workload_takes_effect_and_is_taken_back(
 ) -> None:
     gc.set_threshold(701, 11, 12)
     gc.disable()
+    background.close()  # an earlier test's job may still have it
     before = state()
     node = Node()
     plan = optimizer.optimize_for_workload(workload)
