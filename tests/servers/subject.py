@@ -45,10 +45,10 @@ def answer(question: str) -> dict[str, Any]:
     if "BARE" not in os.environ:  # what looks at no process id is right only where a hook has run
         perfkit.tracker.increment("arrived")
         perfkit.cache.get(question)
-    if perfkit.tracker.settings.flush_interval == FLUSH:  # in workers only what their end flushes shall be sent
-        perfkit.tracker.configure(flush_interval=3600.0)
     text = _ask(question)
     perfkit.tracker.increment("asked")
+    if perfkit.tracker.settings.flush_interval == FLUSH:  # in workers only what their end flushes shall be sent
+        perfkit.tracker.configure(flush_interval=3600.0)
     return {
         "question": question,
         "text": text,

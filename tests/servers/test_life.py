@@ -160,14 +160,12 @@ def by_page(server: Server, questions: Iterable[str]) -> list[dict[str, Any]]:
 def by_task(broker: str, questions: Iterable[str]) -> list[dict[str, Any]]:
     """Ask Celery's workers, all tasks being queued at once."""
     from celery import Celery
+    from redis import Redis
 
-    with Celery("client", broker=broker, backend=broker) as app:
+    with Celery("client", broker=broker) as app, Redis(unix_socket_path=broker.partition("://")[2]) as results:
         tasks = [app.send_task("ask", [question]) for question in questions]
-        try:
-            return [task.get(timeout=30) for task in tasks]
-        finally:
-            app.backend.result_consumer.stop()
-            app.backend.client.close()
+        stored = [polled(partial(results.get, f"celery-task-meta-{task.id}")) for task in tasks]
+    return [json.loads(result)["result"] for result in stored]
 
 
 @contextmanager
