@@ -19,13 +19,14 @@ KINDS = (type(threading.Lock()), type(threading.RLock()))
 MOST = 0.5  # seconds a lock is held
 PARKING = 0.02  # seconds: C code must not fork while a thread waits for the interpreter, whose own lock would be lost
 
-held: set[str] = set()  # classes whose locks were held at some time
+_owners: list[object] = []  # objects and modules of perfkit that had locks when last looked for
 _released = threading.Event()
 
 
 def hold() -> None:
     """Return once another thread holds all locks; it lets go on `release`, or after half a second."""
     _released.clear()
+    _owners[:] = [owner for owner in gc.get_objects() if _is_of_perfkit(owner) and any(_locks(owner))]
     taken = threading.Event()
     threading.Thread(target=_run, args=(taken,), name="holder", daemon=True).start()
     taken.wait()
@@ -37,10 +38,15 @@ def release() -> None:
     _released.set()
 
 
+def held() -> list[str]:
+    """Return the classes whose locks were held at the latest fork."""
+    return sorted({type(owner).__name__ for owner in _owners})
+
+
 @cache
 def stuck(_process: int) -> list[str]:
     """Return the classes with a lock that cannot be had within a second; looked at once a process."""
-    return [owner for owner, lock in list(_locks()) if not _to_be_had(lock)]
+    return [type(owner).__name__ for owner in _owners for lock in _locks(owner) if not _to_be_had(lock)]
 
 
 def _to_be_had(lock: Any) -> bool:
@@ -51,26 +57,20 @@ def _to_be_had(lock: Any) -> bool:
 
 
 def _run(taken: threading.Event) -> None:
-    mine = []
-    for owner, lock in _locks():
-        if lock.acquire(blocking=False):  # what is busy is held by another thread, as is wanted
-            mine.append(lock)
-        held.add(owner)
+    locks = [lock for owner in _owners for lock in _locks(owner)]
+    mine = [lock for lock in locks if lock.acquire(blocking=False)]  # what is busy is held by another thread: as wanted
     taken.set()
     _released.wait(MOST)
     for lock in mine:
         lock.release()
 
 
-def _locks() -> Iterator[tuple[str, Any]]:
-    for owner in gc.get_objects():
-        name = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__module__
-        if name.startswith("perfkit"):
-            for value in {id(value): value for value in _attributes(owner)}.values():
-                if isinstance(value, KINDS):
-                    yield type(owner).__name__, value
+def _is_of_perfkit(owner: object) -> bool:
+    module = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__module__
+    return module.startswith("perfkit")
 
 
-def _attributes(owner: object) -> Iterator[object]:
-    yield from gc.get_referents(owner)
-    yield from getattr(owner, "__dict__", {}).values()
+def _locks(owner: object) -> Iterator[Any]:
+    """Yield each lock among the attributes, slots or not."""
+    values = [*gc.get_referents(owner), *getattr(owner, "__dict__", {}).values()]
+    yield from {id(value): value for value in values if isinstance(value, KINDS)}.values()

@@ -55,7 +55,7 @@ def answer(question: str) -> dict[str, Any]:
         "pid": os.getpid(),
         "born": BORN,
         "background": _background_threads(),
-        "held": sorted(locks.held),
+        "held": locks.held(),
         "stuck": locks.stuck(os.getpid()),
     }
 
