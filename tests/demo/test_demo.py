@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,12 @@ class Demo:
         )
 
     def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=90)
+        try:
+            out, err = self.process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            out, err = self.process.communicate()
+            pytest.fail(f"the demo does not end: {err[-2000:]}")
         return self.process.returncode, out, err
 
     def processes(self) -> list[int]:
@@ -192,7 +198,11 @@ def test_interrupt_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
     needs_module("xllamacpp")
     demo = Demo(tmp_path, "--calls", "10000")
     assert eventually(lambda: len(demo.processes()) == 7)  # the demo, three models, three gates
-    os.killpg(demo.process.pid, signal.SIGINT)
+    for _ in range(3):  # CPython loses an interrupt that comes while a finaliser runs: people press again
+        os.killpg(demo.process.pid, signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            demo.process.wait(timeout=20)
+            break
     code, out, err = demo.end()
     assert (code, out) == (130, "")
     assert "interrupted" in err
