@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
+    from perfkit._settings import AgentsSettings
     from perfkit.clock import Clock
-    from perfkit.config import AgentsSettings
 
 __all__ = ["AgentType", "Lender", "Loan"]
 

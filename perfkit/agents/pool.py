@@ -19,8 +19,8 @@ from perfkit.values import finite
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from perfkit._settings import AgentsSettings
     from perfkit.clock import Clock
-    from perfkit.config import AgentsSettings
 
 __all__ = ["AgentPool"]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from requests import PreparedRequest, Response
 
-    from perfkit.config import ConnectionsSettings
+    from perfkit._settings import ConnectionsSettings
     from perfkit.integrations._wire import Wire
     from perfkit.transport.hosts import HostPool, Origin
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perfkit.config import GCSettings
+    from perfkit._settings import GCSettings
     from perfkit.memory.workloads import Pass
 
 __all__ = ["Steering"]

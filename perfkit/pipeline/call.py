@@ -15,9 +15,9 @@ from perfkit.values import Usage
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from perfkit._settings import RouteSettings
     from perfkit.agents import Result
     from perfkit.caching import Decision
-    from perfkit.config import RouteSettings
     from perfkit.tokens import Hold, TokenOptimizer
     from perfkit.values import ChatRequest, ChatResponse
 

@@ -1,7 +1,7 @@
 """The way of a call, top to bottom: plan, cache, budget, provider, record.
 
 `Client` wires the shared rooms together and is the only place that knows all of them. One call reads straight down
-`run`: what is asked and whether it may be kept (`_plan`), whether it is known already (the cache, one thread per
+`run`: what is asked and whether it may be kept (the Planner), whether it is known already (the cache, one thread per
 question), who answers at what cost (`_ask`: the router holds and settles money per attempt through a Purse), and what
 is recorded of it (`_finish`).
 """
@@ -9,36 +9,26 @@ is recorded of it (`_finish`).
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from perfkit import _process
 from perfkit._shared import Shared
 from perfkit.agents import map_bounded
-from perfkit.caching import (
-    NOT_ASKED,
-    CachePolicy,
-    Decision,
-    ResponseCache,
-    decide,
-    read_traits,
-    request_digest,
-    scoped_key,
-)
+from perfkit.caching import CachePolicy, ResponseCache
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.metrics import PerformanceTracker
-from perfkit.pipeline.call import Call, Purse, checked_context, routed, unpacked
+from perfkit.pipeline.call import Call, Purse, checked_context, unpacked
+from perfkit.pipeline.plan import Planner
 from perfkit.pipeline.stream import ChatStream
 from perfkit.routing import ProviderRouter
 from perfkit.tokens import TokenOptimizer
-from perfkit.values import ChatRequest, ChatResponse, Usage, finite
+from perfkit.values import ChatRequest, ChatResponse, Usage
 
 if TYPE_CHECKING:
-    from perfkit.config import Config, RouteSettings
+    from perfkit._settings import RouteSettings
+    from perfkit.config import Config
 
 __all__ = ["Client"]
-
-REMEMBERED_DECISIONS = 4096  # requests whose text need not be read again for personal data; a few hundred KB
 
 
 class Client(Shared):
@@ -73,11 +63,10 @@ class Client(Shared):
         self._router = router if router is not None else ProviderRouter.instance()
         self._tracker = tracker if tracker is not None else PerformanceTracker.instance()
         self._clock = clock if clock is not None else SYSTEM_CLOCK
-        self._routes = dict(routes) if routes is not None else {}
-        self._decisions: dict[tuple[bytes, CachePolicy, str | None], Decision] = {}
+        self._planner = Planner(routes if routes is not None else {})
 
     def _configured(self, config: Config) -> None:
-        self._routes = config.named("routes")
+        self._planner.routes = config.named("routes")
 
     def chat(  # noqa: PLR0913 - the parameters of a chat call
         self,
@@ -246,54 +235,26 @@ class Client(Shared):
         )
         return self._finish(call, found.value, found.stored_at)
 
+    def _plan(
+        self, request: ChatRequest, provider: str | None, cache: CachePolicy | str | None, budget: float | None
+    ) -> Call:
+        _process.check()
+        _process.deferred.run()
+        return self._planner.plan(
+            request,
+            self._clock.now(),
+            provider=provider,
+            policy=cache,
+            default_policy=self._cache.settings.policy,
+            budget=budget,
+        )
+
     def _model(self, model: str | None) -> str:
         if model is None:
             model = self.settings.default_model
             if model is None:
                 raise ValueError("no model given; pass model= or set [client] default_model")
         return model
-
-    def _plan(
-        self, request: ChatRequest, provider: str | None, cache: CachePolicy | str | None, budget: float | None
-    ) -> Call:
-        _process.check()
-        _process.deferred.run()
-        started = self._clock.now()
-        if provider is not None and not isinstance(provider, str):
-            raise TypeError(f"provider must be the name of one, not {provider!r}")
-        if request.user is None and request.metadata.get("user_id") is not None:
-            request = request.evolve(user=str(request.metadata["user_id"]))
-        route = self._routes.get(request.model)
-        target = request if route is None else routed(request, route)
-        if provider is None and route is not None:
-            provider = route.provider
-        if budget is not None:
-            finite("budget", budget, least=0)
-        decision, key = self._decide(request, target, provider, self._policy(cache, route))
-        return Call(request, target, provider, decision, key, started, budget)
-
-    def _policy(self, cache: CachePolicy | str | None, route: RouteSettings | None) -> CachePolicy:
-        policy = CachePolicy.of(self._cache.settings.policy if cache is None else cache)
-        if route is None or isinstance(cache, CachePolicy):
-            return policy
-        if route.cacheable is False and cache is None:
-            return CachePolicy.of("never")
-        return replace(policy, ttl=route.ttl, cacheable=route.cacheable)
-
-    def _decide(
-        self, request: ChatRequest, target: ChatRequest, provider: str | None, policy: CachePolicy
-    ) -> tuple[Decision, str | None]:
-        if not policy.exact:
-            return NOT_ASKED, None
-        digest = request_digest(request, provider=provider, target=None if target is request else target.model)
-        memo = (digest, policy, request.user)
-        decision = self._decisions.get(memo)
-        if decision is None:
-            decision = decide(request, read_traits(request), policy)
-            if len(self._decisions) >= REMEMBERED_DECISIONS:
-                self._decisions.clear()
-            self._decisions[memo] = decision
-        return decision, scoped_key(digest, decision.user) if decision.keep else None
 
     def _ask(self, call: Call) -> ChatResponse:
         response = self._router.execute_with_fallback(
@@ -379,8 +340,8 @@ class Client(Shared):
 
     def reset(self) -> None:
         """Forget what was decided about earlier requests."""
-        self._decisions.clear()
+        self._planner.forget()
 
     def __repr__(self) -> str:
-        providers, routes = ", ".join(self._router.list_providers()), ", ".join(self._routes)
+        providers, routes = ", ".join(self._router.list_providers()), ", ".join(self._planner.routes)
         return f"Client(providers={providers or 'none'}, routes={routes or 'none'})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from perfkit.config import number
+from perfkit._settings import number
 from perfkit.providers.http import HTTPProvider, Options
 from perfkit.providers.wire import anthropic as wire
 

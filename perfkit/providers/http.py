@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from perfkit.config import build, number
+from perfkit._settings import number
+from perfkit.config import build
 from perfkit.errors import AuthenticationError, BadRequestError, ModelNotFoundError, ProviderError, TransportError
 from perfkit.providers.address import checked_base_url
 from perfkit.providers.base import Provider

@@ -27,8 +27,8 @@ from perfkit.values import Attempt, ChatRequest, ChatResponse
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from perfkit._settings import RouterSettings
     from perfkit.clock import Clock
-    from perfkit.config import RouterSettings
     from perfkit.metrics import PerformanceTracker
     from perfkit.routing.health import Candidate
     from perfkit.routing.strategies import Strategy

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from perfkit.config import ProviderSettings
+    from perfkit._settings import ProviderSettings
     from perfkit.metrics import PerformanceTracker
     from perfkit.routing.health import Candidate
 

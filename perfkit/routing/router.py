@@ -24,7 +24,8 @@ from perfkit.values import ChatRequest, ChatResponse, finite
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
 
-    from perfkit.config import Config, ProviderSettings
+    from perfkit._settings import ProviderSettings
+    from perfkit.config import Config
     from perfkit.metrics import PerformanceTracker
     from perfkit.routing.strategies import Strategy
 

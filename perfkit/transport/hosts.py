@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from perfkit._settings import ConnectionsSettings
     from perfkit.clock import Clock
-    from perfkit.config import ConnectionsSettings
     from perfkit.transport.proxies import Proxy
 
 __all__ = ["HTTPHost", "HTTPSHost", "HostPool", "Origin", "host_pool"]

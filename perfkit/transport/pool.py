@@ -11,9 +11,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from perfkit import _process
+from perfkit._settings import ConnectionsSettings
 from perfkit._shared import Shared
 from perfkit.clock import SYSTEM_CLOCK
-from perfkit.config import ConnectionsSettings, build
+from perfkit.config import build
 from perfkit.errors import ConfigError, PoolTimeout
 from perfkit.transport import encoding, message
 from perfkit.transport.call import authority, prepare, split_url

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.config import GCSettings
+from perfkit._settings import GCSettings
 from perfkit.memory.steering import Steering
 
 MB = 2**20

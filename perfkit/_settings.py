@@ -1,0 +1,156 @@
+"""The settings of every table: names, types, defaults and bounds, in one place.
+
+Constructors, files and the environment are all checked against these dataclasses, by perfkit.config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - the checks read the annotations
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["NAMED_TABLES", "TABLES"]
+
+
+def number(default: float | None, *, above: float | None = None, least: float | None = None) -> Any:
+    """Declare a numeric setting with its bound."""
+    return field(default=default, metadata={"above": above, "least": least})
+
+
+def choice(default: str, *names: str) -> Any:
+    """Declare a setting that is one of a few words."""
+    return field(default=default, metadata={"choices": (default, *names)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """`[metrics]`: what PerformanceTracker keeps and where it sends."""
+
+    max_series: int = number(2000, least=1)
+    max_bytes: int = number(64 * 2**20, least=2**20)
+    prefix: str = "perfkit"
+    statsd: str | None = None  # "host:port": send StatsD lines there over UDP
+    flush_interval: float = number(10.0, above=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionsSettings:
+    """`[connections]`: one pool a host; seconds and connections."""
+
+    maxsize: int = number(20, least=1)
+    timeout: float = number(30.0, above=0)  # waiting for a free connection
+    keep_alive: float = number(300.0, above=0)  # idle seconds, less when the server announces less
+    max_lifetime: float = number(3600.0, above=0)
+    connect_timeout: float = number(10.0, above=0)
+    read_timeout: float = number(60.0, above=0)
+    write_timeout: float = number(60.0, above=0)
+    ca_file: str | None = None  # a private CA beside the system's trust store
+    proxy: str | None = field(default=None, repr=False)  # None: HTTPS_PROXY and NO_PROXY of the environment; "": none
+    max_body: int = number(256 * 2**20, least=1)  # decoded bytes of one reply
+    hosts: Mapping[str, Any] = field(default_factory=dict, repr=False)  # "host[:port]" to any of the settings above
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """`[cache]`: what ResponseCache may hold and what is cacheable."""
+
+    backend: str = choice("memory")
+    max_bytes: int = number(100 * 2**20, least=1)
+    max_entries: int | None = number(None, least=1)
+    ttl: float = number(3600.0, above=0)
+    policy: str = choice("smart", "always", "never")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterSettings:
+    """`[router]`: how a provider is chosen and when it is left."""
+
+    strategy: str = "least_latency"
+    max_attempts: int = number(3, least=1)
+    timeout: float = number(30.0, above=0)  # of a whole call that gives none
+    attempt_timeout: float | None = number(
+        None, above=0
+    )  # of one try; None: two thirds of what is left, all for the last
+    failure_threshold: int = number(5, least=1)
+    open_seconds: float = number(60.0, above=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokensSettings:
+    """`[tokens]`: prices and budgets of TokenOptimizer; US dollars."""
+
+    prices: Mapping[str, Any] = field(default_factory=dict)  # model to {"input": $/M, "output": $/M, "cache_read": $/M}
+    fallback_price: Mapping[str, float] | None = None  # for models without a price: {"input": $/M, "output": $/M}
+    budgets: tuple[Mapping[str, Any], ...] = ()  # {"scope": ["user", "*"], "limit": 1.0, "period": "day"}
+    timezone: str = "UTC"  # where days and months begin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentsSettings:
+    """`[agents]`: upkeep of AgentPool; seconds."""
+
+    reap_interval: float = number(300.0, above=0)
+    validate_after: float = number(0.5, least=0)  # idle time after which an agent is validated before it is lent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfilerSettings:
+    """`[profiler]`: what `@profile` keeps."""
+
+    history: int = number(1000, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GCSettings:
+    """`[gc]`: how GCOptimizer collects between requests."""
+
+    pause: float = number(0.002, above=0)  # seconds that one collection should take
+    deep_age: float = number(600.0, above=0)  # seconds until all that is frozen is looked at again, or
+    deep_growth: float = number(0.2, above=0)  # this part of the resident memory added
+    much_garbage: int = number(20_000, least=0)  # objects found then that end freezing what survives
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """`[client]`: defaults of `perfkit.chat`."""
+
+    default_model: str | None = None
+    max_concurrent: int = number(5, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSettings:
+    """`[providers.<name>]`: one provider of the router; `kind` defaults to the name."""
+
+    kind: str | None = None
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    models: tuple[str, ...] | Mapping[str, str] | None = None  # names, or what callers say to the provider's own name
+    weight: float = number(1.0, above=0)
+    priority: int = 1  # 1 is first
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings:
+    """`[routes.<name>]`: a name to use as `model=`, with how its answers may be shared."""
+
+    model: str
+    provider: str | None = None
+    cacheable: bool | None = None  # True: share answers whatever the temperature
+    ttl: float | None = number(None, above=0)
+    timeout: float | None = number(None, above=0)
+
+
+TABLES: dict[str, type[Any]] = {
+    "metrics": MetricsSettings,
+    "connections": ConnectionsSettings,
+    "cache": CacheSettings,
+    "router": RouterSettings,
+    "tokens": TokensSettings,
+    "agents": AgentsSettings,
+    "profiler": ProfilerSettings,
+    "gc": GCSettings,
+    "client": ClientSettings,
+}
+NAMED_TABLES: dict[str, type[Any]] = {"providers": ProviderSettings, "routes": RouteSettings}
