@@ -51,6 +51,15 @@ class ConnectionsSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateSettings:
+    """`[state]`: where processes share what they know; None keeps it in each of them."""
+
+    url: str | None = field(default=None, repr=False)  # "redis://...", "rediss://...", "unix://..." or "sqlite:///path"
+    prefix: str = "perfkit"  # of keys and channels
+    timeout: float = number(0.1, above=0)  # seconds a request may lose to it, once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSettings:
     """`[cache]`: what ResponseCache may hold and what is cacheable."""
 
@@ -145,6 +154,7 @@ class RouteSettings:
 TABLES: dict[str, type[Any]] = {
     "metrics": MetricsSettings,
     "connections": ConnectionsSettings,
+    "state": StateSettings,
     "cache": CacheSettings,
     "router": RouterSettings,
     "tokens": TokensSettings,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 import types
 import typing
@@ -27,6 +28,7 @@ __all__ = ["NAMED_TABLES", "TABLES", "Config", "build", "merged"]
 S = TypeVar("S")
 PREFIX = "PERFKIT_"
 _SECRET = frozenset({"api_key", "headers", "proxy"})  # names of settings that are never shown
+_USERINFO = re.compile(r"://[^/@]*@")  # and the user and password of addresses
 
 
 @cache
@@ -249,4 +251,6 @@ def _masked(value: Any) -> Any:
     """Return a setting as it may be shown: what can hold a secret is hidden, at any depth."""
     if isinstance(value, Mapping):
         return {key: "***" if key in _SECRET and inner else _masked(inner) for key, inner in value.items()}
+    if isinstance(value, str):
+        return _USERINFO.sub("://***@", value)
     return [_masked(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -32,6 +32,7 @@ __all__ = [
     "RecursiveCallError",
     "ResponseFormatError",
     "ServerError",
+    "StateUnavailableError",
     "StreamInterruptedError",
     "TransportError",
     "UnknownModelError",
@@ -214,6 +215,10 @@ class BudgetExceededError(PerfkitError):
     spent: float = 0.0
     needed: float = 0.0
     until: float | None = None
+
+
+class StateUnavailableError(PerfkitError, ConnectionError):
+    """The store that processes share is away or refuses a command; perfkit's rooms go on without it."""
 
 
 class RecursiveCallError(PerfkitError, RuntimeError):

