@@ -7,32 +7,26 @@ says which. Failing over is immediate. Health is kept by the providers' `Candida
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
-from perfkit._shared import Shared
-from perfkit.clock import SYSTEM_CLOCK, Clock
-from perfkit.errors import ConfigError, UnknownModelError, UnknownNameError, nearest
-from perfkit.resilience.breaker import Rules
+from perfkit.errors import ConfigError
 from perfkit.routing.attempts import Call, Reserve, Setup, none_available
-from perfkit.routing.configured import close_all, provider_of
-from perfkit.routing.health import Candidate
+from perfkit.routing.roster import Roster
 from perfkit.routing.strategies import called, choose, strategy_named
 from perfkit.routing.streams import checked, open_stream, relay
 from perfkit.values import ChatRequest, ChatResponse, finite
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Generator, Mapping
 
-    from perfkit._settings import ProviderSettings
-    from perfkit.config import Config
+    from perfkit.clock import Clock
     from perfkit.metrics import PerformanceTracker
     from perfkit.routing.strategies import Strategy
 
 __all__ = ["ProviderRouter"]
 
 
-class ProviderRouter(Shared):
+class ProviderRouter(Roster):
     """Choose a provider for each request and fall back to the next when it fails.
 
     Args:
@@ -44,8 +38,6 @@ class ProviderRouter(Shared):
             `open_seconds`.
     """
 
-    _table = "router"
-
     def __init__(
         self,
         *,
@@ -54,17 +46,12 @@ class ProviderRouter(Shared):
         tracker: PerformanceTracker | None = None,
         **settings: Any,
     ) -> None:
-        self._clock = clock if clock is not None else SYSTEM_CLOCK
-        self._tracker = tracker
         self._callable: Strategy | None = None
-        self._candidates: Mapping[str, Candidate] = {}  # never changed, replaced: read without a lock
-        self._rows: dict[str, ProviderSettings] = {}  # of the candidates that come from the configuration
-        self._lock = threading.Lock()  # guards the replacement of _candidates and _rows
         if callable(strategy):
             self._callable = strategy
         elif strategy is not None:
             settings["strategy"] = strategy
-        super().__init__(settings)
+        super().__init__(clock=clock, tracker=tracker, settings=settings)
         self._apply()
 
     def configure(self, **settings: Any) -> None:
@@ -100,100 +87,7 @@ class ProviderRouter(Shared):
         for candidate in self._candidates.values():
             candidate.breaker.rules = self._rules()
 
-    def _rules(self) -> Rules:
-        return Rules(self.settings.failure_threshold, self.settings.open_seconds)
-
-    # --- providers
-
-    def register_provider(
-        self,
-        name: str,
-        provider: Any,
-        *,
-        weight: float = 1,
-        priority: int = 1,
-        models: Iterable[str] | None = None,
-    ) -> None:
-        """Add a provider, or put another one, with a clean record, in the place of the one called `name`.
-
-        Args:
-            name: unique; a tag of metrics and part of errors.
-            provider: any object with `chat_completion(request) -> ChatResponse`; `stream` is used if there.
-            weight: share of the traffic for the strategy "weighted".
-            priority: 1 is first for the strategy "priority".
-            models: names it offers; None means its `supported_models`, and any model if that is None too.
-
-        Raises:
-            TypeError: it is no provider, or an argument has the wrong type.
-            ValueError: the name is empty or the weight is not above 0.
-        """
-        candidate = self._candidate(name, provider, weight, priority, models)
-        with self._lock:
-            replaced = self._candidates.get(name) if self._rows.pop(name, None) is not None else None
-            self._candidates = {**self._candidates, name: candidate}
-        close_all([replaced] if replaced is not None else [])
-
-    def _candidate(
-        self, name: str, provider: Any, weight: float, priority: int, models: Iterable[str] | None
-    ) -> Candidate:
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"a provider's name must be a string that is not empty, not {name!r}")
-        if not callable(getattr(provider, "chat_completion", None)):
-            raise TypeError(f"provider {name!r} has no method chat_completion(request): {provider!r}")
-        if models is None:
-            models = getattr(provider, "supported_models", None)
-        if isinstance(models, str):
-            raise TypeError(f"models of provider {name!r} must be a list of names, not the string {models!r}")
-        return Candidate(
-            name,
-            provider,
-            weight=finite("weight", weight, above=0),
-            priority=int(finite("priority", priority)),
-            models=frozenset(models) if models is not None else None,
-            rules=self._rules(),
-            clock=self._clock,
-        )
-
-    def unregister_provider(self, name: str) -> None:
-        """Take a provider out; calls that are at it end normally.
-
-        Raises:
-            UnknownNameError: there is none called `name`.
-        """
-        with self._lock:
-            removed = self._candidates.get(name)
-            if removed is None:
-                raise UnknownNameError.of("provider", name, self._candidates)
-            self._candidates = {key: one for key, one in self._candidates.items() if key != name}
-            ours = self._rows.pop(name, None) is not None
-        close_all([removed] if ours else [])
-
-    def _configured(self, config: Config) -> None:
-        """Make the configured providers those of `config`; those registered by hand stay."""
-        rows = {
-            name: row
-            for name, row in config.named("providers").items()
-            if name in self._rows or name not in self._candidates
-        }
-        made = {name: self._made(name, row) for name, row in rows.items() if self._rows.get(name) != row}
-        with self._lock:
-            gone = [self._candidates[name] for name in self._rows if name not in rows or name in made]
-            kept = {name: one for name, one in self._candidates.items() if one not in gone}
-            self._candidates = {**kept, **made}
-            self._rows = rows
-        close_all(gone)
-
-    def _made(self, name: str, row: ProviderSettings) -> Candidate:
-        provider = provider_of(name, row, self._tracker)
-        return self._candidate(name, provider, row.weight, row.priority, row.models)
-
-    def list_providers(self) -> tuple[str, ...]:
-        """Return the names of the registered providers."""
-        return tuple(self._candidates)
-
-    def models(self) -> frozenset[str]:
-        """Return the models that are offered by name; a provider that takes any model adds none."""
-        return frozenset().union(*(one.models for one in self._candidates.values() if one.models is not None))
+    # --- calls
 
     def get_provider(self, name: str | None = None) -> Any:
         """Return the provider registered as `name`; without a name, the one that would be asked now.
@@ -203,25 +97,6 @@ class ProviderRouter(Shared):
             NoAvailableProviderError: none can be used now.
         """
         return self._named(name if name is not None else self.route_request()).provider
-
-    def _named(self, name: str) -> Candidate:
-        found = self._candidates.get(name)
-        if found is None:
-            raise UnknownNameError.of("provider", name, self._candidates)
-        return found
-
-    def health(self) -> dict[str, dict[str, Any]]:
-        """Return the health of every provider, by name, in JSON types.
-
-        Each has `status` ("healthy", "degraded": one of the last five attempts failed, "unavailable"), `state` of its
-        circuit ("closed", "open", "half-open"), `reason` it is unavailable, `avg_latency` (moving average of
-        successful attempts, seconds), `success_rate` (percent of the last 100 attempts; None before the first),
-        `in_flight`, `last_error` ({"error": class name, "at": epoch seconds} or None), `cooldown` (seconds until it may
-        be used again) and `missing_models`.
-        """
-        return {name: candidate.health() for name, candidate in self._candidates.items()}
-
-    # --- calls
 
     def ensure_offered(self, model: str, provider: str | None = None) -> None:
         """Return if somebody (None), or the provider called `provider`, offers `model`, whatever his health.
@@ -344,43 +219,16 @@ class ProviderRouter(Shared):
             max_attempts=max_attempts,
         )
 
-    def _offers(self, model: str | None, provider: str | None) -> list[Candidate]:
-        asked = self._candidates.values() if provider is None else (self._named(provider),)
-        offers = [candidate for candidate in asked if candidate.offers(model)]
-        if not offers:
-            raise self._unknown(model, provider)
-        return offers
-
-    def _unknown(self, model: str | None, provider: str | None) -> UnknownModelError:
-        if provider is not None:
-            return UnknownModelError(f"provider {provider!r} does not offer {model!r}", model=model)
-        if not self._candidates:
-            return UnknownModelError(
-                f"no provider is registered to ask for {model!r}; configure [providers.<name>] or register_provider()",
-                model=model,
-            )
-        known = sorted(self.models())
-        return UnknownModelError(
-            f"no provider offers {model!r}; offered: {', '.join(known) or 'none'}{nearest(model, known)}", model=model
-        )
-
     # --- life
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
-        for candidate in self._candidates.values():
-            candidate._after_fork()  # noqa: SLF001 - its owner
+        super()._after_fork()
         self._apply()  # a strategy made new has new locks
-
-    def close(self) -> None:
-        """Let the configured providers go of what they hold; they may be used again."""
-        close_all([self._candidates[name] for name in tuple(self._rows) if name in self._candidates])
 
     def reset(self) -> None:
         """Forget all providers and what is known of them."""
         self.close()
-        with self._lock:
-            self._candidates, self._rows = {}, {}
+        self._forget()
         self._apply()
 
     def __repr__(self) -> str:
