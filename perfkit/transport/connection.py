@@ -1,7 +1,7 @@
 """One connection: urllib3's, with bounded waiting, one send for head and body, and a memory of its own age.
 
-urllib3 keeps all it knows about names, proxies, tunnels and TLS; what is replaced is dialling (each address of a name
-gets its share of the time), reading (`Reply` under `Limits`) and the question whether an idle connection is still good.
+urllib3 keeps all it knows about proxies, tunnels and TLS; what is replaced is dialling (`dial`), reading (`Reply` under
+`Limits`) and the question whether an idle connection is still good.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.wait import wait_for_read
 
+from perfkit.transport.dial import dial
 from perfkit.transport.limits import BoundedReader, Limits
-from perfkit.transport.lookup import addresses
 from perfkit.transport.reply import Reply
 
 if TYPE_CHECKING:
@@ -28,26 +28,11 @@ if TYPE_CHECKING:
 
     from perfkit.transport.tally import Tally
 
-__all__ = ["SOCKET_OPTIONS", "PooledConnection", "PooledTLSConnection"]
+__all__ = ["PooledConnection", "PooledTLSConnection"]
 
 _ONE_SEND = 64 * 1024  # bytes; above, copying the body behind the head costs more than a second send
 _PIECE = 256 * 1024  # bytes
 _JITTER = 0.1  # of the lifetime: connections opened together do not all end together
-
-
-def _socket_options() -> list[tuple[int, int, int | bytes]]:
-    """Return what makes a dead peer noticed: probes after 30 s of silence, 30 s for sent data to be acknowledged."""
-    options: list[tuple[int, int, int | bytes]] = [
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    ]
-    tcp = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
-    return options + [
-        (socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in tcp.items() if hasattr(socket, name)
-    ]
-
-
-SOCKET_OPTIONS = _socket_options()
 
 
 class PooledConnection(HTTPConnection):
@@ -62,6 +47,7 @@ class PooledConnection(HTTPConnection):
         born: clock time it was connected.
         lifespan: share of the pool's longest lifetime this connection gets.
         idle_since: clock time it was last put back.
+        round_trip: seconds the network took to connect.
         idle_most: seconds the peer will keep it open when idle, as announced.
     """
 
@@ -73,6 +59,7 @@ class PooledConnection(HTTPConnection):
     born = 0.0
     lifespan = 1.0
     idle_since = 0.0
+    round_trip = 0.0
     idle_most = math.inf
 
     def connect(self) -> None:
@@ -99,13 +86,14 @@ class PooledConnection(HTTPConnection):
         """Dial within `timeout` seconds for all addresses together; what is left of them is for TLS."""
         seconds = self.timeout if isinstance(self.timeout, int | float) else None
         try:
-            return _dial((self._dns_host, self.port or 0), seconds, self.now)
+            sock, self.round_trip = dial((self._dns_host, self.port or 0), seconds, self.now)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
             raise ConnectTimeoutError(self, f"no connection to {self.host} within {self.timeout} s") from error
         except OSError as error:
             raise NewConnectionError(self, f"cannot connect: {error}") from error
+        return sock
 
     @property
     def is_connected(self) -> bool:
@@ -210,30 +198,3 @@ def _only_tickets(sock: ssl.SSLSocket) -> bool:
     except OSError:
         return False
     return False  # the end of the connection, or bytes nobody asked for
-
-
-def _dial(address: tuple[str, int], seconds: float | None, now: Callable[[], float]) -> socket.socket:
-    """Connect to the first address of a name that answers, each within its share of what is left of `seconds`."""
-    host, port = address
-    end = None if seconds is None else now() + seconds
-    found = addresses(host.strip("[]"), port, seconds)
-    failed: OSError = OSError(f"{host} has no address")
-    for position, (family, kind, protocol, _, target) in enumerate(found):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            for option in SOCKET_OPTIONS:
-                sock.setsockopt(*option)
-            if end is not None:
-                sock.settimeout(max(0.001, (end - now()) / (len(found) - position)))
-            sock.connect(target)
-            if end is not None:
-                sock.settimeout(max(0.001, end - now()))
-        except OSError as error:
-            sock.close()
-            failed = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise failed

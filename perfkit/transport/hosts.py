@@ -19,7 +19,8 @@ from urllib3.util import Timeout
 from perfkit import _process
 from perfkit.errors import PoolTimeout
 from perfkit.transport import proxies, tls
-from perfkit.transport.connection import SOCKET_OPTIONS, PooledConnection, PooledTLSConnection
+from perfkit.transport.connection import PooledConnection, PooledTLSConnection
+from perfkit.transport.dial import SOCKET_OPTIONS
 from perfkit.transport.limits import Limits
 from perfkit.transport.message import USER_AGENT
 from perfkit.transport.slots import FairLifo

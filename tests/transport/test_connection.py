@@ -3,51 +3,14 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from transport.peers import Peer, answering, descriptors, read_request, reply, until
 
 from perfkit.testing.faults import FaultServer
-from perfkit.transport import ConnectionPool, connection
+from perfkit.transport import ConnectionPool
 
 StartPeer = Callable[..., Peer]
-
-
-def test_second_address_is_tried_when_the_first_is_dead(
-    peer: StartPeer, connections: ConnectionPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = peer(answering(reply(b"from the second")))
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        addresses = [closed.getsockname(), ("127.0.0.1", server.port)]
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        assert connections.request("GET", "http://two.test:1/").body == b"from the second"
-
-
-def test_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = list[float]()
-
-    class Silent:
-        def __init__(self, *_: Any) -> None: ...
-        def setsockopt(self, *_: Any) -> None: ...
-        def close(self) -> None: ...
-
-        def settimeout(self, seconds: float) -> None:
-            given.append(seconds)
-
-        def connect(self, _: Any) -> None:
-            clock[0] += given[-1]
-            raise TimeoutError
-
-    clock = [0.0]
-    monkeypatch.setattr(socket, "socket", Silent)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("x", 1))] * 4)
-    with pytest.raises(TimeoutError):
-        connection._dial(("dead.test", 1), 8.0, lambda: clock[0])
-    assert given == [2.0] * 4
-    assert clock == [8.0]
 
 
 def test_descriptor_of_a_failed_dial_is_closed(connections: ConnectionPool) -> None:

@@ -16,7 +16,7 @@ from perfkit.errors import ConfigError, NetworkError
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
-from perfkit.transport.connection import SOCKET_OPTIONS
+from perfkit.transport.dial import SOCKET_OPTIONS
 
 StartPeer = Callable[..., Peer]
 CHAT = "/chat/completions"
