@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfkit._shared import Shared
-from perfkit.caching.entry import ENTRY_OVERHEAD, Cached, Entry, Store, is_answer, keep
+from perfkit.caching.entry import ENTRY_OVERHEAD, Cached, Entry, Kept, Store, is_answer, keep
 from perfkit.caching.keys import plain_key
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import BudgetExceededError, DeadlineExceeded, PoolTimeout
@@ -35,13 +35,13 @@ LIMITS = (DeadlineExceeded, PoolTimeout, BudgetExceededError)  # of one caller: 
 class _Landing(NamedTuple):
     """What one computation brought: to the thread that made it, and to those who waited for it."""
 
-    own: Cached
+    own: Cached | Entry
     at: float  # epoch seconds
     kept: Entry | None  # None: it cannot be kept
 
-    def shared(self) -> Cached:
+    def shared(self) -> Entry:
         """Return the value as a hit does: nobody gets what somebody else may change."""
-        return self.kept.decode() if self.kept is not None else Cached(self.own.value, self.at)
+        return self.kept if self.kept is not None else Entry(Kept(None, self.own.value, 0), self.at, 0.0, frozenset())
 
 
 def _matches(key: str, entry: Entry, wanted: str) -> bool:
@@ -156,13 +156,13 @@ class ResponseCache(Shared):
         with self._lock:
             return self._store.pop(plain_key(key, scope), None) is not None
 
-    def lookup(self, key: str) -> Cached | None:
+    def lookup(self, key: str) -> Entry | None:
         """Return the value of a ready key, counting the hit or miss."""
         entry = self._hit(key)
         if entry is None:
             self._count_miss()
             return None
-        return entry.decode()
+        return entry
 
     def _hit(self, key: str) -> Entry | None:
         now = self._clock.now()
@@ -194,7 +194,7 @@ class ResponseCache(Shared):
         tags: Iterable[str] = (),
         timeout: float | None = None,
         strict: bool = False,
-    ) -> Cached:
+    ) -> Cached | Entry:
         """Return what is kept under a ready key, or compute it once for all who ask now.
 
         Those who wait for another thread's computation count as hits, or not at all if it fails.
@@ -212,12 +212,12 @@ class ResponseCache(Shared):
         """
         entry = self._hit(key)
         if entry is not None:
-            return entry.decode()
+            return entry
 
         def compute_and_keep() -> _Landing:
             entry = self._hit(key)  # another thread may have landed between the look-up and the take-off
             if entry is not None:
-                return _Landing(entry.decode(), entry.stored_at, entry)
+                return _Landing(entry, entry.stored_at, entry)
             self._count_miss()
             value = compute()
             store = self._keep if strict else self._keep_if_possible
@@ -260,7 +260,7 @@ class ResponseCache(Shared):
             return None
 
     def _put(self, key: str, entry: Entry) -> None:
-        if entry.value.size + ENTRY_OVERHEAD > self._store.maxsize:
+        if entry.kept.size + ENTRY_OVERHEAD > self._store.maxsize:
             self._store.pop(key, None)
             return
         self._store[key] = entry

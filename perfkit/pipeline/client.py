@@ -26,6 +26,7 @@ from perfkit.values import ChatRequest, ChatResponse, Usage
 
 if TYPE_CHECKING:
     from perfkit._settings import RouteSettings
+    from perfkit.caching import Entry
     from perfkit.config import Config
 
 __all__ = ["Client"]
@@ -233,7 +234,7 @@ class Client(Shared):
             ttl=call.decision.ttl,
             timeout=timeout,
         )
-        return self._finish(call, found.value, found.stored_at)
+        return self._finish(call, found.value) if found.stored_at is None else self._serve(call, found)
 
     def _plan(
         self, request: ChatRequest, provider: str | None, cache: CachePolicy | str | None, budget: float | None
@@ -278,8 +279,9 @@ class Client(Shared):
     def _streamed(self, call: Call) -> Generator[str, None, ChatResponse]:
         found = self._cache.lookup(call.key) if call.key is not None else None
         if found is not None:
-            yield found.value.text
-            return self._finish(call, found.value, found.stored_at)
+            answer = self._serve(call, found)
+            yield answer.text
+            return answer
         deltas = self._router.stream_with_fallback(
             call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
         )
@@ -304,26 +306,32 @@ class Client(Shared):
             deltas.close()
             raise
 
-    def _finish(self, call: Call, response: ChatResponse, stored_at: float | None = None) -> ChatResponse:
-        latency = self._clock.now() - call.started
-        self._tracker.record_metric("agent_response_time", latency, {"agent": call.asked.agent})
-        if stored_at is not None:
-            if response.cost:
-                self._tracker.record_metric("cache_saving", response.cost, {"agent": call.asked.agent})
-            return response.evolve(
-                cost=0.0,
-                cached="exact",
-                cached_at=stored_at,
-                age=max(0.0, self._clock.wall() - stored_at),
-                cache_decision=call.decision.reason,
-                latency=latency,
-                first_token=None,
-                attempts=(),
-            )
+    def _finish(self, call: Call, response: ChatResponse) -> ChatResponse:
+        latency = self._told(call)
         self._track(call, response.provider, response.usage, response.cost)
         if call.first_token is not None:
             self._tracker.record_metric("first_token", call.first_token, {"provider": response.provider})
         return response.evolve(cache_decision=call.decision.reason, latency=latency, first_token=call.first_token)
+
+    def _serve(self, call: Call, found: Entry) -> ChatResponse:
+        latency = self._told(call)
+        if found.cost:
+            self._tracker.record_metric("cache_saving", found.cost, {"agent": call.asked.agent})
+        return found.answer(
+            cost=0.0,
+            cached="exact",
+            cached_at=found.stored_at,
+            age=max(0.0, self._clock.wall() - found.stored_at),
+            cache_decision=call.decision.reason,
+            latency=latency,
+            first_token=None,
+            attempts=(),
+        )
+
+    def _told(self, call: Call) -> float:
+        latency = self._clock.now() - call.started
+        self._tracker.record_metric("agent_response_time", latency, {"agent": call.asked.agent})
+        return latency
 
     def _track(self, call: Call, provider: str, usage: Usage, cost: float | None) -> None:
         model = call.target.model  # as asked for, so that usage and latency are told of the same name

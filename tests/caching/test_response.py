@@ -287,7 +287,7 @@ def test_those_who_wait_get_a_value_each_and_count_as_hits() -> None:
     kept = cache()
     kept.clock.advance(7)  # type: ignore[attr-defined]
     found = together(kept, lambda: [1])
-    assert len({id(one.value) for one in found}) == 4
+    assert len({id(value) for value in [one.value for one in found]}) == 4
     assert [one.value for one in found] == [[1]] * 4
     assert sorted(str(one.stored_at) for one in found) == ["1700000007.0"] * 3 + ["None"]
     assert (kept.stats()["hits"], kept.stats()["misses"]) == (3, 1)
@@ -298,7 +298,7 @@ def test_those_who_wait_get_a_value_each_and_count_as_hits() -> None:
 
 def test_those_who_wait_for_a_value_too_large_to_keep_get_one_each() -> None:
     found = together(cache(max_bytes=1000), lambda: ["x" * 5000])
-    assert len({id(one.value) for one in found}) == 4
+    assert len({id(value) for value in [one.value for one in found]}) == 4
 
 
 @pytest.mark.parametrize("limit", [DeadlineExceeded, PoolTimeout, BudgetExceededError])
