@@ -66,6 +66,7 @@ __all__ = [
     "profiler",
     "reset",
     "router",
+    "scope",
     "stream",
     "tracker",
 ]
@@ -102,7 +103,7 @@ if TYPE_CHECKING:
     )
     from perfkit.memory import GCOptimizer
     from perfkit.metrics import PerformanceTracker
-    from perfkit.pipeline import ChatStream, Client
+    from perfkit.pipeline import ChatStream, Client, scope
     from perfkit.profiling import Profiler
     from perfkit.routing import ProviderRouter
     from perfkit.tokens import TokenOptimizer
@@ -133,6 +134,7 @@ _MODULES = {
     "GCOptimizer": "perfkit.memory",
     "Client": "perfkit.pipeline",
     "ChatStream": "perfkit.pipeline",
+    "scope": "perfkit.pipeline",
     "ChatRequest": "perfkit.values",
     "ChatResponse": "perfkit.values",
     "Usage": "perfkit.values",

@@ -128,6 +128,14 @@ class ClientSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings:
+    """`[web]`: what is done around each request of a web app, or task of Celery."""
+
+    request_timeout: float | None = number(None, above=0)  # seconds that all calls made for one request have together
+    collect_garbage: bool = False  # between requests, see GCOptimizer.collect_between_requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
     """`[providers.<name>]`: one provider of the router; `kind` defaults to the name."""
 
@@ -162,5 +170,6 @@ TABLES: dict[str, type[Any]] = {
     "profiler": ProfilerSettings,
     "gc": GCSettings,
     "client": ClientSettings,
+    "web": WebSettings,
 }
 NAMED_TABLES: dict[str, type[Any]] = {"providers": ProviderSettings, "routes": RouteSettings}

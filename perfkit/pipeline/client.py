@@ -19,6 +19,7 @@ from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.metrics import PerformanceTracker
 from perfkit.pipeline.call import Call, Purse, checked_context, unpacked
 from perfkit.pipeline.plan import Planner
+from perfkit.pipeline.scoping import current_scope
 from perfkit.pipeline.stream import ChatStream
 from perfkit.routing import ProviderRouter
 from perfkit.tokens import TokenOptimizer
@@ -241,9 +242,12 @@ class Client(Shared):
     ) -> Call:
         _process.check()
         _process.deferred.run()
+        now, current = self._clock.now(), current_scope()
+        if current is not None:
+            request = current.applied(request, now, self._router.settings.timeout)
         return self._planner.plan(
             request,
-            self._clock.now(),
+            now,
             provider=provider,
             policy=cache,
             default_policy=self._cache.settings.policy,

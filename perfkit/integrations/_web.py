@@ -1,0 +1,90 @@
+"""Around each request of a web app: it is measured, its calls get a user and a deadline, garbage waits for its end.
+
+The frameworks' modules say when a request begins and ends and what it is called; what is done then is here, once.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from perfkit import _process
+from perfkit._shared import current_config
+from perfkit.clock import SYSTEM_CLOCK, Clock
+from perfkit.memory import GCOptimizer
+from perfkit.metrics import PerformanceTracker
+from perfkit.pipeline.scoping import Scope, entered, left, narrowed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Token
+
+__all__ = ["METRIC", "Visit", "Visits"]
+
+METRIC = "http_server_request_duration"  # seconds; OpenTelemetry's http.server.request.duration
+
+
+class Visits:
+    """The requests of one application.
+
+    Args:
+        tracker: gets `http_server_request_duration` (seconds; tags method, route, status); None means the shared one.
+        collector: collects garbage between them; None means the shared one.
+        clock: None means the system's.
+        metric: the name, for what is not HTTP.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracker: PerformanceTracker | None = None,
+        collector: GCOptimizer | None = None,
+        clock: Clock | None = None,
+        metric: str = METRIC,
+    ) -> None:
+        self.clock = clock if clock is not None else SYSTEM_CLOCK
+        self._tracker, self._collector, self._metric = tracker, collector, metric
+        self._running = 0
+        self._after_fork()
+        _process.bind(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards _running
+        self._running = 0
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def begin(self, user: Callable[[], str | None] | None = None) -> Visit:
+        """Begin a request: calls made from now on, in this thread, are its own; `user` returns whose it is."""
+        settings = current_config().table("web")
+        with self._lock:
+            self._running += 1
+        return Visit(self, entered(narrowed(user, settings.request_timeout, self.clock)), self.clock.now())
+
+    def ended(self, started: float, tags: dict[str, str]) -> None:
+        """Record a request that has ended, and collect garbage if that is asked for and due."""
+        with self._lock:
+            self._running -= 1
+            idle = self._running == 0
+        if self._tracker is None:
+            self._tracker = PerformanceTracker.instance()
+        self._tracker.record_metric(self._metric, self.clock.now() - started, tags)
+        if current_config().table("web").collect_garbage:
+            if self._collector is None:
+                self._collector = GCOptimizer.instance()
+            self._collector.collect_between_requests(idle=idle)
+
+
+class Visit:
+    """One request under way."""
+
+    __slots__ = ("_scope", "_started", "_visits")
+
+    def __init__(self, visits: Visits, scope: Token[Scope | None], started: float) -> None:
+        self._visits, self._scope, self._started = visits, scope, started
+
+    def end(self, **tags: str) -> None:
+        """End it, once its reply has been sent; `tags` name it in the metrics."""
+        left(self._scope)
+        self._visits.ended(self._started, tags)

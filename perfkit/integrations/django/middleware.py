@@ -1,0 +1,51 @@
+"""Django's middleware: measures requests by route, and says whose they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perfkit.integrations._web import Visit, Visits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.http import HttpRequest, HttpResponseBase
+
+__all__ = ["PerfkitMiddleware"]
+
+_visits = Visits()  # several middleware objects (tests make many) serve one process
+
+
+class PerfkitMiddleware:
+    """Put it first in MIDDLEWARE.
+
+    Each request becomes a value of `http_server_request_duration` (seconds, to the last byte of the reply) with tags:
+    method, route ("shop/<int:id>", never the path itself) and status ("2xx"). Calls without `user=` belong to
+    the logged-in user, who is looked up only when there is such a call; `PERFKIT["web"]["request_timeout"]` is the
+    deadline of all calls together.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Serve one request."""
+        visit = _visits.begin(lambda: _user_of(request))
+        try:
+            response = self._get_response(request)
+        except BaseException:
+            _end(visit, request, "5xx")
+            raise
+        status = f"{response.status_code // 100}xx"
+        response._resource_closers.append(lambda: _end(visit, request, status))  # noqa: SLF001 - what response.close() runs
+        return response
+
+
+def _end(visit: Visit, request: HttpRequest, status: str) -> None:
+    match = getattr(request, "resolver_match", None)
+    visit.end(method=request.method or "", route=match.route if match is not None else "", status=status)
+
+
+def _user_of(request: HttpRequest) -> str | None:
+    user = getattr(request, "user", None)
+    return str(user.pk) if user is not None and user.is_authenticated else None

@@ -1,0 +1,64 @@
+"""Flask: `Perfkit(app)` configures perfkit from the app and puts its middleware and commands in place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, g, request
+
+from perfkit._shared import configure
+from perfkit.integrations._commands import flask_command
+from perfkit.integrations.wsgi import ROUTE, PerfkitMiddleware
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Perfkit"]
+
+_KEY = "perfkit"
+
+
+class Perfkit:
+    """Measure the requests of Flask apps, give their calls a user and a deadline, and add `flask perfkit`.
+
+    `app.config["PERFKIT"]` is a mapping of configuration tables, as `perfkit.configure` takes them. All state is in
+    `app.extensions["perfkit"]`, so one object may serve several apps; the configuration belongs to the process.
+
+    Args:
+        app: the app; None when `init_app` is called later.
+        user: returns the id of the user whose request this is, None for none; called, inside the request, only when a
+            call needs it: `user=lambda: session.get("user_id")`.
+    """
+
+    def __init__(self, app: Flask | None = None, *, user: Callable[[], Any] | None = None) -> None:
+        self._user = user
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Set up one app.
+
+        Raises:
+            ConfigError: `app.config["PERFKIT"]` has an unknown table or key, or a bad value.
+            RuntimeError: the app is set up already.
+        """
+        if _KEY in app.extensions:
+            raise RuntimeError(f"the app {app.name!r} has perfkit already")
+        configure(app.config.get("PERFKIT", {}))
+        app.extensions[_KEY] = self
+        app.wsgi_app = PerfkitMiddleware(app.wsgi_app, user=self._whose)  # type: ignore[method-assign]
+        app.before_request(_name_route)
+        app.cli.add_command(flask_command())
+
+    def _whose(self, _environ: Any) -> str | None:
+        if self._user is None:
+            return None
+        if "perfkit_user" not in g:
+            user = self._user()
+            g.perfkit_user = None if user is None else str(user)
+        found: str | None = g.perfkit_user
+        return found
+
+
+def _name_route() -> None:
+    request.environ[ROUTE] = request.url_rule.rule if request.url_rule is not None else ""

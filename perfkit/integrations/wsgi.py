@@ -1,0 +1,88 @@
+"""Plain WSGI: a middleware for any application, under Flask and without a framework."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perfkit.integrations._web import Visit, Visits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["ROUTE", "PerfkitMiddleware"]
+
+ROUTE = "perfkit.route"  # in the environ: what the application calls the path; an unknown path has no name
+
+
+class PerfkitMiddleware:
+    """Measure every request, to the last byte of its reply, and give its calls a user and a deadline.
+
+    The metric is `http_server_request_duration` (seconds) with the tags method, status (of 100, as "2xx") and route:
+    `environ["perfkit.route"]` where the application sets it, "" otherwise. The deadline is `[web] request_timeout`.
+
+    Args:
+        app: the application.
+        user: returns the user of an environ, None for none; called only when a call needs it.
+        visits: the requests; None counts its own.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        user: Callable[[WSGIEnvironment], str | None] | None = None,
+        visits: Visits | None = None,
+    ) -> None:
+        self._app, self._user = app, user
+        self._visits = visits if visits is not None else Visits()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        user = self._user
+        visit = self._visits.begin(None if user is None else lambda: user(environ))
+        reply = _Reply(visit, environ)
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+            reply.status = status[:1] + "xx"
+            return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+        try:
+            body: Iterable[bytes] = self._app(environ, start)
+        except BaseException:
+            reply.end()
+            raise
+        file: type | tuple[()] = environ.get("wsgi.file_wrapper", ())
+        if isinstance(body, file):
+            reply.end()  # the server sends the file itself, if nothing is wrapped around it
+            return body
+        reply.body = body
+        return reply
+
+
+class _Reply:
+    """The body of a reply; closing it ends the request."""
+
+    def __init__(self, visit: Visit, environ: WSGIEnvironment) -> None:
+        self._visit: Visit | None = visit
+        self._environ = environ
+        self.status = "5xx"  # until the application says better
+        self.body: Iterable[bytes] = ()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.body)
+
+    def close(self) -> None:
+        """Close the body; servers call this whatever happens (PEP 3333)."""
+        try:
+            if hasattr(self.body, "close"):
+                self.body.close()
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """End the request, once."""
+        visit, self._visit = self._visit, None
+        if visit is not None:
+            method, route = self._environ.get("REQUEST_METHOD", ""), self._environ.get(ROUTE, "")
+            visit.end(method=method, route=route, status=self.status)

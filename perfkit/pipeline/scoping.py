@@ -1,0 +1,123 @@
+"""What all calls of one request of the application share: whose it is, and when it has to be answered.
+
+A scope follows the code, not the arguments: it is a context variable, so each thread (and each task of `perfkit.batch`
+and `map_bounded`, which carry it over) sees that of its own request.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perfkit.clock import SYSTEM_CLOCK, Clock
+from perfkit.errors import DeadlineExceeded
+from perfkit.values import finite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from perfkit.values import ChatRequest
+
+__all__ = ["Scope", "current_scope", "entered", "left", "narrowed", "scope"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What calls take from the request they belong to, where they do not say it themselves.
+
+    Attributes:
+        user: the user, or what returns it; asked at most once a call.
+        deadline: monotonic seconds by which every call has to end.
+    """
+
+    user: str | Callable[[], str | None] | None = None
+    deadline: float | None = None
+
+    def applied(self, request: ChatRequest, now: float, longest: float) -> ChatRequest:
+        """Return `request` with what it does not say itself.
+
+        Args:
+            request: what a call asks.
+            now: monotonic seconds.
+            longest: seconds a request without a timeout has anyway.
+
+        Raises:
+            DeadlineExceeded: the deadline has passed.
+        """
+        if request.user is None and "user_id" not in request.metadata:
+            request = request.evolve(user=self.user() if callable(self.user) else self.user)
+        if self.deadline is None:
+            return request
+        left = self.deadline - now
+        if left <= 0:
+            raise DeadlineExceeded(f"the time of the whole request ran out {0 - left:.3f} s ago", sent=False)
+        return request.evolve(timeout=min(left, longest if request.timeout is None else request.timeout))
+
+
+_current: ContextVar[Scope | None] = ContextVar("perfkit_scope", default=None)
+current_scope = _current.get
+
+
+def narrowed(
+    user: str | Callable[[], str | None] | None = None, timeout: float | None = None, clock: Clock | None = None
+) -> Scope:
+    """Return a scope inside the present one: a user given here is the user, the nearer deadline is the deadline.
+
+    Args:
+        user: the user, or what returns it.
+        timeout: seconds from now.
+        clock: None means the system's.
+
+    Raises:
+        TypeError, ValueError: one of them is not what it has to be.
+    """
+    if user is not None and not isinstance(user, str) and not callable(user):
+        raise TypeError(f"user must be a string or a callable that returns one, not {user!r}")
+    outer = _current.get()
+    deadlines = [outer.deadline] if outer is not None and outer.deadline is not None else []
+    if timeout is not None:
+        now = (clock if clock is not None else SYSTEM_CLOCK).now()
+        deadlines.append(now + finite("timeout", timeout, above=0))
+    if user is None and outer is not None:
+        user = outer.user
+    return Scope(user, min(deadlines, default=None))
+
+
+@contextmanager
+def scope(
+    *,
+    user: str | Callable[[], str | None] | None = None,
+    timeout: float | None = None,
+    clock: Clock | None = None,
+) -> Iterator[Scope]:
+    """Give all calls made inside a user and a deadline; scopes nest.
+
+    Args:
+        user: for calls without `user=`: the user, or what returns it.
+        timeout: seconds for everything inside together; a call begun later gets what is left.
+        clock: None means the system's.
+
+    Raises:
+        TypeError, ValueError: one of them is not what it has to be.
+    """
+    inner = narrowed(user, timeout, clock)
+    token = entered(inner)
+    try:
+        yield inner
+    finally:
+        left(token)
+
+
+def entered(inner: Scope) -> Token[Scope | None]:
+    """Make `inner` the present scope until `left` is called with what this returns."""
+    return _current.set(inner)
+
+
+def left(token: Token[Scope | None]) -> None:
+    """Return to the scope before; a server that ends a request elsewhere than it began it leaves none."""
+    try:
+        _current.reset(token)
+    except ValueError:
+        _current.set(None)

@@ -1,0 +1,59 @@
+"""A Django project in one module: importing it sets Django up for the whole test process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, JsonResponse
+from django.urls import path
+
+import perfkit
+
+MIDDLEWARE = [
+    "perfkit.integrations.django.middleware.PerfkitMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+
+
+def set_up() -> None:
+    """Configure Django once for the process."""
+    if settings.configured:
+        return
+    import django
+
+    settings.configure(
+        SECRET_KEY="x" * 60,
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF=__name__,
+        MIDDLEWARE=MIDDLEWARE,
+        INSTALLED_APPS=[
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "django.contrib.sessions",
+            "perfkit.integrations.django",
+        ],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+        PERFKIT={},
+    )
+    django.setup()
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+
+
+def ask(request: HttpRequest, number: int) -> JsonResponse:
+    answer = perfkit.chat(f"my {number}", model="m", temperature=0)
+    return JsonResponse({"cached": answer.cached})
+
+
+def broken(_request: HttpRequest) -> JsonResponse:
+    raise RuntimeError("view failed")
+
+
+urlpatterns: list[Any] = [path("ask/<int:number>", ask), path("broken", broken)]
+
+set_up()

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from _parts import REPOSITORY
+from _servers import environment
+from django.contrib.auth import get_user_model
+from django.core.checks import run_checks
+from django.core.management import call_command
+from django.test import Client, override_settings
+
+import perfkit
+from perfkit.testing import FaultServer
+
+from .shop import MIDDLEWARE
+
+METRIC = "http_server_request_duration"
+
+
+def settings(fault: FaultServer, **tables: Any) -> dict[str, Any]:
+    return {"providers": {"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}}, **tables}
+
+
+def findings(*, deploy: bool = False) -> list[str | None]:
+    return [m.id for m in run_checks(include_deployment_checks=deploy) if (m.id or "").startswith("perfkit")]
+
+
+def test_calls_belong_to_the_logged_in_user(fault: FaultServer) -> None:
+    people = [get_user_model().objects.get_or_create(username=name)[0] for name in ("ann", "bob")]
+    with override_settings(PERFKIT=settings(fault)):
+        said = []
+        for person in people:
+            client = Client()
+            client.force_login(person)
+            said += [client.get("/ask/1").json()["cached"] for _ in range(2)]
+        assert said == [None, "exact", None, "exact"]
+        assert Client().get("/ask/1").json()["cached"] is None
+        tags = {"method": "GET", "route": "ask/<int:number>", "status": "2xx"}
+        assert perfkit.tracker.get_stats(METRIC, tags=tags)["count"] == 5
+
+
+def test_failed_and_unknown_requests_are_counted_without_their_path(fault: FaultServer) -> None:
+    with override_settings(PERFKIT=settings(fault)):
+        client = Client(raise_request_exception=False)
+        assert client.get("/broken").status_code == 500
+        assert client.get("/secret/path").status_code == 404
+        tracker = perfkit.tracker
+        assert tracker.get_stats(METRIC, tags={"method": "GET", "route": "broken", "status": "5xx"})["count"] == 1
+        assert tracker.get_stats(METRIC, tags={"method": "GET", "route": "", "status": "4xx"})["count"] == 1
+
+
+def test_overridden_settings_are_taken_and_given_back() -> None:
+    before = perfkit.cache.settings.ttl
+    with override_settings(PERFKIT={"cache": {"ttl": 5}}):
+        assert perfkit.cache.settings.ttl == 5
+    assert perfkit.cache.settings.ttl == before
+
+
+def test_checks_find_nothing_in_a_plain_project() -> None:
+    assert findings() == []
+
+
+@pytest.mark.parametrize(
+    ("middleware", "found"),
+    [
+        ([MIDDLEWARE[0], *MIDDLEWARE], ["perfkit.W001"]),
+        ([*MIDDLEWARE[1:], MIDDLEWARE[0]], ["perfkit.W002"]),
+        (MIDDLEWARE[1:], []),
+    ],
+)
+def test_checks_find_a_misplaced_middleware(middleware: list[str], found: list[str]) -> None:
+    with override_settings(MIDDLEWARE=middleware):
+        assert findings() == found
+
+
+def test_checks_for_deployment_tell_what_workers_do_not_share() -> None:
+    with override_settings(MIDDLEWARE=MIDDLEWARE[1:], PERFKIT={}):
+        assert findings(deploy=True) == ["perfkit.W004", "perfkit.I001"]
+    with override_settings(PERFKIT={"state": {"url": "sqlite:///state.db"}}):
+        assert findings(deploy=True) == []
+
+
+def test_commands_run_from_manage_py(capsys: pytest.CaptureFixture[str]) -> None:
+    with override_settings(PERFKIT={"cache": {"ttl": 77}}), pytest.raises(SystemExit) as ended:
+        call_command("perfkit", "config", "show", "--json")
+    assert ended.value.code == 0
+    assert '"value": 77' in capsys.readouterr().out
+
+
+def test_a_wrong_setting_is_a_failed_check_not_a_crash_at_start() -> None:
+    code = (
+        "from django.conf import settings; import django\n"
+        "settings.configure(INSTALLED_APPS=['perfkit.integrations.django'], PERFKIT={'cash': {}})\n"
+        "django.setup()\n"
+        "from django.core.management import call_command; call_command('check')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "perfkit.E001" in done.stderr
+    assert "did you mean 'cache'" in done.stderr
+
+
+def test_starting_django_starts_no_thread_and_opens_nothing() -> None:
+    code = (
+        "from django.conf import settings; import django, threading, os\n"
+        "settings.configure(INSTALLED_APPS=['perfkit.integrations.django'], PERFKIT={})\n"
+        "before = len(os.listdir('/proc/self/fd')); django.setup()\n"
+        "assert threading.active_count() == 1; assert len(os.listdir('/proc/self/fd')) == before"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask, session
+from flask.testing import FlaskClient
+
+import perfkit
+from perfkit.errors import ConfigError
+from perfkit.integrations.flask import Perfkit
+from perfkit.testing import FaultServer
+
+METRIC = "http_server_request_duration"
+
+
+def make(fault: FaultServer, **more: Any) -> Flask:
+    app = Flask(__name__)
+    app.secret_key = "x"
+    providers = {"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}}
+    app.config["PERFKIT"] = {"providers": providers, "client": {"default_model": "m"}, **more}
+
+    @app.get("/ask/<int:number>")
+    def ask(number: int) -> dict[str, Any]:
+        answer = perfkit.chat(f"my {number}", temperature=0)
+        return {"text": answer.text, "cached": answer.cached, "user": session.get("user")}
+
+    @app.get("/login/<name>")
+    def login(name: str) -> str:
+        session["user"] = name
+        return ""
+
+    return app
+
+
+def visit(client: FlaskClient, path: str) -> dict[str, Any]:
+    """Return the JSON of a reply that is read to its end and closed, as servers do it."""
+    with client.get(path) as reply:
+        return reply.get_json(silent=True) or {}
+
+
+def test_two_lines_measure_requests_by_route_and_separate_users(fault: FaultServer) -> None:
+    app = make(fault)
+    Perfkit(app, user=lambda: session.get("user"))
+    ann, bob = app.test_client(), app.test_client()
+    visit(ann, "/login/ann")
+    visit(bob, "/login/bob")
+    said = [visit(who, "/ask/1").get("cached") for who in (ann, ann, bob, bob)]
+    assert said == [None, "exact", None, "exact"]
+    visit(ann, "/nowhere")
+    asked = {"method": "GET", "route": "/ask/<int:number>", "status": "2xx"}
+    assert perfkit.tracker.get_stats(METRIC, tags=asked)["count"] == 4
+    assert perfkit.tracker.get_stats(METRIC, tags={"method": "GET", "route": "", "status": "4xx"})["count"] == 1
+
+
+def test_user_is_asked_for_only_when_a_call_needs_it(fault: FaultServer) -> None:
+    asked = []
+    app = make(fault)
+    Perfkit(app, user=lambda: asked.append(1))
+    client = app.test_client()
+    client.get("/login/ann")
+    assert asked == []
+    client.get("/ask/1")
+    assert asked == [1]
+
+
+def test_one_object_serves_several_apps_and_each_app_once(fault: FaultServer) -> None:
+    extension = Perfkit()
+    first, second = make(fault), make(fault)
+    extension.init_app(first)
+    extension.init_app(second)
+    assert first.extensions["perfkit"] is second.extensions["perfkit"] is extension
+    assert [app.test_client().get("/ask/1").status_code for app in (first, second)] == [200, 200]
+    with pytest.raises(RuntimeError, match="already"):
+        extension.init_app(first)
+
+
+def test_an_unknown_setting_is_told_at_once(fault: FaultServer) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'ttl'"):
+        Perfkit(make(fault, cache={"tll": 1}))
+
+
+def test_commands_run_with_the_configuration_of_the_app(fault: FaultServer, capfd: pytest.CaptureFixture[str]) -> None:
+    app = make(fault, cache={"ttl": 77})
+    Perfkit(app)
+    result = app.test_cli_runner().invoke(args=["perfkit", "config", "show", "--json"])
+    assert result.exit_code == 0
+    assert '"value": 77' in result.output
+    assert app.test_cli_runner().invoke(args=["perfkit", "nonsense"]).exit_code == 2
