@@ -1,4 +1,4 @@
-"""Content codings of bodies: gzip and deflate, by zlib, strictly.
+"""Content codings of bodies, strictly: gzip and deflate, and br and zstd where their libraries are installed.
 
 Every common client accepts a gzip body that is cut short, and unpacks a bomb until the memory is full. Here a body
 that does not end where its coding says, or that grows over a limit, is an error. Only what `ACCEPT` names is asked for.
@@ -7,13 +7,21 @@ that does not end where its coding says, or that grows over a limit, is an error
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING
+
+from perfkit.transport import codings
+
+if TYPE_CHECKING:
+    from perfkit.transport.codings import Stream
 
 __all__ = ["ACCEPT", "CodingError", "Decoder", "compress", "decode", "decoder"]
 
-ACCEPT = "gzip, deflate"
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _TELLING = 2  # bytes
-_CODINGS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
+_BITS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}  # zlib's window bits, which also say the format
+_MORE = codings.available()
+_IN_MEMBERS = ("gzip", "x-gzip", "zstd")  # of which several may follow one another (RFC 1952 and RFC 8878)
+ACCEPT = ", ".join(["gzip", "deflate", *_MORE])
 
 
 class CodingError(ValueError):
@@ -24,15 +32,15 @@ class Decoder:
     """Decodes one body piece by piece.
 
     Args:
-        bits: zlib's window bits, which also say the format.
+        coding: its name.
         limit: most bytes of the decoded body.
     """
 
-    def __init__(self, bits: int, limit: int) -> None:
-        self._bits = bits
+    def __init__(self, coding: str, limit: int) -> None:
+        self._coding = coding
         self._left = self._limit = limit
         self._first = b""  # until there are two bytes to tell the format by
-        self._stream: zlib._Decompress | None = None
+        self._stream: Stream | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Return what `data` decodes to so far.
@@ -57,22 +65,24 @@ class Decoder:
             data = self._stream.unconsumed_tail or self._stream.unused_data
         return b"".join(pieces)
 
-    def _begin(self, data: bytes) -> zlib._Decompress:
+    def _begin(self, data: bytes) -> Stream:
         """Some servers send deflate without the zlib frame around it, whose header RFC 1950 section 2.2 describes."""
+        if self._coding in _MORE:
+            return codings.begin(self._coding)
+        bits = _BITS[self._coding]
         framed = data[0] & 0x0F == zlib.DEFLATED and (data[0] << 8 | data[1]) % 31 == 0
-        return zlib.decompressobj(_RAW if self._bits == _ZLIB and not framed else self._bits)
+        return zlib.decompressobj(_RAW if bits == _ZLIB and not framed else bits)
 
-    def _inflate(self, stream: zlib._Decompress, data: bytes) -> bytes:
+    def _inflate(self, stream: Stream, data: bytes) -> bytes:
         try:
             return stream.decompress(data, self._left + 1)
-        except zlib.error as error:
+        except (zlib.error, ValueError) as error:
             raise CodingError(f"body is damaged: {error}") from error
 
-    def _next_member(self, data: bytes) -> zlib._Decompress:
-        """Begin the next gzip member: RFC 1952 section 2.2 lets several follow one another."""
-        if self._bits != _GZIP:
+    def _next_member(self, data: bytes) -> Stream:
+        if self._coding not in _IN_MEMBERS:
             raise CodingError(f"{len(data)} bytes follow the end of the compressed body")
-        return zlib.decompressobj(_GZIP)
+        return self._begin(data)
 
     def finish(self) -> None:
         """Check that the body is whole.
@@ -93,9 +103,9 @@ def decoder(coding: str, limit: int) -> Decoder | None:
     name = coding.strip().lower()
     if name in ("", "identity"):
         return None
-    if name not in _CODINGS:
+    if name not in _BITS and name not in _MORE:
         raise CodingError(f"body is encoded as {coding!r}, but only {ACCEPT} was asked for")
-    return Decoder(_CODINGS[name], limit)
+    return Decoder(name, limit)
 
 
 def decode(body: bytes, coding: str, limit: int) -> bytes:

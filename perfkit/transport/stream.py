@@ -1,4 +1,4 @@
-"""A reply read while it arrives, and its events.
+"""A reply read while it arrives, its events and its lines.
 
 Leaving a stream early closes its connection at once, so that the provider stops generating; a finished one goes back to
 the pool; one that is forgotten gives its slot back soon after it is collected.
@@ -6,10 +6,11 @@ the pool; one that is forgotten gives its slot back soon after it is collected.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from perfkit._process import deferred
 from perfkit.transport import encoding
+from perfkit.transport.ndjson import read_lines, read_values
 from perfkit.transport.response import Headers
 from perfkit.transport.sse import EventTooLargeError, ServerSentEvent, read_events
 
@@ -90,6 +91,31 @@ class HTTPStream:
                 self._marked = event.data == _END_MARK
                 yield event
         except EventTooLargeError as error:
+            raise self._exchange.unreadable(error) from error
+
+    def lines(self) -> Iterator[str]:
+        r"""Yield lines as they arrive, without the "\n" that ends them.
+
+        Raises:
+            TransportError: see `iter_bytes`; also when one line is larger than 16 MiB.
+        """
+        try:
+            for line in read_lines(self.iter_bytes()):
+                yield line.decode("utf-8", "replace")
+        except EventTooLargeError as error:
+            raise self._exchange.unreadable(error) from error
+
+    def json_lines(self) -> Iterator[Any]:
+        """Yield the JSON value of each line as it arrives (NDJSON: Ollama); blank lines are passed over.
+
+        Raises:
+            TransportError: see `lines`; also when a line is not JSON.
+        """
+        try:
+            for value in read_values(self.iter_bytes()):
+                self._marked = isinstance(value, dict) and value.get("done") is True  # what Ollama says last
+                yield value
+        except ValueError as error:
             raise self._exchange.unreadable(error) from error
 
     def extend(self, timeout: float) -> None:

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import gzip
+import sys
 import zlib
+from collections.abc import Callable
 
+import brotli
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfkit.transport import codings, encoding
 from perfkit.transport.encoding import ACCEPT, CodingError, compress, decode, decoder
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 BODY = b'{"text": "' + b"all work and no play " * 50 + b'"}'
 RAW = zlib.compressobj(wbits=-15)
@@ -16,6 +25,8 @@ CODED = {
     "x-gzip": gzip.compress(BODY),
     "deflate": zlib.compress(BODY),
     "Deflate": RAW.compress(BODY) + RAW.flush(),
+    "br": brotli.compress(BODY),
+    "zstd": zstd.compress(BODY),
 }
 
 
@@ -42,19 +53,33 @@ def test_body_cut_short_is_refused(coding: str, missing: int) -> None:
         decode(CODED[coding][:-missing], coding, 10_000)
 
 
-def test_damaged_body_is_refused() -> None:
-    data = bytearray(CODED["gzip"])
-    data[-6] ^= 0xFF  # the checksum
+@pytest.mark.parametrize(("coding", "where"), [("gzip", -6), ("deflate", -2), ("br", 12), ("zstd", 2)])
+def test_damaged_body_is_refused(coding: str, where: int) -> None:
+    data = bytearray(CODED[coding])
+    data[where] ^= 0xFF
     with pytest.raises(CodingError, match="damaged"):
-        decode(bytes(data), "gzip", 10_000)
+        decode(bytes(data), coding, 10_000)
 
 
-def test_bomb_is_refused_before_it_fills_the_memory() -> None:
-    bomb = gzip.compress(bytes(50_000_000))
-    unpack = decoder("gzip", 100_000)
+@pytest.mark.parametrize(
+    ("coding", "pack"), [("gzip", gzip.compress), ("br", brotli.compress), ("zstd", zstd.compress)]
+)
+def test_bomb_is_refused_before_it_fills_the_memory(
+    coding: str, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = list[int]()
+    inflate = encoding.Decoder._inflate
+
+    def noting(self: encoding.Decoder, stream: codings.Stream, data: bytes) -> bytes:
+        sizes.append(len(piece := inflate(self, stream, data)))
+        return piece
+
+    monkeypatch.setattr(encoding.Decoder, "_inflate", noting)
+    unpack = decoder(coding, 100_000)
     assert unpack is not None
     with pytest.raises(CodingError, match="more than 100000 bytes"):
-        unpack.feed(bomb)
+        unpack.feed(pack(bytes(5_000_000)))
+    assert sum(sizes) < 1_000_000
 
 
 def test_body_of_exactly_the_limit_is_accepted() -> None:
@@ -63,17 +88,26 @@ def test_body_of_exactly_the_limit_is_accepted() -> None:
         decode(CODED["gzip"], "gzip", len(BODY) - 1)
 
 
-def test_gzip_members_follow_one_another_but_nothing_follows_deflate() -> None:
-    assert decode(CODED["gzip"] * 2, "gzip", 10_000) == BODY * 2
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_members_follow_one_another(coding: str) -> None:
+    assert decode(CODED[coding] * 2, coding, 10_000) == BODY * 2
+
+
+@pytest.mark.parametrize("coding", CODED)
+def test_nothing_else_follows_the_end(coding: str) -> None:
     with pytest.raises(CodingError):
-        decode(CODED["gzip"] + b"junk", "gzip", 10_000)
-    with pytest.raises(CodingError):
-        decode(CODED["deflate"] + b"junk", "deflate", 10_000)
+        decode(CODED[coding] + b"junk", coding, 10_000)
 
 
 def test_coding_nobody_asked_for_is_refused_by_name() -> None:
-    with pytest.raises(CodingError, match="'br'"):
-        decode(b"x", "br", 100)
+    with pytest.raises(CodingError, match="'compress'"):
+        decode(b"x", "compress", 100)
+
+
+def test_coding_without_its_library_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert codings.available() == ["br", "zstd"]
+    monkeypatch.setattr(codings, "_LIBRARIES", {"br": "no_such_library", "zstd": "no_such.library"})
+    assert codings.available() == []
 
 
 @pytest.mark.parametrize("coding", ["", "identity", " Identity "])

@@ -67,6 +67,39 @@ def test_consumer_that_stops_at_an_end_of_its_own_may_say_so(client: HTTPClient,
     assert fault.counters()["connections"] == 1
 
 
+NDJSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_lines_are_there_as_they_arrive(peer: StartPeer, connections: ConnectionPool) -> None:
+    """The server ends only after the client has its first line."""
+    seen = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        while read_request(sock):
+            sock.sendall(NDJSON + chunk(b'{"response":"h\xc3') + chunk(b'\xa9"}\n{"resp'))
+            assert seen.wait(10)
+            sock.sendall(chunk(b'onse":"","done":true}\n') + chunk(b""))
+
+    client = HTTPClient(peer(script).url, connections=connections)
+    with client.stream("/api/generate", {}) as stream:
+        values = stream.json_lines()
+        assert next(values) == {"response": "h\u00e9"}
+        seen.set()
+        assert next(values) == {"response": "", "done": True}  # what Ollama says last; the rest need not be read
+    with client.stream("/api/generate", {}) as stream:
+        assert list(stream.lines()) == ['{"response":"h\u00e9"}', '{"response":"","done":true}']
+    assert state(client) == (0, 1)
+
+
+@pytest.mark.parametrize("rest", [b'{"response":"a"}\n{"resp\n', b'{"response":"a"}\n{"resp'])
+def test_line_that_is_not_json_is_an_error(peer: StartPeer, connections: ConnectionPool, rest: bytes) -> None:
+    client = HTTPClient(peer(answering(NDJSON + chunk(rest) + chunk(b""))).url, connections=connections)
+    values = client.stream("/api/generate", {}).json_lines()
+    assert next(values) == {"response": "a"}
+    with pytest.raises(NetworkError, match="reading the reply"):
+        next(values)
+
+
 @pytest.mark.parametrize("rest", [b"", chunk(b"data: more\n\n") * 100])
 def test_end_that_does_not_come_closes_the_connection(
     peer: StartPeer, connections: ConnectionPool, rest: bytes
