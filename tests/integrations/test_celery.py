@@ -15,7 +15,7 @@ def test_a_task_is_measured_and_its_calls_have_a_deadline() -> None:
     app.conf.task_always_eager = True
     seen: list[Scope | None] = []
 
-    @app.task(name="shop.sum")
+    @app.task(name="shop.sum")  # type: ignore[untyped-decorator]
     def total(number: int) -> int:
         seen.append(current_scope())
         return 12 // number
