@@ -29,7 +29,10 @@ class MetricsSettings:
     max_series: int = number(2000, least=1)
     max_bytes: int = number(64 * 2**20, least=2**20)
     prefix: str = "perfkit"
-    statsd: str | None = None  # "host:port": send StatsD lines there over UDP
+    statsd: str | None = None  # "host:port" or "unix:///path": send StatsD lines there
+    statsd_options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # further arguments of StatsdSink: flavor, pack, ...
     flush_interval: float = number(10.0, above=0)
 
 

@@ -50,8 +50,8 @@ class PerformanceTracker(Shared):
     Args:
         clock: None means the system's.
         **settings: keys of the `[metrics]` table: `max_series`, `max_bytes` (of all series together, where it is used
-            up the oldest slots go first), `statsd` ("host:port") and `prefix` for StatsD, `flush_interval` (seconds
-            until sinks have got a value).
+            up the oldest slots go first), `statsd` ("host:port" or "unix:///path"), `statsd_options` and `prefix` for
+            StatsD, `flush_interval` (seconds until sinks have got a value).
 
     Raises:
         ConfigError: a setting is unknown or cannot be used.
@@ -66,7 +66,7 @@ class PerformanceTracker(Shared):
         self._cache = self._series.cache
         self._added: tuple[Sink, ...] = ()
         self._statsd: Sink | None = None
-        self._statsd_settings: tuple[str | None, str] = (None, "")
+        self._statsd_settings: tuple[str | None, dict[str, Any]] = (None, {})
         self._begin()
         self._apply()
 
@@ -81,10 +81,10 @@ class PerformanceTracker(Shared):
         self._series.renew()
 
     def _apply(self) -> None:
-        wanted = (self.settings.statsd, self.settings.prefix)
+        wanted = (self.settings.statsd, {"prefix": self.settings.prefix, **self.settings.statsd_options})
         if wanted != self._statsd_settings:
-            address, prefix = wanted
-            made = SINKS.get("statsd")(address, prefix=prefix, clock=self._clock) if address is not None else None
+            address, options = wanted
+            made = _statsd(address, clock=self._clock, **options) if address is not None else None
             with self._lock:
                 old, self._statsd, self._statsd_settings = self._statsd, made, wanted
                 self._join_sinks()
@@ -323,6 +323,14 @@ class PerformanceTracker(Shared):
 
     def __repr__(self) -> str:
         return f"PerformanceTracker({len(self._series.handles())} series, {len(self._series.sinks)} sinks)"
+
+
+def _statsd(address: str, **options: Any) -> Sink:
+    try:
+        made: Sink = SINKS.get("statsd")(address, **options)
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"metrics.statsd_options: {error}", key="metrics.statsd_options") from error
+    return made
 
 
 def _epoch(moment: Moment, now: float) -> float:

@@ -39,6 +39,7 @@ class Sink(Protocol):
 SINKS = Registry(
     "metrics sink",
     {
+        "logging": "perfkit.metrics.sinks.logging:LoggingSink",
         "memory": "perfkit.metrics.sinks.memory:MemorySink",
         "statsd": "perfkit.metrics.sinks.statsd:StatsdSink",
     },

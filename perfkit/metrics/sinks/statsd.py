@@ -1,23 +1,24 @@
-"""Plain StatsD over UDP: the dialect every daemon reads, sent without ever making the caller wait.
+"""StatsD over UDP or a Unix socket, sent without ever making the caller wait.
 
 Written here and not left to the `statsd` package because that one resolves and opens its socket in the constructor,
-raises on non-ASCII names, lets a newline in a name inject metrics, sends one datagram a value and keeps the socket
-across fork. For the same metric the lines are the same, byte for byte. Timers travel in milliseconds, as the protocol
-says; other distributions, for which plain StatsD has no type (`|h` is counted as a counter by the original daemon),
-travel as timers of their own unit, as hashicorp/go-metrics does. Tags become part of the name, sorted.
+raises on non-ASCII names, lets a newline in a name inject metrics, has neither tags nor distributions, sends one
+datagram a value and keeps the socket across fork. For the same metric the lines are the same, byte for byte. Lines are
+made in `lines`, sent by `wire`; here they are gathered into datagrams, paced so that a daemon's socket buffer holds
+them, and counted where they are lost.
 """
 
 from __future__ import annotations
 
-import math
-import re
-import socket
+import random
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from perfkit import _process
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import ConfigError
+from perfkit.metrics.sinks.lines import FLAVORS, Dialect
+from perfkit.metrics.sinks.wire import Wire
+from perfkit.values import finite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,77 +27,100 @@ if TYPE_CHECKING:
 
 __all__ = ["StatsdSink"]
 
-_DATAGRAM = 1432  # bytes that pass any Ethernet path in one piece (daemon's documentation, "Multi-Metric Packets")
-_NAME = 512  # bytes of a name, so that every line fits
 _BATCH = 16  # lines put into datagrams together: less than one of them holds
-_HEADS = 8192  # names remembered
-_WAITING = 64  # datagrams kept while the host's address is not known
-_FRESH = 300.0  # seconds an address is believed
-_RETRY = 10.0  # seconds between look-ups that fail
-_PATIENCE = 1.0  # seconds close() waits for an address
-_WHOLE = 2.0**53  # below it floats without a fraction are written as integers
-_TYPES = {"timing": b"ms", "value": b"ms", "counter": b"c", "gauge": b"g"}
-
-_clean_name = re.compile(r"[^A-Za-z0-9_.-]").sub
-_clean_part = re.compile(r"[^A-Za-z0-9_-]").sub  # a dot would begin a new level of the hierarchy
+_WAITING = 2**19  # bytes kept while the address is not known or the daemon does not keep up
+_BURST = 64.0  # datagrams sent at once: the daemon's socket buffer holds some 90 by default (Linux's rmem_default)
+_PACE = 1000.0  # datagrams a second after that, some 20 000 values: what a daemon on one core reads
+_PATIENCE = 1.0  # seconds close() waits for an address, and again for what is paced
+_LEAST_RATE = 1e-6
+_NAP = 0.02  # seconds between two bursts then
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of "host", "host:port" or "[::1]:port"; the port defaults to 8125.
+class Datagram(NamedTuple):
+    """What is sent at once, and how many values would be lost with it."""
 
-    Raises:
-        ConfigError: it is none of these.
-    """
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:\[\]/]+))(?::(\d{1,5}))?", address)
-    port = int(match[3] or 8125) if match is not None else 0
-    if match is None or not 0 < port < 2**16:
-        raise ConfigError(f"metrics.statsd must be host:port, not {address!r}", key="metrics.statsd")
-    return match[1] or match[2], port
+    data: bytes
+    values: int
 
 
 class StatsdSink:
     """Sends each value as a line, several lines a datagram; what cannot be sent is dropped and counted.
 
+    The count of what was lost also goes to the daemon, as counter `metrics_dropped`, as soon as it can be reached.
+
     Args:
-        address: "host:port" of the daemon; IPv6 in brackets. Looked up on a thread of its own, again every 5 minutes.
+        address: "host:port" of the daemon, IPv6 in brackets, or "unix:///path" of its datagram socket. A host is looked
+            up on a thread of its own, again every 5 minutes.
         prefix: first part of every name, may be empty.
+        flavor: "statsd", which every daemon reads (timers in milliseconds, tags in the name), or "dogstatsd" (tags as
+            such, distributions, seconds); further ones are registered in `perfkit.metrics.sinks.lines.FLAVORS`.
+        distribution: DogStatsD's type for durations and other values: "d" (percentiles over all hosts) or "h" (made by
+            the host's Agent).
+        pack: several values of a series in one DogStatsD line (protocol v1.1; Agent 6.25 or 7.25 and newer).
+        sample_rate: part of durations and other values that is sent, the daemon scales them up; counters are sums of
+            many events already and, like gauges, always sent.
+        max_datagram: bytes; None means 1432 by UDP and 8192 by Unix socket.
         clock: None means the system's.
 
     Attributes:
-        dropped: lines lost since construction, in this process.
+        dropped: values lost since construction, in this process.
         sent: datagrams handed to the kernel.
+
+    Raises:
+        ConfigError: an argument cannot be used.
     """
 
-    def __init__(self, address: str = "127.0.0.1:8125", *, prefix: str = "perfkit", clock: Clock | None = None) -> None:
-        self._host, self._port = split_address(address)
-        self._prefix = _clean_name("_", prefix.rstrip(".")) + "." if prefix else ""
+    def __init__(  # noqa: PLR0913 - the settings of one sink
+        self,
+        address: str = "127.0.0.1:8125",
+        *,
+        prefix: str = "perfkit",
+        flavor: str = "statsd",
+        distribution: str = "d",
+        pack: bool = False,
+        sample_rate: float = 1.0,
+        max_datagram: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._clock = SYSTEM_CLOCK if clock is None else clock
-        self._heads: dict[Any, bytes] = {}
-        self._socket: socket.socket | None = None
+        self._wire = Wire(address, self._clock)
+        self._dialect: Dialect = FLAVORS.get(flavor)(prefix, _checked_distribution(distribution))
+        if pack and not self._dialect.packs:
+            raise ConfigError(f"the {flavor} flavor cannot pack values; use flavor='dogstatsd'", key="pack")
+        self._packs = pack
+        self._sample_rate = _checked_rate(sample_rate)
+        self._rate = f"|@{sample_rate:.9f}".rstrip("0").encode() if sample_rate < 1 else b""  # daemons read no exponent
+        self._room = self._wire.size if max_datagram is None else int(finite("max_datagram", max_datagram, least=1))
         self._after_fork()
         _process.bind(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards all below, except appending to _lines
+        self._lock = threading.Lock()  # guards all below and the wire, except appending to _lines
         self._lines: list[bytes] = []
         self._datagram: list[bytes] = []  # lines of the one being filled
+        self._values = 0  # in it
         self._size = 0  # bytes of it, with a newline after each line
-        self._full: list[list[bytes]] = []  # lines of those to be sent
-        self._address: Any = None
-        self._family = socket.AF_UNSPEC
-        self._look_up_at = 0.0  # clock reading
-        self._resolver: threading.Thread | None = None
+        self._full: list[Datagram] = []  # those to be sent
+        self._allowance = _BURST  # datagrams that may be sent now
+        self._allowed_at = 0.0  # clock reading of that
+        self._well = True  # whether the last one could be sent
+        self._told = 0  # of those dropped
         self.dropped = 0
         self.sent = 0
-        self._disconnect()
+        self._wire.renew()
 
     def emit(self, kind: Kind, name: str, value: float, tags: Mapping[str, str]) -> None:
         """Queue one line, and send once a datagram is full."""
+        rate = b""
+        if self._rate and kind in ("timing", "value"):
+            if random.random() >= self._sample_rate:
+                return
+            rate = self._rate
         lines, lock = self._lines, self._lock
-        lines.append(self._line(kind, name, value, tags))
+        lines.append(self._dialect.line(kind, name, value, tags, rate))
         if len(lines) >= _BATCH and lock.acquire(blocking=False):  # else the next line or flush takes them along
             try:
-                self._pack()
+                self._gather()
                 self._ship()
             finally:
                 lock.release()
@@ -104,129 +128,115 @@ class StatsdSink:
     def flush(self) -> None:
         """Send what is waiting, unless the address is still being looked up: then that thread sends it."""
         with self._lock:
-            self._pack()
+            self._tell()
+            self._gather()
             self._complete()
-            self._look_up()
+            self._wire.look_up(self._lock, self._ship)
             self._ship()
 
     def close(self) -> None:
-        """Send what is waiting and close the socket, within a second; a later `flush` opens a new one."""
+        """Send what is waiting and close the socket, within 2 seconds; a later `flush` opens a new one."""
         self.flush()
-        resolver = self._resolver
-        if resolver is not None:
-            resolver.join(_PATIENCE)
+        self._wire.wait(_PATIENCE)
+        deadline = self._clock.now() + _PATIENCE
+        while self._full and self._wire.ready and self._clock.now() < deadline:
+            self._clock.sleep(_NAP)
+            with self._lock:
+                self._ship()
         with self._lock:
             self._keep(0)
-            self._disconnect()
+            self._wire.disconnect()
 
-    # --- lines
-
-    def _line(self, kind: Kind, name: str, value: float, tags: Mapping[str, str]) -> bytes:
-        """Return the line of a value, nothing when the daemon would not take it."""
-        head = self._heads.get((name, *tags.items())) or self._head(name, tags)
-        if kind == "timing":
-            value *= 1000
-            return b"%s:%.6f|ms" % (head, value) if 0 <= value < math.inf else b""
-        if not math.isfinite(value) or (value < 0 and kind == "value"):
-            return b""
-        text = b"%d" % value if value == int(value) and abs(value) < _WHOLE else repr(value).encode()
-        if kind == "gauge" and value < 0:  # a sign means "change by" to the daemon: set to zero first
-            return b"%s:0|g\n%s:%s|g" % (head, head, text)
-        return b"%s:%s|%s" % (head, text, _TYPES[kind])
-
-    def _head(self, name: str, tags: Mapping[str, str]) -> bytes:
-        parts = [_clean_part("_", part) or "_" for pair in sorted(tags.items()) for part in pair]
-        head = ".".join([self._prefix + (_clean_name("_", name) or "_"), *parts])[:_NAME].encode()
-        if len(self._heads) >= _HEADS:
-            self._heads.clear()
-        self._heads[name, *tags.items()] = head
-        return head
+    def _tell(self) -> None:
+        lost = self.dropped - self._told
+        if lost and self._well and self._wire.ready:
+            self._told = self.dropped
+            self._lines.append(self._dialect.line("counter", "metrics_dropped", lost, {"sink": "statsd"}))
 
     # --- datagrams; the lock is held
 
-    def _pack(self) -> None:
+    def _gather(self) -> None:
         lines = self._lines[:]
         del self._lines[: len(lines)]  # others may have appended since
         for line in lines:
             if not line:
                 self.dropped += 1
-                continue
-            if self._size + len(line) > _DATAGRAM:
-                self._complete()
-            self._datagram.append(line)
-            self._size += len(line) + 1
+            elif not self._packs or not self._packed(line):
+                if self._size + len(line) > self._room:
+                    self._complete()
+                self._datagram.append(line)
+                self._size += len(line) + 1
+                self._values += 1
+
+    def _packed(self, line: bytes) -> bool:
+        """Put the value into the line before it, if that is of the same series, holds a distribution and has room."""
+        if not self._datagram:
+            return False
+        last = self._datagram[-1]
+        name, _, rest = last.partition(b":")
+        values, _, ending = rest.partition(b"|")
+        same_name, _, rest = line.partition(b":")
+        value, _, same_ending = rest.partition(b"|")
+        fits = self._size + len(value) <= self._room
+        if not fits or name != same_name or ending != same_ending or ending[:1] in (b"c", b"g"):
+            return False
+        self._datagram[-1] = b"%s:%s:%s|%s" % (name, values, value, ending)
+        self._size += 1 + len(value)
+        self._values += 1
+        return True
 
     def _complete(self) -> None:
         if self._datagram:
-            self._full.append(self._datagram)
-            self._datagram, self._size = [], 0
+            self._full.append(Datagram(b"\n".join(self._datagram), self._values))
+            self._datagram, self._size, self._values = [], 0, 0
 
     def _keep(self, newest: int) -> None:
-        excess = len(self._full) - newest
-        if excess > 0:
-            self.dropped += sum(map(len, self._full[:excess]))
-            del self._full[:excess]
+        """Give up all but so many bytes of what waits, the oldest first."""
+        held = sum(len(datagram.data) for datagram in self._full)
+        gone = 0
+        while held > newest:
+            held -= len(self._full[gone].data)
+            self.dropped += self._full[gone].values
+            gone += 1
+        del self._full[:gone]
 
     def _ship(self) -> None:
-        if self._address is None:
-            self._keep(_WAITING)
-            return
-        for lines in self._full:
-            self._send(lines)
-        self._full.clear()
+        if self._wire.ready:
+            done = 0
+            try:
+                for datagram in self._full[: self._allowed()]:
+                    self._send(datagram)
+                    done += 1
+            except BlockingIOError:  # a Unix socket's queue of ten, or the kernel's buffer: later
+                pass
+            self._allowance -= done
+            del self._full[:done]
+        self._keep(_WAITING)
 
-    def _send(self, lines: list[bytes]) -> None:
-        try:
-            if self._socket is None:
-                self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
-                self._socket.setblocking(False)
-            self._socket.sendto(b"\n".join(lines), self._address)
+    def _allowed(self) -> int:
+        now = self._clock.now()
+        self._allowance = min(_BURST, self._allowance + (now - self._allowed_at) * _PACE)
+        self._allowed_at = now
+        return int(self._allowance)
+
+    def _send(self, datagram: Datagram) -> None:
+        self._well = self._wire.send(datagram.data)
+        if self._well:
             self.sent += 1
-        except OSError:  # a full send buffer, no route, no more file descriptors: metrics are not worth waiting for
-            self.dropped += len(lines)
-
-    def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    # --- address; the lock is held, except in the thread
-
-    def _look_up(self) -> None:
-        if self._resolver is not None or self._clock.now() < self._look_up_at:
-            return
-        numeric = self._addresses(socket.AI_NUMERICHOST)
-        if numeric:
-            self._found(numeric)
-            return
-        self._resolver = threading.Thread(target=self._resolve, name="perfkit-statsd-resolver", daemon=True)
-        try:
-            self._resolver.start()
-        except RuntimeError:  # no more threads, or the interpreter is ending
-            self._resolver = None
-
-    def _resolve(self) -> None:
-        found = self._addresses()
-        with self._lock:
-            self._resolver = None
-            self._found(found)
-            self._ship()
-
-    def _addresses(self, flags: int = 0) -> list[Any]:
-        try:
-            return socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM, flags=flags)
-        except (OSError, UnicodeError):
-            return []
-
-    def _found(self, addresses: list[Any]) -> None:
-        """Use an IPv4 address if there is one, since "localhost" may name ::1 first and daemons listen on 127.0.0.1."""
-        self._look_up_at = self._clock.now() + (_FRESH if addresses else _RETRY)
-        if not addresses:
-            return  # an old address is better than none
-        family, _, _, _, self._address = min(addresses, key=lambda found: found[0] != socket.AF_INET)
-        if family != self._family:
-            self._disconnect()
-            self._family = family
+        else:
+            self.dropped += datagram.values
 
     def __repr__(self) -> str:
-        return f"StatsdSink({self._host}:{self._port}, {self.sent} datagrams sent, {self.dropped} lines dropped)"
+        return f"StatsdSink({self._wire}, {self.sent} datagrams sent, {self.dropped} values dropped)"
+
+
+def _checked_distribution(letter: str) -> str:
+    if letter not in ("d", "h"):
+        raise ConfigError(f"distribution must be 'd' or 'h', not {letter!r}", key="distribution")
+    return letter
+
+
+def _checked_rate(rate: float) -> float:
+    if not _LEAST_RATE <= finite("sample_rate", rate) <= 1:
+        raise ConfigError(f"sample_rate must be from {_LEAST_RATE:g} to 1, not {rate!r}", key="sample_rate")
+    return rate
