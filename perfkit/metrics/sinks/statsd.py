@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["StatsdSink"]
 
 _BATCH = 16  # lines put into datagrams together: less than one of them holds
-_WAITING = 2**19  # bytes kept while the address is not known or the daemon does not keep up
+_WAITING = 2**20  # bytes kept while the address is not known or the daemon does not keep up
 _BURST = 64.0  # datagrams sent at once: the daemon's socket buffer holds some 90 by default (Linux's rmem_default)
 _PACE = 1000.0  # datagrams a second after that, some 20 000 values: what a daemon on one core reads
 _PATIENCE = 1.0  # seconds close() waits for an address, and again for what is paced

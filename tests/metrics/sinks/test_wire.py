@@ -94,7 +94,7 @@ def test_without_an_address_memory_stays_bounded_and_losses_are_counted(resolver
     sink = StatsdSink("nowhere.invalid", clock=clock)
     for n in range(20_000):
         sink.emit("counter", f"some_rather_long_name_{n}", 1, {})
-    assert sum(len(datagram.data) for datagram in sink._full) + sink._size <= 2**19 + 1432
+    assert sum(len(datagram.data) for datagram in sink._full) + sink._size <= 2**20 + 1432
     sink.close()
     assert sink.dropped == 20_000
     assert sink._full == []
@@ -266,12 +266,12 @@ def test_a_stopped_unix_daemon_delays_nobody_and_gets_what_fits_when_it_goes_on(
 def test_what_a_stopped_daemon_does_not_take_is_bounded_and_counted(tmp_path: Path, clock: FakeClock) -> None:
     daemon = UnixDaemon(tmp_path / "s")
     sink = StatsdSink(f"unix://{tmp_path / 's'}", clock=clock)
-    for n in range(60_000):
+    for n in range(90_000):
         sink.emit("counter", f"some_longer_name_{n}", 1, {})
-    assert sum(len(datagram.data) for datagram in sink._full) <= 2**19
+    assert sum(len(datagram.data) for datagram in sink._full) <= 2**20
     waiting = sum(datagram.values for datagram in sink._full) + sink._values
     received = sum(len(data.splitlines()) for data in daemon.datagrams())
-    assert received + waiting + sink.dropped == 60_000
+    assert received + waiting + sink.dropped == 90_000
     assert sink.dropped > 20_000
     sink.close()
     daemon.socket.close()
