@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from langchain_core.globals import set_llm_cache
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+
+import perfkit
+from perfkit.integrations.langchain import ChatPerfkit, PerfkitCache
+from perfkit.testing import FaultServer, faults
+
+
+@pytest.fixture(autouse=True)
+def _configured(fault: FaultServer) -> None:
+    perfkit.configure(providers={"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}})
+
+
+def test_a_chain_runs_on_it_unchanged() -> None:
+    chain = ChatPromptTemplate.from_messages([("system", "Be brief."), ("human", "{q}")]) | ChatPerfkit(model="m")
+    answer = chain.invoke({"q": "hello"})
+    assert isinstance(answer, AIMessage)
+    assert answer.text == "echo: hello"
+    assert answer.usage_metadata is not None
+    assert answer.usage_metadata["input_tokens"] > 0
+    assert (answer.response_metadata["provider"], answer.response_metadata["cached"]) == ("fake", None)
+    assert (chain | StrOutputParser()).batch([{"q": "a"}, {"q": "b"}]) == ["echo: a", "echo: b"]
+
+
+def test_a_stream_carries_the_text_and_then_the_usage() -> None:
+    chunks = list(ChatPerfkit(model="m").stream("one two three"))
+    assert "".join(chunk.text for chunk in chunks) == "echo: one two three"
+    assert len(chunks) > 2
+    whole = sum(chunks[1:], chunks[0])
+    assert whole.usage_metadata is not None
+    assert whole.usage_metadata["output_tokens"] > 0
+
+
+def test_fallback_and_answers_from_the_cache_are_those_of_perfkit(fault: FaultServer) -> None:
+    perfkit.configure(
+        providers={"spare": {"kind": "openai", "base_url": fault.base_url, "api_key": "k", "priority": 2}},
+        router={"strategy": "priority"},
+    )
+    fault.behave(faults.status(500), then="ok")
+    model = ChatPerfkit(model="m", temperature=0, user="ann")
+    assert model.invoke("hello").text == "echo: hello"
+    again = model.invoke("hello")
+    assert (again.response_metadata["cached"], again.response_metadata["cost"]) == ("exact", 0.0)
+    assert fault.stats()["requests"] == 2
+
+
+@pytest.fixture
+def caller() -> Iterator[tuple[str, list[Any]]]:
+    """Serve a model that calls the first tool it is given, twice: once with broken arguments."""
+    asked: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append(request)
+            name = request["tools"][0]["function"]["name"]
+            calls = [
+                {"id": f"c{place}", "type": "function", "function": {"name": name, "arguments": arguments}}
+                for place, arguments in enumerate(['{"city": "Rome"}', '{"city": "Ro'])
+            ]
+            message = {"role": "assistant", "content": None, "tool_calls": calls}
+            usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+            reply = {"id": "1", "model": "m", "usage": usage}
+            body = json.dumps({**reply, "choices": [{"message": message, "finish_reason": "tool_calls"}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1", asked
+        server.shutdown()
+
+
+def test_tools_go_out_and_come_back(caller: tuple[str, list[Any]]) -> None:
+    def weather(city: str) -> str:
+        """Tell the weather.
+
+        Args:
+            city: where.
+        """
+        return city
+
+    url, asked = caller
+    perfkit.configure(providers={"caller": {"kind": "openai", "base_url": url, "api_key": "k"}})
+    model = ChatPerfkit(model="m", provider="caller").bind_tools([weather], tool_choice="weather")
+    answer = model.invoke("Rome?")
+    assert asked[0]["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
+    assert [(call["name"], call["args"], call["id"]) for call in answer.tool_calls] == [
+        ("weather", {"city": "Rome"}, "c0")
+    ]
+    assert [call["id"] for call in answer.invalid_tool_calls] == ["c1"]
+    model.invoke([SystemMessage("s"), HumanMessage("Rome?"), answer, ToolMessage("sunny", tool_call_id="c0")])
+    assert [message["role"] for message in asked[1]["messages"]] == ["system", "user", "assistant", "tool"]
+    assert asked[1]["messages"][2]["tool_calls"][0]["id"] == asked[1]["messages"][3]["tool_call_id"] == "c0"
+
+
+def test_the_cache_serves_other_models_and_keeps_users_apart() -> None:
+    cache = PerfkitCache()
+    set_llm_cache(cache)
+    try:
+        model = GenericFakeChatModel(messages=iter([AIMessage(str(n)) for n in range(9)]))
+        with perfkit.scope(user="ann"):
+            assert [model.invoke("q").text for _ in range(2)] == ["0", "0"]
+        with perfkit.scope(user="bob"):
+            assert model.invoke("q").text == "1"
+        assert [model.invoke("q").text for _ in range(2)] == ["2", "2"]
+        perfkit.cache.set("mine", 1)
+        cache.clear()
+        assert perfkit.cache.get("mine") == 1
+        assert model.invoke("q").text == "3"
+    finally:
+        set_llm_cache(None)
