@@ -30,9 +30,8 @@ class MetricsSettings:
     max_bytes: int = number(64 * 2**20, least=2**20)
     prefix: str = "perfkit"
     statsd: str | None = None  # "host:port" or "unix:///path": send StatsD lines there
-    statsd_options: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # further arguments of StatsdSink: flavor, pack, ...
+    statsd_options: Mapping[str, Any] = field(default_factory=dict)  # more arguments of StatsdSink: flavor, pack, ...
+    store: str | None = None  # where workers share their metrics: a directory, or "redis" for that of [state]
     flush_interval: float = number(10.0, above=0)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from perfkit.metrics.series import Key, SeriesTable
     from perfkit.metrics.sketch import Sketch
+    from perfkit.metrics.window import Slots
 
 __all__ = ["Handle", "RefusingHandle", "Timer"]
 
@@ -58,6 +59,7 @@ class Handle:
         "_buffer",
         "_counter",
         "_end",
+        "_last",
         "_lock",
         "_now",
         "_table",
@@ -88,7 +90,8 @@ class Handle:
         """Drop all values; the next record enters the series anew."""
         with self._lock:
             self._buffer: list[float] = []
-            self._window = Window()
+            self._last: float | None = None  # of a gauge
+            self._window = Window(sharing=self._table.sharing)
             self._at = 0.0  # epoch seconds when the current slot began
             self._end = 0.0  # clock reading when it is over; 0: there is none yet
 
@@ -159,6 +162,8 @@ class Handle:
         del self._buffer[: len(values)]  # others may have appended since
         if values:
             self._window.add(self._at, values)
+            if self.kind == "gauge":
+                self._last = values[-1]
         if now >= self._end:
             self._move(now)
         return values
@@ -167,7 +172,7 @@ class Handle:
         wall = self._table.clock.wall()
         self._at = wall - wall % SLOT
         self._end = now + SLOT - wall % SLOT
-        self._window.age(wall, self._table.share)
+        self._window.age(wall, self._table.allowance)
 
     def flush(self) -> None:
         """Count what is buffered and give it to the sinks."""
@@ -192,12 +197,47 @@ class Handle:
         self._roll()
         with self._lock:
             self._window.load(rows)
-            self._window.age(self._table.clock.wall(), self._table.share)
+            self._window.age(self._table.clock.wall(), self._table.allowance)
+
+    def share(self, *, sharing: bool) -> None:
+        """Keep, or no longer keep, closed slots for `take`."""
+        with self._lock:
+            self._window.unsent = {} if sharing else None
+
+    def take(self, *, everything: bool) -> Slots:
+        """Return the closed slots that were not yet taken, with `everything` the present one's values too."""
+        self.flush()
+        with self._lock:
+            return self._window.take(everything=everything)
+
+    def lifetime(self) -> Sketch:
+        """Return everything counted since this process began."""
+        self.flush()
+        with self._lock:
+            return self._window.lifetime()
 
     @property
-    def last_used(self) -> float:
-        """Epoch seconds of the newest slot with values, `-inf` when there is none."""
+    def last(self) -> float | None:
+        """The newest value of a gauge, None for other kinds."""
+        self.flush()
+        return self._last
+
+    @property
+    def newest(self) -> float:
+        """When the newest slot with values began, in epoch seconds, `-inf` when there is none."""
         return self._at if self._buffer else self._window.newest
+
+    @property
+    def oldest(self) -> float:
+        """When the oldest slot with values began, in epoch seconds, `inf` when there is none."""
+        with self._lock:
+            return self._window.oldest
+
+    @property
+    def days(self) -> dict[int, float]:
+        """Sums by day of UTC of the last month, the present slot left out."""
+        with self._lock:
+            return dict(self._window.days)
 
     def __repr__(self) -> str:
         tags = "".join(f", {name}={value}" for name, value in self.tags.items())

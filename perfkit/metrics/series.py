@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from perfkit import _process
 from perfkit.metrics.handle import Handle, RefusingHandle
+from perfkit.metrics.reading import labels
 from perfkit.metrics.window import DAY
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from perfkit.clock import Clock
     from perfkit.metrics.sinks import Kind, Sink
 
-__all__ = ["Key", "SeriesTable", "labels"]
+__all__ = ["Key", "SeriesTable"]
 
 log = logging.getLogger("perfkit.metrics")
 
@@ -31,22 +32,11 @@ Key = tuple["Kind", str, tuple[tuple[str, str], ...]]
 _CACHE = 8192  # spellings of names and tags remembered; then all are looked up again
 _ROOM = 60.0  # seconds between two searches for idle series
 _OVERFLOW = (("perfkit.overflow", "true"),)  # after OpenTelemetry's otel.metric.overflow
-_SECONDS = ("_duration", "_time", "latency", "first_token")
+_SECONDS = ("_duration", "_time", "latency", "first_token", "per_output_token")
 
 
 def _kind(name: str) -> Kind:
     return "timing" if name.endswith(_SECONDS) else "value"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return str.__str__(value)  # of a str enumeration its value, to which it is equal
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def labels(tags: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
-    """Return tags as sorted pairs of text."""
-    return tuple(sorted((_text(name), _text(value)) for name, value in tags.items())) if tags else ()
 
 
 class SeriesTable:
@@ -60,6 +50,7 @@ class SeriesTable:
         cache: (kind or None, name, *tags.items()) as given to handle; None stands for the kind the name suggests.
         limit: series allowed, and as many overflow series again.
         max_bytes: memory allowed for all windows together.
+        sharing: closed slots are kept for other processes.
         sinks: who is told.
     """
 
@@ -68,6 +59,7 @@ class SeriesTable:
         self.cache: dict[Any, Handle] = {}
         self.limit = 1
         self.max_bytes = 0
+        self.sharing = False
         self.sinks: tuple[Sink, ...] = ()
         self._entered = entered
         self._known: WeakValueDictionary[Key, Handle] = WeakValueDictionary()
@@ -146,7 +138,7 @@ class SeriesTable:
             return False
         self._next_search = self.clock.now() + _ROOM
         day_ago = self.clock.wall() - DAY
-        for handle in [handle for handle in self._live.values() if handle.last_used < day_ago]:
+        for handle in [handle for handle in self._live.values() if handle.newest < day_ago]:
             del self._live[handle.key]
         self.cache.clear()
         self._crowded = len(self._known) >= self.limit
@@ -163,6 +155,13 @@ class SeriesTable:
     def refuse(self) -> None:
         """Count a value that cannot be used."""
         self.find("counter", "metrics_refused").record(1.0)
+
+    def share_slots(self, *, sharing: bool) -> None:
+        """Keep closed slots for other processes from now on, or no longer."""
+        with self._lock:
+            self.sharing = sharing
+            for handle in self._known.values():
+                handle.share(sharing=sharing)
 
     def emit(self, handle: Handle, values: Sequence[float]) -> None:
         """Pass on what a handle has counted: each value, of counters the sum, of gauges the last."""
@@ -190,12 +189,7 @@ class SeriesTable:
         with self._lock:
             return list(self._live.values())
 
-    def select(self, name: str, tags: Mapping[str, Any] | None = None) -> list[Handle]:
-        """Return those with this name and at least these tags."""
-        wanted = set(labels(tags))
-        return [handle for handle in self.handles() if handle.name == name and wanted <= set(handle.key[2])]
-
     @property
-    def share(self) -> int:
+    def allowance(self) -> int:
         """Bytes that one window may take now."""
         return self.max_bytes // max(1, len(self._known))

@@ -8,8 +8,10 @@ t-digests. A distribution of up to 64 values keeps the values themselves, and is
 from __future__ import annotations
 
 import math
+import struct
+import sys
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from itertools import accumulate, repeat
 from operator import mul
@@ -18,27 +20,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["QUANTILES", "Sketch"]
+__all__ = ["QUANTILES", "ZERO", "Sketch"]
 
 QUANTILES = {"p50": 500, "p90": 900, "p95": 950, "p99": 990, "p99_9": 999}  # per mille, so that ranks are exact
 _RAW = 64  # values
 _OCTAVE = 64.0  # buckets
 _CENTRE = math.log2((1 + 2 ** (1 / _OCTAVE)) / 2)  # from a bucket's upper end down to the value of least relative error
 # The logarithm of a float lies within ±1075, its index within ±68 800: zero, then the negatives mirrored, sort below.
-_ZERO = -(2**17)
+ZERO = -(2**17)
 _MIRROR = -(2**18)
+_HEADER = struct.Struct("<Qddd?I")  # count, total, minimum, maximum, whether values follow or buckets, and how many
 
 
 def _index(value: float) -> int:
     if value > 0:
         return math.ceil(math.log2(value) * _OCTAVE)
-    return _MIRROR - _index(-value) if value else _ZERO
+    return _MIRROR - _index(-value) if value else ZERO
 
 
 def _value(index: int) -> float:
-    if index > _ZERO:
+    if index > ZERO:
         return float(2.0 ** (index / _OCTAVE - _CENTRE))
-    return -_value(_MIRROR - index) if index < _ZERO else 0.0
+    return -_value(_MIRROR - index) if index < ZERO else 0.0
 
 
 class Sketch:
@@ -129,6 +132,22 @@ class Sketch:
             return self.minimum
         return self.maximum if rank == self.count else min(max(value, self.minimum), self.maximum)
 
+    def buckets(self) -> list[tuple[int, int]]:
+        """Return (index, number of values), sorted.
+
+        Bucket `i` holds values above 2**((i - 1) / 64) and up to 2**(i / 64), `ZERO` zeros, and below it come the
+        negatives. OpenTelemetry's index of a bucket at scale 6 is `i - 1`.
+        """
+        return sorted(Counter(map(_index, self._raw)).items() if self._raw is not None else self._items())
+
+    def at_most(self, bounds: Iterable[float]) -> list[int]:
+        """Return how many values are not above each of `bounds`, give or take half a bucket around it."""
+        if self._raw is not None:
+            return [sum(value <= bound for value in self._raw) for bound in bounds]
+        indices, counts = zip(*self.buckets(), strict=True)
+        values, ends = list(map(_value, indices)), [0, *accumulate(counts)]
+        return [self.count if bound >= self.maximum else ends[bisect_right(values, bound)] for bound in bounds]
+
     def stats(self) -> dict[str, float]:
         """Return count, sum, avg, min, max and the percentiles of `QUANTILES`; nothing when there are no values."""
         if not self.count:
@@ -157,3 +176,46 @@ class Sketch:
         else:
             sketch._raw, sketch._buckets = None, Counter(dict(data["buckets"]))
         return sketch
+
+    def encode(self) -> bytes:
+        """Return everything in a few bytes, for `decode`."""
+        if self._raw is not None:
+            parts: tuple[array[Any], ...] = (self._raw,)
+        else:
+            parts = (
+                self._packed
+                if self._packed is not None
+                else (array("i", self._buckets), array("Q", self._buckets.values()))
+            )
+        head = _HEADER.pack(self.count, self.total, self.minimum, self.maximum, self._raw is not None, len(parts[0]))
+        return head + b"".join(_little_endian(part).tobytes() for part in parts)
+
+    @classmethod
+    def decode(cls, data: bytes, start: int = 0) -> tuple[Sketch, int]:
+        """Return what `encode` returned and stands in `data` from `start` on, and where it ends."""
+        sketch = cls()
+        *totals, raw, n = _HEADER.unpack_from(data, start)
+        sketch._widen(*totals)
+        start += _HEADER.size
+        if raw:
+            sketch._raw, end = _array("d", data, start, n)
+            return sketch, end
+        indices, middle = _array("i", data, start, n)
+        counts, end = _array("Q", data, middle, n)
+        sketch._raw, sketch._packed = None, (indices, counts)
+        return sketch, end
+
+
+def _array(code: str, data: bytes, start: int, n: int) -> tuple[array[Any], int]:
+    found: array[Any] = array(code)
+    end = start + n * found.itemsize
+    found.frombytes(data[start:end])
+    return _little_endian(found), end
+
+
+def _little_endian(values: array[Any]) -> array[Any]:
+    """Swap on big-endian machines, so that hosts of both kinds may share a store."""
+    if sys.byteorder == "big":
+        values = values[:]
+        values.byteswap()
+    return values

@@ -1,45 +1,46 @@
 """The tracker: what users and the rest of perfkit record to, and ask.
 
-It puts together the record path (`handle`), the series (`series`) and the sinks, and owns what is left: nested timers,
-queries over tags and time, snapshots that other processes merge, and the background job that feeds the sinks.
+It puts together the record path (`handle`), the series (`series`), what is asked of them (`reading`), the sinks and
+the other workers (`sharing`), and owns what is left: snapshots that other processes merge, and the background jobs.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from collections import defaultdict, deque
-from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from perfkit import _process
 from perfkit._shared import Shared
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import ConfigError
+from perfkit.metrics.feedback import Answers, opinions
 from perfkit.metrics.handle import Handle, Timer
+from perfkit.metrics.reading import Readable
+from perfkit.metrics.running import RunningTimers
 from perfkit.metrics.series import SeriesTable
+from perfkit.metrics.sharing.exchange import Exchange
+from perfkit.metrics.sharing.ledger import Worker
+from perfkit.metrics.sharing.stores import store_of
+from perfkit.metrics.sharing.view import MergedView
 from perfkit.metrics.sinks import SINKS, Sink
-from perfkit.metrics.sketch import Sketch
-from perfkit.metrics.window import DAY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
+
+    Tags = Mapping[str, str | int | float | bool]
 
 __all__ = ["PerformanceTracker"]
 
-Tags = Mapping[str, "str | int | float | bool"]
-Moment = float | datetime | timedelta
-
 log = logging.getLogger("perfkit.metrics")
 
-_HOUR = 3600.0
-_NESTED = 64  # timers of one operation running in one thread; of more, which were never ended, the oldest are forgotten
 _SLICES = 10  # parts of the series flushed one after the other: a daemon's socket loses most of one big burst
+_SHARING = 1.0  # seconds after its end until other workers are told of a slot
 _SNAPSHOT = 1  # version of the snapshot's form
 
 
-class PerformanceTracker(Shared):
+class PerformanceTracker(Shared, Readable):
     """Records metrics, answers for the last day, and passes them on to sinks; the shared one is `perfkit.tracker`.
 
     Recording never raises and never blocks. A value that is not a finite number counts as "metrics_refused", and beyond
@@ -51,7 +52,8 @@ class PerformanceTracker(Shared):
         clock: None means the system's.
         **settings: keys of the `[metrics]` table: `max_series`, `max_bytes` (of all series together, where it is used
             up the oldest slots go first), `statsd` ("host:port" or "unix:///path"), `statsd_options` and `prefix` for
-            StatsD, `flush_interval` (seconds until sinks have got a value).
+            StatsD, `flush_interval` (seconds until sinks have got a value), `store` (where all workers of an
+            application share their metrics: a directory, or "redis" for the one of `[state] url`).
 
     Raises:
         ConfigError: a setting is unknown or cannot be used.
@@ -67,17 +69,22 @@ class PerformanceTracker(Shared):
         self._added: tuple[Sink, ...] = ()
         self._statsd: Sink | None = None
         self._statsd_settings: tuple[str | None, dict[str, Any]] = (None, {})
+        self._exchange: Exchange | None = None
+        self._store: str | None = None
+        self._answers = Answers()
         self._begin()
         self._apply()
 
     def _begin(self) -> None:
         self._lock = threading.Lock()  # guards _added and _statsd
-        self._running = threading.local()
+        self._running = RunningTimers()
         self._started = False
         self._turn = 0
 
     def _after_fork(self) -> None:
         self._begin()
+        if self._exchange is not None:
+            self._exchange.after_fork()
         self._series.renew()
 
     def _apply(self) -> None:
@@ -91,8 +98,23 @@ class PerformanceTracker(Shared):
             if old is not None:
                 old.close()
         self._series.limit, self._series.max_bytes = self.settings.max_series, self.settings.max_bytes
+        if self.settings.store != self._store:
+            self._join(self.settings.store)
         if self._started:
             self._schedule()
+
+    def _join(self, store: str | None) -> None:
+        """Share what is recorded from now on through another store, or with nobody."""
+        self._stop_sharing()
+        self._store = store
+        self._exchange = (
+            None
+            if store is None
+            else Exchange(
+                store_of(store), self._clock, self._series.handles, lambda: self.increment("state_unavailable")
+            )
+        )
+        self._series.share_slots(sharing=store is not None)
 
     def configure(self, **settings: Any) -> None:
         """Change settings in place; those not given stay as they are.
@@ -141,88 +163,71 @@ class PerformanceTracker(Shared):
         return self._series.find_cached(None, name, tags)
 
     def start_timer(self, operation: str) -> None:
-        """Begin timing an operation in this thread; the same operation may be begun again before it ends."""
-        self._stacks()[operation].append(self._clock.now())
+        """Begin timing an operation; the same one may be begun again before it ends, here and in other threads."""
+        self._running.begin(operation, self._clock.now())
 
     def end_timer(self, operation: str) -> float | None:
         """End the operation begun last in this thread, and record it as `<operation>_duration`.
 
+        A thread that began none ends the one that has been running longest in the others.
+
         Returns:
             Its seconds, or None when none is running.
         """
-        stacks = self._stacks()
-        if operation not in stacks:
-            return None
         now = self._clock.now()
-        duration = now - stacks[operation].pop()
-        if not stacks[operation]:
-            del stacks[operation]
-        self._series.find_cached("timing", f"{operation}_duration").record_at(duration, now)
-        return duration
+        began = self._running.end(operation)
+        if began is None:
+            return None
+        self._series.find_cached("timing", f"{operation}_duration").record_at(now - began, now)
+        return now - began
 
-    def _stacks(self) -> dict[str, deque[float]]:
-        local = self._running
-        try:
-            stacks: dict[str, deque[float]] = local.stacks
-        except AttributeError:
-            stacks = local.stacks = defaultdict(lambda: deque(maxlen=_NESTED))
-        return stacks
+    def remember(self, response_id: str, tags: Mapping[str, str]) -> None:
+        """Note the provider, model and agent of an answer, for `feedback`; the newest 10 000 are kept."""
+        self._answers.remember(response_id, tags)
+
+    def feedback(
+        self,
+        response_id: Any,
+        score: float | None = None,
+        satisfied: bool | None = None,
+        completed: bool | None = None,
+    ) -> bool:
+        """Record what a user thought of an answer, for the summary of its provider and model.
+
+        Args:
+            response_id: `ChatResponse.id`, or the response itself, which also works in another worker.
+            score: quality, by any scale of the application's; the summary shows the average.
+            satisfied: whether the user was content.
+            completed: whether the task was done.
+
+        Returns:
+            Whether it is known who gave the answer; if not, the metrics have no provider and model.
+        """
+        tags = self._answers.tags(response_id)
+        for name, value in opinions(score, satisfied, completed):
+            self.record_metric(name, value, tags)
+        return tags is not None
 
     # --- asking
 
-    def get_stats(
-        self, name: str, since: Moment | None = None, until: Moment | None = None, tags: Tags | None = None
-    ) -> dict[str, float]:
-        """Return count, sum, avg, min, max, p50, p90, p95, p99 and p99_9 of a metric, empty when there are no values.
-
-        Percentiles are nearest rank: exact up to 64 values, beyond within 0.542 %. The range is widened to whole slots:
-        10 s during the last 10 minutes, 60 s during the last 2 hours, then 15 minutes.
-
-        Args:
-            name: the metric.
-            since: epoch seconds, a datetime, or a timedelta before now; None means an hour before `until`.
-            until: the same; None means now.
-            tags: only series that have at least these; None merges all.
-        """
-        return self._collect(self._series.select(name, tags), since, until).stats()
-
-    def get_performance_summary(
-        self, since: Moment | None = None, until: Moment | None = None
-    ) -> dict[str, dict[str, float]]:
-        """Return for each "provider/model" its requests, success rate (0..1), latencies (ms) and tokens.
-
-        Made of provider_latency (one a success), provider_failure and token_usage, by their tags provider and model.
-        """
-        groups: dict[str, dict[str, list[Handle]]] = defaultdict(lambda: defaultdict(list))
-        for handle in self._series.handles():
-            if handle.name in ("provider_latency", "provider_failure", "token_usage") and "provider" in handle.tags:
-                label = "/".join(handle.tags[tag] for tag in ("provider", "model") if tag in handle.tags)
-                groups[label][handle.name].append(handle)
-        rows = {
-            label: _summary(
-                *(
-                    self._collect(series[name], since, until)
-                    for name in ("provider_latency", "provider_failure", "token_usage")
-                )
-            )
-            for label, series in sorted(groups.items())
-        }
-        return {label: row for label, row in rows.items() if row["requests"]}
-
-    def _collect(self, handles: Iterable[Handle], since: Moment | None, until: Moment | None) -> Sketch:
+    def series(self) -> list[Handle]:
+        """Return all series with values."""
         _process.check()
-        now = self._clock.wall()
-        end = _epoch(until, now) if until is not None else float("inf")
-        begin = _epoch(since, now) if since is not None else min(now, end) - _HOUR
-        result = Sketch()
-        for handle in handles:
-            handle.collect(result, begin, end)
-        return result
+        return self._series.handles()
 
-    def names(self) -> list[str]:
-        """Return the names of all metrics with values of the last day."""
-        day_ago = self._clock.wall() - DAY
-        return sorted({handle.name for handle in self._series.handles() if handle.last_used >= day_ago})
+    def _wall(self) -> float:
+        return self._clock.wall()
+
+    def merged(self) -> MergedView:
+        """Return the metrics of all workers that share a `store`, to the last slot each has closed; never raises.
+
+        Without a store it is what this process has. While the store is away it is what was known before.
+        """
+        _process.check()
+        if self._exchange is not None:
+            return self._exchange.view()
+        now, host, pid = self._clock.wall(), os.uname().nodename, os.getpid()
+        return MergedView(self._clock, self._series.handles(), [Worker(f"{host}.{pid}", host, pid, now)])
 
     def snapshot(self) -> dict[str, Any]:
         """Return all series with their slots as JSON types, for `merge` in another process."""
@@ -234,7 +239,9 @@ class PerformanceTracker(Shared):
         return {"version": _SNAPSHOT, "at": self._clock.wall(), "series": series}
 
     def merge(self, snapshot: Mapping[str, Any]) -> None:
-        """Add another tracker's snapshot, exactly: statistics become those of both together. Sinks are not told.
+        """Add another tracker's snapshot, exactly: statistics become those of both together.
+
+        Neither sinks nor other workers are told: they hear from the process the snapshot is of.
 
         Raises:
             ValueError: it is of a version this perfkit does not know.
@@ -266,8 +273,8 @@ class PerformanceTracker(Shared):
         return made
 
     def _start(self) -> None:
-        """See that the background job runs, now that something is recorded in this process."""
-        if not self._series.sinks:
+        """See that the background jobs run, now that something is recorded in this process."""
+        if not self._series.sinks and self._exchange is None:
             return
         try:
             if self._started:
@@ -279,7 +286,14 @@ class PerformanceTracker(Shared):
         self._flush_sinks()  # nothing is waiting; they may get ready
 
     def _schedule(self) -> bool:
-        return _process.background.every(self.settings.flush_interval / _SLICES, self._tick, wait=False)
+        started = _process.background.every(self.settings.flush_interval / _SLICES, self._tick, wait=False)
+        if self._exchange is not None:
+            started &= _process.background.every(_SHARING, self._share, wait=False)
+        return started
+
+    def _share(self) -> None:
+        if self._exchange is not None:
+            self._exchange.tick(self.settings.max_series)
 
     def _tick(self) -> None:
         self._turn = (self._turn + 1) % _SLICES
@@ -295,17 +309,28 @@ class PerformanceTracker(Shared):
                 self._series.complain(sink)
 
     def flush(self) -> None:
-        """Send to the sinks all that is recorded, now."""
+        """Send to the sinks, and share with other workers, all that is recorded, now."""
+        self._flush_all()
+        if self._exchange is not None:
+            self._exchange.tell(everything=True)
+
+    def _flush_all(self) -> None:
         _process.check()
         for handle in self._series.handles():
             handle.flush()
         self._flush_sinks()
 
+    def _stop_sharing(self) -> None:
+        _process.background.cancel(self._share)
+        if self._exchange is not None:
+            self._exchange.tell(everything=True, ended=True)
+
     def close(self) -> None:
-        """Flush, end the background job and close the sinks; recording again starts them again."""
+        """Flush, end the background jobs and close the sinks; recording again starts them again."""
         _process.background.cancel(self._tick)
         self._started = False
-        self.flush()
+        self._flush_all()
+        self._stop_sharing()
         for sink in self._series.sinks:
             try:
                 sink.close()
@@ -318,7 +343,8 @@ class PerformanceTracker(Shared):
         with self._lock:
             self._added = ()
             self._join_sinks()
-        self._running = threading.local()
+        self._running = RunningTimers()
+        self._answers.clear()
         self._series.forget()
 
     def __repr__(self) -> str:
@@ -331,23 +357,3 @@ def _statsd(address: str, **options: Any) -> Sink:
     except (TypeError, KeyError) as error:
         raise ConfigError(f"metrics.statsd_options: {error}", key="metrics.statsd_options") from error
     return made
-
-
-def _epoch(moment: Moment, now: float) -> float:
-    if isinstance(moment, timedelta):
-        return now - moment.total_seconds()
-    return moment.timestamp() if isinstance(moment, datetime) else float(moment)
-
-
-def _summary(latency: Sketch, failures: Sketch, tokens: Sketch) -> dict[str, float]:
-    requests = latency.count + round(failures.total)
-    seconds = latency.stats()
-    return {
-        "requests": requests,
-        "success_rate": latency.count / requests if requests else 0.0,
-        "avg_latency_ms": seconds.get("avg", 0.0) * 1000,
-        "p50_latency_ms": seconds.get("p50", 0.0) * 1000,
-        "p95_latency_ms": seconds.get("p95", 0.0) * 1000,
-        "total_tokens": round(tokens.total),
-        "tokens_per_request": tokens.total / requests if requests else 0.0,
-    }

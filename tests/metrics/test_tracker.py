@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 UTC = dt.UTC
 
 
+def in_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
 # --- the guide's own names
 
 
@@ -53,22 +59,63 @@ def test_timers_nest_even_those_of_the_same_operation(tracker: PerformanceTracke
     assert [tracker.end_timer(name) for name in ("op", "op", "other")] == [2, 3, 2]
 
 
-def test_timers_belong_to_their_thread(tracker: PerformanceTracker, clock: FakeClock) -> None:
+def test_a_thread_ends_its_own_timers_first(tracker: PerformanceTracker, clock: FakeClock) -> None:
     tracker.start_timer("op")
     clock.advance(1)
     seen: list[float | None] = []
 
     def other() -> None:
-        seen.append(tracker.end_timer("op"))
         tracker.start_timer("op")
         clock.advance(2)
         seen.append(tracker.end_timer("op"))
 
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    assert seen == [None, 2]
+    in_thread(other)
+    assert seen == [2]
     assert tracker.end_timer("op") == 3
+
+
+def test_a_timer_may_be_ended_in_another_thread_the_oldest_first(tracker: PerformanceTracker, clock: FakeClock) -> None:
+    for _ in range(3):
+        tracker.start_timer("job")
+        clock.advance(10)
+    seen: list[float | None] = []
+    in_thread(lambda: seen.extend(tracker.end_timer("job") for _ in range(2)))
+    assert seen == [30, 20]
+    assert tracker.end_timer("job") == 10
+    assert tracker.end_timer("job") is None
+    assert tracker.get_stats("job_duration")["sum"] == 60
+
+
+def test_timers_of_threads_that_ended_stay_few(tracker: PerformanceTracker) -> None:
+    for _ in range(100):
+        in_thread(lambda: [tracker.start_timer("op") for _ in range(64)])
+    assert sum(tracker.end_timer("op") is not None for _ in range(10_000)) == 4096
+
+
+def test_no_timer_is_ended_twice_by_threads_that_race(tracker: PerformanceTracker) -> None:
+    begun = [0] * 8
+    ended = [0] * 8
+    barrier = threading.Barrier(8)
+
+    def work(i: int) -> None:
+        barrier.wait()
+        for _ in range(5000):
+            if i % 2:
+                tracker.start_timer("shared")
+                begun[i] += 1
+            elif tracker.end_timer("shared") is not None:
+                ended[i] += 1
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    left = 0
+    while tracker.end_timer("shared") is not None:
+        left += 1
+    assert sum(ended) + left <= sum(begun)
+    assert tracker.get_stats("shared_duration")["count"] == sum(ended) + left
 
 
 def test_timers_that_are_never_ended_stay_few(tracker: PerformanceTracker) -> None:
@@ -181,17 +228,20 @@ def test_the_summary_has_a_row_for_each_provider_and_model(tracker: PerformanceT
     tracker.record_metric("provider_latency", 9.0)  # no provider: no row
     summary = tracker.get_performance_summary()
     assert list(summary) == ["groq/llama", "openai/gpt"]
-    assert summary["openai/gpt"] == {
-        "requests": 5,
-        "success_rate": 0.6,
-        "avg_latency_ms": pytest.approx(200),
-        "p50_latency_ms": pytest.approx(200),
-        "p95_latency_ms": pytest.approx(300),
-        "total_tokens": 450,
-        "tokens_per_request": 90,
-    }
+    assert (
+        summary["openai/gpt"].items()
+        >= {
+            "requests": 5,
+            "success_rate": 0.6,
+            "avg_latency_ms": pytest.approx(200),
+            "p50_latency_ms": pytest.approx(200),
+            "p95_latency_ms": pytest.approx(300),
+            "total_tokens": 450,
+            "tokens_per_request": 90,
+        }.items()
+    )
     assert summary["groq/llama"]["requests"] == 1
-    assert set(summary["groq/llama"].values()) == {0, 1}
+    assert summary["groq/llama"]["success_rate"] == 0
 
 
 def test_the_summary_forgets_what_is_older_than_asked(tracker: PerformanceTracker, clock: FakeClock) -> None:
