@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from perfkit.caching.personal import TO_SPACE, is_personal, words_of
+from perfkit.caching.personal import is_personal
+from perfkit.caching.vocabulary import TO_SPACE, words_of
 from perfkit.values import finite
 
 if TYPE_CHECKING:
