@@ -46,3 +46,13 @@ def needs_statsd_daemon() -> tuple[str, Path]:
     if not (directory / "stats.js").is_file():
         missing("the statsd daemon", "npm install --prefix .ci/node --ignore-scripts --omit=optional statsd@0.9.0")
     return node, directory
+
+
+def needs_aimock() -> tuple[str, Path]:
+    """Return node and the program of aimock, a server of others that speaks most vendors' formats, or skip."""
+    node = needs_program("node")
+    default = REPOSITORY / ".ci/node/node_modules/@copilotkit/aimock"
+    program = Path(os.environ.get("PERFKIT_AIMOCK_DIR", default)) / "dist/cli.js"
+    if not program.is_file():
+        missing("aimock", "npm install --prefix .ci/node --ignore-scripts @copilotkit/aimock@1.43.0")
+    return node, program

@@ -33,8 +33,9 @@ def create_provider(  # noqa: PLR0913 - the settings of [providers.<name>], all 
     """Return a new provider of a kind; nothing is sent before its first call.
 
     Args:
-        kind: "openai", "anthropic", a preset such as "groq", or what was registered in `PROVIDERS`: a class or function
-            that takes `name` and, by keyword, `base_url`, `api_key`, `models`, `connections`, `tracker` and options.
+        kind: "openai", "openai_responses", "anthropic", "gemini", "ollama", a preset such as "groq", or what was
+            registered in `PROVIDERS`: a class or function that takes `name` and, by keyword, `base_url`, `api_key`,
+            `models`, `connections`, `tracker` and options.
         name: what the router, metrics and errors call it; the kind if None.
         base_url: address with the version prefix; None takes OPENAI_BASE_URL, GROQ_BASE_URL and so on from the
             environment, else the vendor's own.
@@ -54,7 +55,7 @@ def create_provider(  # noqa: PLR0913 - the settings of [providers.<name>], all 
     if preset is not None:
         base_url = preset.elsewhere() if base_url is None else base_url
         options = {**preset.settings(at_home=base_url is None), **options}
-        base_url = preset.base_url if base_url is None else base_url
+        base_url = preset.base_url or None if base_url is None else base_url
     provider: Provider = part(
         kind if name is None else name,
         base_url=base_url,

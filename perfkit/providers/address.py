@@ -16,6 +16,8 @@ def checked_base_url(url: object, provider: str) -> str:
         ConfigError: it is not http(s)://host[:port][/path], or has credentials in it; nothing that may be one is shown.
     """
     where = f"base_url of provider {provider!r}"
+    if url is None:
+        raise ConfigError(f"{where} is missing: every customer has one of their own; pass base_url=", key="base_url")
     if not isinstance(url, str):
         raise ConfigError(f"{where} must be a URL such as 'https://api.example.com/v1', not {url!r}", key="base_url")
     try:

@@ -25,12 +25,12 @@ from perfkit.providers.wire.reply import MISSHAPEN, why
 from perfkit.transport import HTTPClient
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from perfkit.metrics import PerformanceTracker
     from perfkit.providers.secret import Secret
-    from perfkit.providers.wire.reply import Reader, Reply
-    from perfkit.transport import ConnectionPool, HTTPResponse
+    from perfkit.providers.wire.reply import Event, Reader, Reply
+    from perfkit.transport import ConnectionPool, HTTPResponse, HTTPStream
     from perfkit.values import ChatRequest, ChatResponse
 
 __all__ = ["HTTPProvider", "Options"]
@@ -98,7 +98,7 @@ class HTTPProvider(Provider):
         held = Credentials(name, api_key, self.options.key_variable, self.options.headers)
         self._lacks_key = held.key is None and self.options.key_required
         self._refusals = Refusals(name, self.base_url, held.hint, held.scrubber)
-        self._receiver = Receiver(name, self._refusals, held.scrubber, self._reply, self._reader)
+        self._receiver = Receiver(name, self._refusals, held.scrubber, self._reply, self._reader, self._events)
         self._client = HTTPClient(
             self.base_url,
             self.options.timeout,
@@ -127,23 +127,39 @@ class HTTPProvider(Provider):
     def _reader() -> Reader:
         """Return what reads the events of one stream."""
 
+    def _path(self, model: str, *, stream: bool) -> str:  # noqa: ARG002 - some have the model in it
+        """Return the path, behind `base_url`, of a chat with the provider's own name of a model."""
+        return self.chat_path
+
+    @staticmethod
+    def _listed(document: Any) -> list[str]:
+        """Read the names in the reply to `models_path`; any error of `MISSHAPEN` means there are none."""
+        return [row["id"] for row in (document["data"] if isinstance(document, dict) else document)]
+
+    @staticmethod
+    def _events(stream: HTTPStream) -> Iterator[Event]:
+        """Yield the events of a stream."""
+        return stream.events()
+
     def chat_completion(self, request: ChatRequest) -> ChatResponse:
         """Return the answer of `request.model`, in at most `request.timeout` seconds."""
-        body = self._body(request, stream=False)
-        reply = self._client.post(self.chat_path, body, timeout=request.timeout)
+        path, body = self._written(request, stream=False)
+        reply = self._client.post(path, body, timeout=request.timeout)
         if reply.status != _OK:
             raise self._refusals.of_reply(request.model, reply.status, reply.headers, reply.body)
         return self._receiver.answer(request, reply.headers, reply.body)
 
     def stream(self, request: ChatRequest) -> Generator[str, None, ChatResponse]:
         """Yield the answer's text as it comes and return it whole; `close()` ends the connection at once."""
-        body, first = self._body(request, stream=True), request.first_token_timeout
-        with self._client.stream(self.chat_path, body, timeout=request.timeout if first is None else first) as stream:
+        path, body = self._written(request, stream=True)
+        first = request.first_token_timeout
+        with self._client.stream(path, body, timeout=request.timeout if first is None else first) as stream:
             if stream.status != _OK:
                 raise self._refusals.of_reply(request.model, stream.status, stream.headers, stream.read())
             return (yield from self._receiver.stream(request, stream))
 
-    def _body(self, request: ChatRequest, *, stream: bool) -> bytes:
+    def _written(self, request: ChatRequest, *, stream: bool) -> tuple[str, bytes]:
+        """Return path and body."""
         if self._lacks_key:
             raise self._refusals.without_key(request.model)
         own_name = self.own_name(request.model)
@@ -156,7 +172,8 @@ class HTTPProvider(Provider):
         except MISSHAPEN as error:
             message = f"the request cannot be written for {self.name}: {why(error)}"
             raise BadRequestError(message, provider=self.name, model=request.model) from error
-        return text.encode("utf-8", "backslashreplace")  # half an emoji is no UTF-8, but \ud83d is JSON
+        path = self._path(own_name, stream=stream)
+        return path, text.encode("utf-8", "backslashreplace")  # half an emoji is no UTF-8, but \ud83d is JSON
 
     def list_models(self, timeout: float = 10.0) -> list[str]:
         """Return the names of the models the provider tells of, in at most `timeout` seconds."""
@@ -167,7 +184,7 @@ class HTTPProvider(Provider):
             raise self._refusals.of_reply(None, reply.status, reply.headers, reply.body)
         document = self._receiver.document(None, reply.headers, reply.body)
         try:
-            return [row["id"] for row in (document["data"] if isinstance(document, dict) else document)]
+            return self._listed(document)
         except MISSHAPEN as error:
             raise self._refusals.nonsense(None, reply.headers, reply.body, error) from error
 

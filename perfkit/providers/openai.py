@@ -13,7 +13,7 @@ from perfkit.providers.wire import openai as wire
 if TYPE_CHECKING:
     from perfkit.values import ChatRequest
 
-__all__ = ["OpenAIOptions", "OpenAIProvider"]
+__all__ = ["BearerProvider", "OpenAIOptions", "OpenAIProvider"]
 
 _OWN_HOSTS = (".openai.com", ".openai.azure.com")
 
@@ -23,16 +23,25 @@ class OpenAIOptions(Options):
     """Where servers deviate.
 
     Attributes:
+        key_header: header that takes the key; Azure's own is "api-key", without the word Bearer.
         max_tokens_field: what the server calls the bound of the answer; None: `max_completion_tokens` at OpenAI, whose
             newer models refuse the old name, and `max_tokens` elsewhere, where the new one may be ignored in silence.
         include_usage: ask for usage at the end of a stream.
     """
 
+    key_header: str = "authorization"
     max_tokens_field: str | None = None
     include_usage: bool = True
 
 
-class OpenAIProvider(HTTPProvider):
+class BearerProvider(HTTPProvider):
+    """A server that takes the key as a bearer token, as most do."""
+
+    def _frame(self, key: Secret | None) -> dict[str, str]:
+        return {} if key is None else {"authorization": Secret(f"Bearer {key}")}
+
+
+class OpenAIProvider(BearerProvider):
     """A server that answers POST /chat/completions."""
 
     options_class: ClassVar[type[Options]] = OpenAIOptions
@@ -46,7 +55,9 @@ class OpenAIProvider(HTTPProvider):
         self._max_tokens_field = self.options.max_tokens_field or default
 
     def _frame(self, key: Secret | None) -> dict[str, str]:
-        return {} if key is None else {"authorization": Secret(f"Bearer {key}")}
+        if key is None or self.options.key_header == "authorization":
+            return super()._frame(key)
+        return {self.options.key_header: key}
 
     def _payload(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
         return wire.payload(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "Preset"]
 
 _OPENAI = "perfkit.providers.openai:OpenAIProvider"
+_RESPONSES = "perfkit.providers.responses:ResponsesProvider"
+_GEMINI = "perfkit.providers.gemini:GeminiProvider"
+_OLLAMA = "perfkit.providers.ollama:OllamaProvider"
 _ANTHROPIC = "perfkit.providers.anthropic:AnthropicProvider"
 _GPT = ("gpt-", "chatgpt-", "o1", "o3", "o4", "ft:", "computer-use", "codex")
 _MISTRAL = ("mistral", "ministral", "magistral", "codestral", "devstral", "pixtral", "open-mi", "voxtral", "ft:")
@@ -27,11 +30,13 @@ class Preset:
     """One provider.
 
     Attributes:
-        base_url: with the version prefix.
+        base_url: with the version prefix; empty where every customer has an address of their own.
         key_variable: environment variable that holds the key.
         options: of the provider's class; deviations from its format.
         provider: "module:class" that speaks its format.
         families: beginnings of the names of the vendor's own models; none where many vendors' models are served.
+        address: another environment variable of the address, the one the vendor's own SDK reads.
+        suffix: what such an address lacks at its end.
     """
 
     base_url: str
@@ -39,6 +44,8 @@ class Preset:
     options: Mapping[str, Any] = field(default_factory=dict)
     provider: str = _OPENAI
     families: tuple[str, ...] = ()
+    address: str = ""
+    suffix: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -46,11 +53,15 @@ class Preset:
         return self.base_url.startswith("http://")
 
     def elsewhere(self) -> str | None:
-        """Return the address the environment gives, in the variable the vendor's own SDK reads, if any."""
-        url = os.environ.get(self.key_variable.removesuffix("_API_KEY") + "_BASE_URL")
-        if url and self.provider == _ANTHROPIC and not url.rstrip("/").endswith("/v1"):
-            url = url.rstrip("/") + "/v1"  # Anthropic's SDK puts the version behind it
-        return url or None
+        """Return the address the environment gives, for example in OPENAI_BASE_URL, if any."""
+        variable = self.key_variable.removesuffix("_API_KEY") + "_BASE_URL"
+        if variable != self.address and os.environ.get(variable):
+            return os.environ[variable]
+        url = os.environ.get(self.address, "").rstrip("/")
+        if not url:
+            return None
+        url = url if "://" in url else f"http://{url}"
+        return url if url.endswith(self.suffix) else url + self.suffix
 
     def settings(self, *, at_home: bool) -> dict[str, Any]:
         """Return what a provider of this kind is made with; `at_home` means at the vendor's own address."""
@@ -60,8 +71,27 @@ class Preset:
 
 
 PRESETS = {
-    "anthropic": Preset("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", provider=_ANTHROPIC, families=("claude",)),
+    "anthropic": Preset(
+        "https://api.anthropic.com/v1",
+        "ANTHROPIC_API_KEY",
+        provider=_ANTHROPIC,
+        families=("claude",),
+        address="ANTHROPIC_BASE_URL",
+        suffix="/v1",
+    ),
     "openai": Preset("https://api.openai.com/v1", "OPENAI_API_KEY", families=_GPT),
+    "openai_responses": Preset("https://api.openai.com/v1", "OPENAI_API_KEY", provider=_RESPONSES, families=_GPT),
+    "gemini": Preset(
+        "https://generativelanguage.googleapis.com/v1beta",
+        "GEMINI_API_KEY",
+        provider=_GEMINI,
+        families=("gemini", "gemma", "models/", "tunedModels/"),
+        address="GOOGLE_GEMINI_BASE_URL",
+        suffix="/v1beta",
+    ),
+    "azure": Preset(
+        "", "AZURE_OPENAI_API_KEY", {"key_header": "api-key"}, address="AZURE_OPENAI_ENDPOINT", suffix="/openai/v1"
+    ),
     "cerebras": Preset("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", _NEW_NAME),
     "deepseek": Preset("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", families=("deepseek",)),
     "fireworks": Preset("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
@@ -71,6 +101,9 @@ PRESETS = {
     "openrouter": Preset("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     "together": Preset("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
     "xai": Preset("https://api.x.ai/v1", "XAI_API_KEY", _NEW_NAME, families=("grok",)),
+    "ollama": Preset(
+        "http://127.0.0.1:11434/api", "OLLAMA_API_KEY", provider=_OLLAMA, address="OLLAMA_HOST", suffix="/api"
+    ),
     "llamacpp": Preset("http://127.0.0.1:8080/v1", "LLAMA_API_KEY"),
     "lmstudio": Preset("http://127.0.0.1:1234/v1", "LM_API_TOKEN"),
     "vllm": Preset("http://127.0.0.1:8000/v1", "VLLM_API_KEY"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from perfkit.providers.refusals import Refusals
     from perfkit.providers.secret import Scrubber
-    from perfkit.providers.wire.reply import Reader, Reply
+    from perfkit.providers.wire.reply import Event, Reader, Reply
     from perfkit.transport import HTTPStream
     from perfkit.values import ChatRequest
 
@@ -33,6 +33,7 @@ class Receiver:
         scrubber: takes its secrets out of `raw`.
         read: the format's reader of whole documents.
         reader: makes the format's reader of one stream.
+        events: yields what it reads.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Receiver:
         scrubber: Scrubber,
         read: Callable[[Mapping[str, Any]], Reply],
         reader: Callable[[], Reader],
+        events: Callable[[HTTPStream], Iterator[Event]],
     ) -> None:
         self._provider = provider
         self._refusals = refusals
         self._scrubber = scrubber
         self._read = read
         self._reader = reader
+        self._events = events
 
     def answer(self, request: ChatRequest, headers: Mapping[str, str], body: bytes) -> ChatResponse:
         """Return the answer in a whole body."""
@@ -110,7 +113,7 @@ class Receiver:
         """Yield the texts of the events."""
         data = ""
         try:
-            for event in stream.events():
+            for event in self._events(stream):
                 data = event.data
                 text = reader.feed(event)
                 _require_text(text)
@@ -152,7 +155,7 @@ def _require_text(told: Any) -> None:
 def _is_event_stream(headers: Mapping[str, str]) -> bool:
     """Tell a stream from a whole reply, or a proxy's page; some servers name no type, or text/plain."""
     kind = headers.get("content-type", "").lower()
-    return "json" not in kind and "html" not in kind
+    return "html" not in kind and ("json" not in kind or "ndjson" in kind)
 
 
 def _estimated(request: ChatRequest, said: Reply) -> Usage:

@@ -73,7 +73,7 @@ class Refusals:
         cls = failure_class(status, told)
         wait = asked_wait(headers, now=self._clock.wall())
         if wait is None and cls is RateLimitError:
-            wait = limit_wait(headers, told.message, now=self._clock.wall())
+            wait = limit_wait(headers, told.message, now=self._clock.wall(), told=told.wait)
         words = f"{self._provider} answered {status}{f' {told.name}' if told.name else ''}"
         asked = f" for {model!r}" if model else ""
         hint = self._hint(cls, status, headers, told, wait)
@@ -90,7 +90,7 @@ class Refusals:
     def _scrubbed(self, told: Complaint) -> Complaint:
         """Take secrets out first, then shorten: a key cut in two would stay."""
         message, code, kind = (self._scrubber.text(part or "") for part in told[:3])
-        return Complaint(message[:LONGEST], code or None, kind or None, told.status)
+        return Complaint(message[:LONGEST], code or None, kind or None, told.status, told.wait)
 
     def _hint(
         self, cls: type[ProviderError], status: int, headers: Mapping[str, str], told: Complaint, wait: float | None

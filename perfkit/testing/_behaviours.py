@@ -96,7 +96,7 @@ def status(
 
     Args:
         code: HTTP status; from 400 on, the body defaults to the provider's error body for it.
-        kind: which error the default body tells of where a status has several, a key of `_formats.ERRORS`.
+        kind: which error the default body tells of where a status has several, a key of `_refusals.ERRORS`.
         body: str sent as it is, anything else as JSON.
         headers: added to the reply, or in the place of its own.
         delay: seconds before the first byte.

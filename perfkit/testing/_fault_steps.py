@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from perfkit.testing import _formats as formats
 from perfkit.testing._http1 import BODILESS, Reply
+from perfkit.testing._refusals import error_body, error_kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -102,38 +103,54 @@ async def _raw(_: Exchange, __: Inner, *, data: str) -> Reply:
 
 def _route(request: Request, interval: float, said: dict[str, Any]) -> Reply:
     route = f"{request.method} /{request.path.rpartition('/')[2]}"
-    if request.method == "POST":
-        for ending, spoken in formats.FORMATS.items():
-            if request.path.endswith(ending):
-                return _spoken(request.json(), spoken, interval, said)
+    spoken = _format(request)
+    if request.method == "POST" and spoken is not None:
+        return _spoken(_asked(request), spoken, interval, said)
     replies = {
         "POST /echo": lambda: _whole(200, request.body, request.header("content-type") or "application/octet-stream"),
         "GET /models": lambda: _whole(200, json.dumps(formats.models()).encode()),
+        "GET /tags": lambda: _whole(200, json.dumps(formats.tags()).encode()),
         "GET /health": lambda: _whole(200, b'{"status": "ok"}'),
     }
     return replies.get(route, lambda: refusal(request, 404, "no_route"))()
 
 
+def _format(request: Request) -> formats.Format | None:
+    return next((spoken for ending, spoken in formats.FORMATS.items() if request.path.endswith(ending)), None)
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """Return what is asked, with the model if the path has it."""
+    model, colon, _ = request.path.rpartition("/")[2].partition(":")
+    return request.json() | ({"model": model} if colon else {})
+
+
 def _spoken(asked: dict[str, Any], spoken: formats.Format, interval: float, said: dict[str, Any]) -> Reply:
     answer = formats.answer(asked, **said)
-    if asked.get("stream"):
-        return _stream(spoken.events(answer), interval)
+    if spoken.streams(asked):
+        return _stream(spoken.events(answer), interval, spoken.content_type)
     return _whole(200, json.dumps(spoken.body(answer)).encode())
 
 
 def refusal(request: Request, code: int, kind: str | None = None) -> Reply:
     """Return the provider's error reply to `request`."""
-    model = str(request.json().get("model", formats.MODEL))
-    body = formats.error_body(kind or formats.error_kind(code), anthropic=_is_anthropic(request), model=model)
+    model = str(_asked(request).get("model", formats.MODEL))
+    body = error_body(kind or error_kind(code), dialect=_dialect(request), model=model)
     return _whole(code, json.dumps(body).encode())
 
 
-def _is_anthropic(request: Request) -> bool:
-    return "/messages" in request.path or request.header("anthropic-version") is not None
+def _dialect(request: Request) -> str:
+    """Return whose words errors are told in."""
+    if request.header("anthropic-version") is not None or "/messages" in request.path:
+        return "anthropic"
+    if request.path.endswith("/tags"):
+        return "ollama"
+    spoken = _format(request)
+    return "openai" if spoken is None else spoken.dialect
 
 
 def _signed(exchange: Exchange, reply: Reply, headers: dict[str, str]) -> Reply:
-    reply.put("request-id" if _is_anthropic(exchange.request) else "x-request-id", f"req_{exchange.number}")
+    reply.put("request-id" if _dialect(exchange.request) == "anthropic" else "x-request-id", f"req_{exchange.number}")
     for name, value in headers.items():
         reply.put(name.lower(), value)
     return reply
@@ -144,8 +161,8 @@ def _whole(status: int, body: bytes, content_type: str = "application/json") -> 
     return Reply(status, headers, pieces([body]))
 
 
-def _stream(blocks: Iterable[bytes], interval: float) -> Reply:
-    headers = [("content-type", "text/event-stream"), ("cache-control", "no-cache"), ("transfer-encoding", "chunked")]
+def _stream(blocks: Iterable[bytes], interval: float, content_type: str = "text/event-stream") -> Reply:
+    headers = [("content-type", content_type), ("cache-control", "no-cache"), ("transfer-encoding", "chunked")]
     return Reply(200, headers, pieces(blocks, interval))
 
 

@@ -1,8 +1,8 @@
-"""The providers' wire formats from the server's side: pure functions that build replies, events and error bodies.
+"""The providers' wire formats from the server's side: pure functions that build replies and events.
 
 One `Answer` is what is said; each format puts it into its own fields. Everything is a function of the request, so that
-a test can tell whose answer it got. The shapes are those of OpenAI Chat Completions and Responses and of Anthropic
-Messages.
+a test can tell whose answer it got. The shapes are those of OpenAI Chat Completions and Responses, Anthropic Messages,
+Gemini generateContent and Ollama chat.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["ERRORS", "FORMATS", "Answer", "Format", "answer", "error_body", "error_kind", "event", "models", "question"]
+__all__ = ["FORMATS", "MODEL", "Answer", "Format", "answer", "event", "models", "question", "tags"]
 
 CREATED = 1_700_000_000  # every reply is of this moment: a clock would make replies differ
 MODEL = "test-model"
@@ -39,11 +39,26 @@ class Answer:
         return re.findall(r"^\s+|\S+\s*", self.text)
 
 
+def _asked(request: Mapping[str, Any]) -> bool:
+    return bool(request.get("stream"))
+
+
 class Format(NamedTuple):
-    """One wire format: the whole body, and the events of a stream."""
+    """One wire format.
+
+    Attributes:
+        body: makes the whole body.
+        events: makes the events of a stream.
+        dialect: of its errors.
+        streams: whether a request wants a stream.
+        content_type: of a stream.
+    """
 
     body: Callable[[Answer], dict[str, Any]]
     events: Callable[[Answer], Iterator[bytes]]
+    dialect: str = "openai"
+    streams: Callable[[Mapping[str, Any]], bool] = _asked
+    content_type: str = "text/event-stream"
 
 
 def answer(
@@ -69,12 +84,12 @@ def answer(
 
 def question(request: Mapping[str, Any]) -> str:
     """Return the text of the last user message, empty if there is none."""
-    users = (_text(message["content"]) for message in reversed(_messages(request)) if message.get("role") == "user")
+    users = (_said(message) for message in reversed(_messages(request)) if message.get("role") == "user")
     return next(users, "")
 
 
 def _messages(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = request.get("messages", request.get("input", []))
+    found = request.get("messages", request.get("input", request.get("contents", [])))
     return [{"role": "user", "content": found}] if isinstance(found, str) else list(found)
 
 
@@ -84,9 +99,14 @@ def _text(content: Any) -> str:
     return "".join(part.get("text", "") for part in content or ())
 
 
+def _said(message: Mapping[str, Any]) -> str:
+    return _text(message.get("content", message.get("parts")))
+
+
 def _texts(request: Mapping[str, Any]) -> list[str]:
     frame = [_text(request.get("system")), _text(request.get("instructions"))]
-    return frame + [_text(message.get("content")) for message in _messages(request)]
+    frame.append(_said(request.get("systemInstruction", {})))
+    return frame + [_said(message) for message in _messages(request)]
 
 
 def _words(*texts: str) -> int:
@@ -234,85 +254,90 @@ def _response_events(said: Answer) -> Iterator[bytes]:
     yield _typed({"type": f"response.{whole['status']}", "sequence_number": last, "response": whole})
 
 
+# --- Gemini generateContent -------------------------------------------------------------------------------------------
+
+_REASONS = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
+
+
+def _content(said: Answer, text: str, finish_reason: str | None) -> dict[str, Any]:
+    candidate: dict[str, Any] = {"content": {"parts": [{"text": text}], "role": "model"}, "index": 0}
+    if finish_reason is not None:
+        candidate["finishReason"] = _REASONS.get(finish_reason, finish_reason)
+    usage = said.usage
+    told = {
+        "promptTokenCount": usage["prompt_tokens"],
+        "candidatesTokenCount": usage["completion_tokens"] - usage["reasoning_tokens"],
+        "thoughtsTokenCount": usage["reasoning_tokens"],  # beside the candidates
+        "cachedContentTokenCount": usage["cached_tokens"],
+        "totalTokenCount": usage["prompt_tokens"] + usage["completion_tokens"],
+    }
+    head = {"modelVersion": said.model, "responseId": said.id}
+    return {"candidates": [candidate], "usageMetadata": told} | head
+
+
+def _content_body(said: Answer) -> dict[str, Any]:
+    return _content(said, said.text, said.finish_reason)
+
+
+def _content_events(said: Answer) -> Iterator[bytes]:
+    pieces = said.pieces or [""]
+    for number, piece in enumerate(pieces, 1):
+        yield event(_content(said, piece, said.finish_reason if number == len(pieces) else None))
+
+
+# --- Ollama chat ------------------------------------------------------------------------------------------------------
+
+
+def _line(said: Answer, text: str, **end: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
+    return {"model": said.model, "created_at": "2023-11-14T22:13:20Z", "message": message, "done": bool(end)} | end
+
+
+def _line_end(said: Answer) -> dict[str, Any]:
+    durations = dict.fromkeys(("total_duration", "load_duration", "prompt_eval_duration", "eval_duration"), 1000)
+    counts = {"prompt_eval_count": said.usage["prompt_tokens"], "eval_count": said.usage["completion_tokens"]}
+    return {"done_reason": said.finish_reason} | durations | counts
+
+
+def _line_body(said: Answer) -> dict[str, Any]:
+    return _line(said, said.text, **_line_end(said)) | {"done": True}
+
+
+def _line_events(said: Answer) -> Iterator[bytes]:
+    for piece in said.pieces:
+        yield json.dumps(_line(said, piece)).encode() + b"\n"
+    yield json.dumps(_line(said, "", **_line_end(said)) | {"done": True}).encode() + b"\n"
+
+
+# By the end of the path; Gemini's names the way of the answer, the others' requests do.
 FORMATS = {
     "/chat/completions": Format(_chat_body, _chat_events),
-    "/messages": Format(_message_body, _message_events),
+    "/messages": Format(_message_body, _message_events, "anthropic"),
     "/responses": Format(_response_body, _response_events),
+    ":generateContent": Format(_content_body, _content_events, "gemini", lambda _: False),
+    ":streamGenerateContent": Format(_content_body, _content_events, "gemini", lambda _: True),
+    "/chat": Format(
+        _line_body, _line_events, "ollama", lambda asked: bool(asked.get("stream", True)), "application/x-ndjson"
+    ),
 }
 
 
 def models(*names: str) -> dict[str, Any]:
-    """Return the list of models with the fields of both OpenAI and Anthropic."""
+    """Return the list of models with the fields of OpenAI, Anthropic and Gemini."""
     openai = {"object": "model", "created": CREATED, "owned_by": "perfkit"}
     anthropic = {"type": "model", "created_at": "2023-11-14T22:13:20Z", "lifecycle": "active"}
     data = [{"id": name, "display_name": name} | openai | anthropic for name in names or (MODEL,)]
-    return {"object": "list", "data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
+    own = [{"name": f"models/{row['id']}", "displayName": row["id"]} for row in data]
+    return {
+        "object": "list",
+        "data": data,
+        "models": own,
+        "has_more": False,
+        "first_id": data[0]["id"],
+        "last_id": data[-1]["id"],
+    }
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-
-class Error(NamedTuple):
-    """One error in both tongues; `{model}` in a message stands for the model asked for."""
-
-    status: int
-    type: str
-    code: str | None
-    message: str
-    anthropic_type: str
-    anthropic_message: str
-    anthropic_code: str | None = None
-
-
-_BAD, _QUOTA = "invalid_request_error", "insufficient_quota"
-_LONG = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens."
-_FILTERED = "Your request was rejected as a result of our safety system."
-_BROKE = "You exceeded your current quota, please check your plan and billing details."
-_SPENT = "Your organization has reached its enforced spend limit."
-_UNKNOWN = "The model `{model}` does not exist or you do not have access to it."
-
-# The first of a status is what that status means unless told otherwise.
-ERRORS = {
-    "bad_request": Error(400, _BAD, None, "Invalid request.", _BAD, "Invalid request."),
-    "context_overflow": Error(
-        400, _BAD, "context_length_exceeded", _LONG, _BAD, "prompt is too long: 9000 tokens > 8192 maximum"
-    ),
-    "content_filtered": Error(
-        400, _BAD, "content_policy_violation", _FILTERED, _BAD, "Output blocked by content filtering policy"
-    ),
-    "unauthorized": Error(
-        401, _BAD, "invalid_api_key", "Incorrect API key provided.", "authentication_error", "invalid x-api-key"
-    ),
-    "billing": Error(402, _QUOTA, _QUOTA, _BROKE, "billing_error", "Your credit balance is too low."),
-    "forbidden": Error(403, _BAD, "forbidden", "Not allowed.", "permission_error", "Not allowed."),
-    "model_not_found": Error(404, _BAD, "model_not_found", _UNKNOWN, "not_found_error", "model: {model}"),
-    "no_route": Error(404, _BAD, "unknown_url", "Unknown request URL.", "not_found_error", "Not found."),
-    "too_large": Error(413, _BAD, None, "Request too large.", "request_too_large", "Request exceeds the maximum size"),
-    "rate_limited": Error(
-        429, "requests", "rate_limit_exceeded", "Rate limit reached.", "rate_limit_error", "Rate limit reached."
-    ),
-    "quota_exhausted": Error(
-        429, _QUOTA, _QUOTA, _BROKE, "rate_limit_error", _SPENT, anthropic_code="enforced_spend_limit_reached"
-    ),
-    "server_error": Error(500, "server_error", None, "The server had an error.", "api_error", "Internal server error"),
-    "overloaded": Error(
-        529, "server_error", "overloaded", "The engine is overloaded.", "overloaded_error", "Overloaded"
-    ),
-}
-
-
-def error_kind(status: int) -> str:
-    """Return the key of `ERRORS` that a status means by itself."""
-    otherwise = "server_error" if status >= 500 else "bad_request"  # noqa: PLR2004 - where server errors begin
-    return next((kind for kind, error in ERRORS.items() if error.status == status), otherwise)
-
-
-def error_body(kind: str, *, anthropic: bool = False, model: str = MODEL) -> dict[str, Any]:
-    """Return the error body of OpenAI, or of Anthropic."""
-    error = ERRORS[kind]
-    if anthropic:
-        told = {"type": error.anthropic_type, "message": error.anthropic_message.format(model=model)}
-        details = {"details": {"error_code": error.anthropic_code}} if error.anthropic_code else {}
-        return {"type": "error", "error": told | details}
-    message = error.message.format(model=model)
-    return {"error": {"message": message, "type": error.type, "param": None, "code": error.code}}
+def tags(*names: str) -> dict[str, Any]:
+    """Return the list of models as Ollama has it."""
+    return {"models": [{"name": name, "model": name} for name in names or (MODEL,)]}

@@ -8,10 +8,10 @@ import pytest
 
 from perfkit.errors import AuthenticationError, ConfigError, UnknownNameError
 from perfkit.providers import PROVIDERS, Provider, create_provider
-from perfkit.providers.anthropic import AnthropicProvider
 from perfkit.providers.http import HTTPProvider
 from perfkit.providers.openai import OpenAIProvider
 from perfkit.providers.presets import PRESETS
+from perfkit.testing import FaultServer
 from perfkit.values import ChatRequest, ChatResponse, Usage
 
 KEY = "sk-1234567890abcdef"
@@ -21,13 +21,48 @@ def asked(messages: Any = "hi", **settings: Any) -> ChatRequest:
     return ChatRequest(messages, "m", **settings)
 
 
+OWN = {"AZURE_OPENAI_ENDPOINT": "https://mine.openai.azure.com/"}
+
+
 @pytest.mark.parametrize("kind", sorted(PRESETS))
-def test_every_preset_makes_a_provider_without_io(kind: str) -> None:
-    provider = create_provider(kind)
+def test_every_preset_makes_a_provider_without_io(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, address in OWN.items():
+        monkeypatch.setenv(variable, address)
+    provider, preset = create_provider(kind), PRESETS[kind]
     assert isinstance(provider, HTTPProvider)
-    assert (provider.name, provider.base_url) == (kind, PRESETS[kind].base_url)
-    assert isinstance(provider, AnthropicProvider if kind == "anthropic" else OpenAIProvider)
-    assert PRESETS[kind].is_local or provider.base_url.startswith("https://")
+    assert (provider.name, provider.base_url) == (kind, preset.base_url or "https://mine.openai.azure.com/openai/v1")
+    assert f"{type(provider).__module__}:{type(provider).__name__}" == preset.provider
+    assert preset.is_local or provider.base_url.startswith("https://")
+
+
+def test_a_customers_own_address_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match="base_url of provider 'azure' is missing"):
+        create_provider("azure")
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "told", "base_url"),
+    [
+        ("azure", "AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com/openai/v1/", "https://mine.openai.azure.com/openai/v1"),
+        ("gemini", "GOOGLE_GEMINI_BASE_URL", "https://proxy", "https://proxy/v1beta"),
+        ("gemini", "GEMINI_BASE_URL", "https://proxy/v1", "https://proxy/v1"),
+        ("ollama", "OLLAMA_HOST", "box:11434", "http://box:11434/api"),
+        ("ollama", "OLLAMA_HOST", "http://box:11434", "http://box:11434/api"),
+        ("openai_responses", "OPENAI_BASE_URL", "http://box/v1", "http://box/v1"),
+    ],
+)  # fmt: skip
+def test_the_address_is_where_the_vendors_sdk_finds_it(
+    kind: str, variable: str, told: str, base_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, told)
+    assert f", {base_url})" in repr(create_provider(kind))
+
+
+def test_azure_gets_its_own_header(fault: FaultServer) -> None:
+    create_provider("azure", base_url=fault.base_url, api_key=KEY).chat_completion(asked())
+    headers = fault.stats()["recent"][-1]["headers"]
+    assert headers["api-key"] == KEY
+    assert "authorization" not in headers
 
 
 def test_nothing_is_retried_below_the_router() -> None:
@@ -74,7 +109,8 @@ def test_a_wrong_setting_is_refused_at_once(kind: str, option: dict[str, Any], w
 
 @pytest.mark.parametrize("kind", [kind for kind, preset in PRESETS.items() if not preset.is_local])
 def test_a_call_that_has_no_key_names_the_variable_and_sends_nothing(kind: str) -> None:
-    provider = create_provider(kind)
+    base_url = None if PRESETS[kind].base_url else "https://mine.openai.azure.com/openai/v1"
+    provider = create_provider(kind, base_url=base_url, key_required=True)
     request = asked("hi")
     for call in (
         lambda: provider.chat_completion(request),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from perfkit.testing import _formats as formats
+from perfkit.testing import _refusals as refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ ASKED = {
     ],
 }
 USAGE = {"prompt_tokens": 100, "completion_tokens": 7, "cached_tokens": 60, "cache_write_tokens": 30}
-CHAT, MESSAGES, RESPONSES = formats.FORMATS.values()
+CHAT, MESSAGES, RESPONSES, CONTENT, _, LINES = formats.FORMATS.values()
 
 
 def said(text: str = "one  two\nthree ", **asked: Any) -> formats.Answer:
@@ -170,24 +171,24 @@ def test_models_satisfy_both_sdks() -> None:
     assert (listed["first_id"], listed["last_id"]) == ("a", "b")
 
 
-@pytest.mark.parametrize("kind", sorted(formats.ERRORS.keys() - {"too_large"}))  # documented, and unknown to the SDK
+@pytest.mark.parametrize("kind", sorted(refusals.ERRORS.keys() - {"too_large"}))  # documented, and unknown to the SDK
 def test_errors_have_the_shape_of_each_provider(kind: str) -> None:
     types = pytest.importorskip("anthropic.types")
-    openai = formats.error_body(kind)["error"]
+    openai = refusals.error_body(kind, model="m")["error"]
     assert openai.keys() == {"message", "type", "param", "code"}
-    told = types.ErrorResponse.model_validate(formats.error_body(kind, anthropic=True))
+    told = types.ErrorResponse.model_validate(refusals.error_body(kind, dialect="anthropic", model="m"))
     assert told.error.message
 
 
 def test_errors_name_the_model() -> None:
-    assert "`gpt-9`" in formats.error_body("model_not_found", model="gpt-9")["error"]["message"]
-    assert formats.error_body("model_not_found", anthropic=True, model="c")["error"]["message"] == "model: c"
+    assert "`gpt-9`" in refusals.error_body("model_not_found", model="gpt-9")["error"]["message"]
+    assert refusals.error_body("model_not_found", dialect="anthropic", model="c")["error"]["message"] == "model: c"
 
 
 def test_a_spent_limit_is_told_apart_from_a_rate_limit() -> None:
-    details = formats.error_body("quota_exhausted", anthropic=True)["error"]["details"]
+    details = refusals.error_body("quota_exhausted", dialect="anthropic", model="m")["error"]["details"]
     assert details == {"error_code": "enforced_spend_limit_reached"}
-    assert "details" not in formats.error_body("rate_limited", anthropic=True)["error"]
+    assert "details" not in refusals.error_body("rate_limited", dialect="anthropic", model="m")["error"]
 
 
 @pytest.mark.parametrize(
@@ -195,4 +196,4 @@ def test_a_spent_limit_is_told_apart_from_a_rate_limit() -> None:
     [(400, "bad_request"), (404, "model_not_found"), (418, "bad_request"), (503, "server_error"), (529, "overloaded")],
 )
 def test_statuses_mean_an_error(status: int, kind: str) -> None:
-    assert formats.error_kind(status) == kind
+    assert refusals.error_kind(status) == kind

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import BadRequestError
+from perfkit.providers.wire.parts import arguments_of, media_of
 from perfkit.providers.wire.reply import ErrorReply, Reply, number, tool_call
 from perfkit.values import Usage
 
@@ -108,30 +109,25 @@ def _blocks(content: Any) -> list[Mapping[str, Any]]:
     """Return a content as blocks; empty text is left out, Anthropic refuses it."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content else []
-    return [_image(part) if part.get("type") == "image_url" else part for part in content or ()]
+    return [_block(part) for part in content or ()]
 
 
-def _image(part: Mapping[str, Any]) -> dict[str, Any]:
-    told = part["image_url"]
-    url: str = told if isinstance(told, str) else told["url"]
-    if not url.startswith("data:"):
-        return {"type": "image", "source": {"type": "url", "url": url}}
-    head, comma, data = url.removeprefix("data:").partition(",")
-    media_type, _, encoding = head.rpartition(";")
-    if not comma or encoding != "base64" or not media_type:
-        raise BadRequestError("image_url holds a data URL that is not data:<media type>;base64,<data>")
-    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+def _block(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    media = media_of(part)
+    if media is None:
+        return part
+    if media.kind == "audio":
+        raise BadRequestError("Anthropic takes no audio; ask a model of another provider, or send the words")
+    source = {"type": "url", "url": media.url}
+    if media.data:
+        source = {"type": "base64", "media_type": media.type, "data": media.data}
+    if media.kind == "image":
+        return {"type": "image", "source": source}
+    return {"type": "document", "source": source, **({"title": media.name} if media.name else {})}
 
 
 def _tool_use(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call["function"]
-    try:
-        arguments = json.loads(function.get("arguments") or "{}")
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise BadRequestError(f"the arguments of tool call {call.get('id')!r} ({function['name']}) are no JSON object")
-    return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments}
+    return {"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": arguments_of(call)}
 
 
 def _tool_result(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,14 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "api_error": ServerError,
     "server_error": ServerError,
     "timeout_error": ServerError,
+    # Gemini, and what else speaks gRPC's words
+    "API_KEY_INVALID": AuthenticationError,
+    "UNAUTHENTICATED": AuthenticationError,
+    "PERMISSION_DENIED": AuthenticationError,
+    "NOT_FOUND": ModelNotFoundError,
+    "RESOURCE_EXHAUSTED": RateLimitError,
+    "UNAVAILABLE": ServerError,
+    "INTERNAL": ServerError,
     "request_too_large": BadRequestError,
     "invalid_request_error": BadRequestError,  # the type of most of OpenAI's errors: below the status
 }
@@ -66,6 +74,7 @@ _REFUSED = (400, 413, 422)
 _STATUS = re.compile(r"[45]\d\d")
 _TOO_LONG = re.compile(
     r"context[ _-]?(?:length|window|size|limit)|prompt is too long|input is too long|too many (?:input )?tokens"
+    r"|input token count .{0,40}exceeds"
     r"|reduce the length of the (?:messages|prompt)|tokens \+ `?max_new_tokens",
     re.IGNORECASE,
 )
@@ -79,13 +88,15 @@ class Complaint(NamedTuple):
         message: its words.
         code: its most exact name for the error.
         type: its name for the kind of error.
-        status: the HTTP status it names in the place of a code (OpenRouter, llama.cpp).
+        status: the HTTP status it names in the place of a code (OpenRouter, llama.cpp, Gemini).
+        wait: how long it asks to wait, in its own spelling (Gemini).
     """
 
     message: str = ""
     code: str | None = None
     type: str | None = None
     status: int | None = None
+    wait: str | None = None
 
     @property
     def name(self) -> str | None:
@@ -102,14 +113,26 @@ def complaint(document: Any) -> Complaint:
     error = document.get("error") or document
     if not isinstance(error, Mapping):
         return Complaint(_text(error))
-    details, metadata = error.get("details"), error.get("metadata")
-    exact = details.get("error_code") if isinstance(details, Mapping) else None
+    metadata, (exact, wait) = error.get("metadata"), _details(error.get("details"))
     behind = metadata.get("raw") if isinstance(metadata, Mapping) else None  # OpenRouter: the words of the one behind
     words = [_text(part) for part in (error.get("message", error.get("detail")), behind) if part]
-    code = _name(exact or error.get("code"))
-    if code is not None and _STATUS.fullmatch(code):
-        return Complaint(": ".join(words), None, _name(error.get("type")), int(code))
-    return Complaint(": ".join(words), code, _name(error.get("type")))
+    code, kind = _name(error.get("code")), _name(error.get("type") or _grpc(error.get("status")))
+    status = int(code) if code is not None and _STATUS.fullmatch(code) else None
+    return Complaint(": ".join(words), _name(exact) or (code if status is None else None), kind, status, wait)
+
+
+def _grpc(status: Any) -> str | None:
+    return status if isinstance(status, str) and status.isupper() else None
+
+
+def _details(details: Any) -> tuple[Any, str | None]:
+    """Return the exact code and the wait among the details: Anthropic's are a table, Gemini's a list of tables."""
+    if isinstance(details, Mapping):
+        return details.get("error_code"), None
+    rows = [row for row in details if isinstance(row, Mapping)] if isinstance(details, list) else []
+    exact = next((row["reason"] for row in rows if row.get("reason") in _BY_CODE), None)
+    wait = next((row["retryDelay"] for row in rows if isinstance(row.get("retryDelay"), str)), None)
+    return exact, wait
 
 
 def _text(value: Any) -> str:

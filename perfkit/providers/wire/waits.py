@@ -1,8 +1,9 @@
 """How long a provider asks to wait, from the headers and words of its refusal; seconds.
 
-Order, most exact first: `retry-after-ms` (OpenAI, Azure), `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), the
-reset headers of the limits that are used up (`x-ratelimit-reset-*` of OpenAI and Groq, `anthropic-ratelimit-*-reset`),
-"try again in 5.289s" in the message (Groq, OpenAI), and at last the nearest reset of any limit.
+Order, most exact first: `retry-after-ms` (OpenAI, Azure), `Retry-After` in seconds or as a date (RFC 9110, 10.2.3),
+`retryDelay` in the error's details (Gemini), the reset headers of the limits that are used up (`x-ratelimit-reset-*` of
+OpenAI and Groq, `anthropic-ratelimit-*-reset`), "try again in 5.289s" in the message (Groq, OpenAI), and at last the
+nearest reset of any limit.
 """
 
 from __future__ import annotations
@@ -37,14 +38,17 @@ def asked_wait(headers: Mapping[str, str], *, now: float) -> float | None:
     return milliseconds / 1000 if milliseconds is not None else _wait(headers.get("retry-after"), now)
 
 
-def limit_wait(headers: Mapping[str, str], message: str, *, now: float) -> float | None:
+def limit_wait(headers: Mapping[str, str], message: str, *, now: float, told: str | None = None) -> float | None:
     """Return the seconds until the limit that was hit is reset, None when nothing tells.
 
     Args:
         headers: of the reply.
         message: the provider's words.
         now: epoch seconds, for resets given as a point in time.
+        told: a duration in the error itself, as Gemini has it.
     """
+    if told is not None and _DURATION.fullmatch(told):
+        return _duration(told)
     resets = list(_resets(headers, now))
     used_up = [wait for wait, is_used_up in resets if is_used_up]
     if used_up:

@@ -40,8 +40,23 @@ SPENT = {"type": "rate_limit_error", "message": "x", "details": {"error_code": "
         ({"detail": "Not Found"}, Complaint("Not Found")),  # FastAPI
         (
             [{"error": {"code": 503, "message": "m", "status": "UNAVAILABLE"}}],
-            Complaint("m", None, None, 503),
+            Complaint("m", None, "UNAVAILABLE", 503),
         ),  # Gemini
+        (
+            {
+                "error": {
+                    "code": 400,
+                    "message": "API key not valid.",
+                    "status": "INVALID_ARGUMENT",
+                    "details": [{"@type": "ErrorInfo", "reason": "API_KEY_INVALID"}],
+                }
+            },
+            Complaint("API key not valid.", "API_KEY_INVALID", "INVALID_ARGUMENT", 400),
+        ),
+        (
+            {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [{}, {"retryDelay": "46s"}, 5]}},
+            Complaint("", None, "RESOURCE_EXHAUSTED", 429, "46s"),
+        ),
         ("<html>502</html>", Complaint("<html>502</html>")),
         ("", Complaint()),
         ([], Complaint()),
