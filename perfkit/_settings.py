@@ -92,7 +92,11 @@ class TokensSettings:
 
     prices: Mapping[str, Any] = field(default_factory=dict)  # model to {"input": $/M, "output": $/M, "cache_read": $/M}
     fallback_price: Mapping[str, float] | None = None  # for models without a price: {"input": $/M, "output": $/M}
-    budgets: tuple[Mapping[str, Any], ...] = ()  # {"scope": ["user", "*"], "limit": 1.0, "period": "day"}
+    # {"scope": ["user", "*"], "limit": 1.0, "period": "day"}, and perhaps "exhausted": "refuse", "queue" or [models]
+    budgets: tuple[Mapping[str, Any], ...] = ()
+    answer_tokens: int = number(4096, least=2)  # bound of answers under a budget, where the caller gives none
+    queue_size: int = number(100, least=0)  # calls that may wait for a budget at the same time, and
+    queue_timeout: float = number(30.0, above=0)  # seconds for those without a timeout
     timezone: str = "UTC"  # where days and months begin
 
 

@@ -204,15 +204,19 @@ class BudgetExceededError(PerfkitError):
 
     Attributes:
         scope: which budget, for example `("user", "42")`.
+        period: "request", "minute", "day", "month" or "total".
         limit: US dollars allowed in the period.
         spent: US dollars spent or held now.
+        held: the part of `spent` that calls under way may give back.
         needed: US dollars the call may cost.
         until: epoch seconds when the period ends, None when it never does.
     """
 
     scope: tuple[str, str] = ("", "")
+    period: str = "request"
     limit: float = 0.0
     spent: float = 0.0
+    held: float = 0.0
     needed: float = 0.0
     until: float | None = None
 

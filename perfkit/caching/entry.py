@@ -81,8 +81,12 @@ class Store(LRUCache[str, Entry]):
 
 
 def is_answer(response: ChatResponse) -> bool:
-    """Tell whether there is something to keep: what a content filter refused, or left empty, may differ next time."""
-    return response.finish_reason != "content_filter" and bool(response.text or response.tool_calls)
+    """Tell whether there is something to keep: what a content filter refused, or left empty, may differ next time.
+
+    A fresh answer with a `cache_decision` is not quite what was asked for.
+    """
+    said = bool(response.text or response.tool_calls)
+    return said and response.finish_reason != "content_filter" and not response.cache_decision
 
 
 def keep(value: Any) -> Kept:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from perfkit.errors import BudgetExceededError, ResponseFormatError, TransportError
+from perfkit.errors import ResponseFormatError, TransportError
 from perfkit.routing.policy import TABLE, judge
 from perfkit.values import Usage
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from perfkit._settings import RouteSettings
     from perfkit.agents import Result
     from perfkit.caching import Decision
-    from perfkit.tokens import Hold, TokenOptimizer
+    from perfkit.tokens import Admission, TokenOptimizer
     from perfkit.values import ChatRequest, ChatResponse
 
 __all__ = ["Call", "Purse", "checked_context", "routed", "unpacked"]
@@ -43,6 +42,13 @@ class Call:
     first_token: float | None = None
     heard: list[str] = field(default_factory=list)
     abandoned: bool = False
+    unkept: str = ""  # why the answer is not one to keep, if it is not
+
+    def retarget(self, target: ChatRequest) -> None:
+        """Go on with another request, perhaps to another model than was asked for."""
+        if target.model != self.target.model:
+            self.unkept = "answered by a cheaper model"
+        self.target = target
 
     def in_time(self, timeout: float, now: float) -> Call:
         """Leave a call that has waited for another one's answer in vain no more than the rest of its time."""
@@ -50,23 +56,6 @@ class Call:
         if waited > NOTICEABLE:
             self.target = self.target.evolve(timeout=max(timeout - waited, NOTICEABLE))
         return self
-
-    def refuse_over_budget(self, worst: float | None) -> None:
-        """Refuse an attempt that may cost `worst` dollars (None: unknown), if that could exceed the call's own budget.
-
-        Raises:
-            BudgetExceededError: nothing was sent for this attempt.
-        """
-        if self.budget is None or (worst is not None and worst + self.spent <= self.budget):
-            return
-        cost = f"may cost ${worst:.6f}" if worst is not None else "has no known price"
-        raise BudgetExceededError(
-            f"the call {cost} and has ${self.budget - self.spent:.6f} left: lower max_tokens, or take a cheaper model",
-            scope=("request", ""),
-            limit=self.budget,
-            spent=self.spent,
-            needed=worst if worst is not None else math.inf,
-        )
 
 
 class Purse:
@@ -79,16 +68,19 @@ class Purse:
     `cost`, if another one answers it.
     """
 
-    __slots__ = ("_call", "_hold", "_optimizer")
+    __slots__ = ("_call", "_hold", "_optimizer", "max_tokens")
 
-    def __init__(self, optimizer: TokenOptimizer, call: Call, hold: Hold | None) -> None:
+    def __init__(self, optimizer: TokenOptimizer, call: Call, admission: Admission) -> None:
         self._optimizer = optimizer
         self._call = call
-        self._hold = hold
+        self._hold = admission.hold
+        self.max_tokens = admission.max_tokens
 
     def settle(self, response: ChatResponse) -> None:
         """Pay what `response` cost; if that cannot be told, all that was held."""
         call, cost = self._call, None
+        if self.max_tokens is not None and response.finish_reason == "length":
+            call.unkept = "cut short by a budget"
         try:
             cost = self._optimizer.calculate_cost(response.usage, response.model)
             if cost is None and response.model != call.target.model:
@@ -154,7 +146,7 @@ def checked_context(context: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def routed(request: ChatRequest, route: RouteSettings) -> ChatRequest:
     """Return the request a route stands for."""
     timeout = request.timeout if request.timeout is not None else route.timeout
-    return request.evolve(model=route.model, timeout=timeout)
+    return request.evolve(model=route.model, timeout=timeout, metadata={"route": request.model, **request.metadata})
 
 
 def unpacked(

@@ -16,6 +16,7 @@ from perfkit._shared import Shared
 from perfkit.agents import map_bounded
 from perfkit.caching import CachePolicy, ResponseCache
 from perfkit.clock import SYSTEM_CLOCK, Clock
+from perfkit.errors import BudgetExceededError
 from perfkit.metrics import PerformanceTracker
 from perfkit.pipeline.call import Call, Purse, checked_context, unpacked
 from perfkit.pipeline.plan import Planner
@@ -262,23 +263,20 @@ class Client(Shared):
         return model
 
     def _ask(self, call: Call) -> ChatResponse:
-        response = self._router.execute_with_fallback(
-            call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
-        )
-        return response.evolve(cost=call.cost)
+        while True:
+            try:
+                response = self._router.execute_with_fallback(
+                    call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
+                )
+            except BudgetExceededError as refusal:
+                call.retarget(self._optimizer.otherwise(refusal, call.target))
+            else:
+                return response.evolve(cost=call.cost, cache_decision=call.unkept)
 
     def _hold(self, call: Call, request: ChatRequest, provider: str) -> Purse:
         call.answered_by = provider
-        if call.budget is None and not self._optimizer.has_budgets:
-            return Purse(self._optimizer, call, None)
-        worst = self._optimizer.worst_cost(request)
-        call.refuse_over_budget(worst)
-        if not self._optimizer.has_budgets:
-            return Purse(self._optimizer, call, None)
-        scopes = {"agent": request.agent, "provider": provider, "model": request.model, "global": ""}
-        if request.user is not None:
-            scopes["user"] = request.user
-        return Purse(self._optimizer, call, self._optimizer.reserve(scopes, worst))
+        admission = self._optimizer.admit(request, provider, budget=call.budget, spent=call.spent)
+        return Purse(self._optimizer, call, admission)
 
     def _streamed(self, call: Call) -> Generator[str, None, ChatResponse]:
         found = self._cache.lookup(call.key) if call.key is not None else None
@@ -286,10 +284,16 @@ class Client(Shared):
             answer = self._serve(call, found)
             yield answer.text
             return answer
-        deltas = self._router.stream_with_fallback(
-            call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
-        )
-        response = (yield from self._listen(call, deltas)).evolve(cost=call.cost)
+        while True:
+            deltas = self._router.stream_with_fallback(
+                call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
+            )
+            try:
+                response = (yield from self._listen(call, deltas)).evolve(cost=call.cost, cache_decision=call.unkept)
+            except BudgetExceededError as refusal:  # before the first text: it is asked for money only once
+                call.retarget(self._optimizer.otherwise(refusal, call.target))
+            else:
+                break
         if call.key is not None:
             self._cache.store(call.key, response, ttl=call.decision.ttl)
         return self._finish(call, response)
@@ -315,7 +319,8 @@ class Client(Shared):
         self._track(call, response.provider, response.usage, response.cost)
         if call.first_token is not None:
             self._tracker.record_metric("first_token", call.first_token, {"provider": response.provider})
-        return response.evolve(cache_decision=call.decision.reason, latency=latency, first_token=call.first_token)
+        reason = call.unkept or call.decision.reason
+        return response.evolve(cache_decision=reason, latency=latency, first_token=call.first_token)
 
     def _serve(self, call: Call, found: Entry) -> ChatResponse:
         latency = self._told(call)

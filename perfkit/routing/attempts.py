@@ -42,7 +42,7 @@ MOMENT = 0.001  # seconds: with less left the time is up
 
 
 class Reservation(Protocol):
-    """Money held for one attempt."""
+    """Money held for one attempt; `max_tokens`, if it has that, is the bound of the answer that it covers."""
 
     def settle(self, response: ChatResponse) -> None:
         """Pay what `response` cost."""
@@ -99,7 +99,8 @@ class Call:
         self._again: dict[Candidate, float] = {}  # tried, yet may be asked again from that monotonic second on
         self._error: BaseException | None = None  # of the last attempt
         # The attempt under way:
-        self.request = request  # `timeout` is the attempt's share
+        self._asked = request
+        self.request = request  # `timeout` is the attempt's share, `max_tokens` what is paid for
         self.pauses = 0.0  # seconds the caller of a stream spent between two deltas
         self.shown = False  # output: the user would notice another provider
         self.left = False  # by the caller of a stream
@@ -157,6 +158,9 @@ class Call:
             self._tracker.increment("provider_fallback", tags=tags)
         if self._reserve is not None:
             self._hold = self._reserved(self._reserve, chosen)
+            bound = getattr(self._hold, "max_tokens", None)
+            if bound is not None:
+                self.request = self.request.evolve(max_tokens=bound)
 
     def _reserved(self, reserve: Reserve, chosen: Candidate) -> Reservation:
         try:
@@ -171,8 +175,8 @@ class Call:
         """Return the attempt's request: a stream that has begun to speak may use all the time there is."""
         share = self._share(now, others=others)
         if self._streaming:
-            return self.request.evolve(timeout=self._deadline - now, first_token_timeout=share)
-        return self.request.evolve(timeout=share)
+            return self._asked.evolve(timeout=self._deadline - now, first_token_timeout=share)
+        return self._asked.evolve(timeout=share)
 
     def _share(self, now: float, *, others: bool) -> float:
         left, limit = self._deadline - now, self._setup.settings.attempt_timeout

@@ -2,7 +2,7 @@
 
 Checking first and adding the cost afterwards lets every call in flight pass the check. Here a call reserves what it may
 cost at worst, in all budgets that match it or in none, and gives back what it did not use. A hold that is never settled
-(a killed thread, a forgotten stream) expires. Budgets are kept per process: workers do not see each other's spending.
+(a killed thread, a forgotten stream) expires. Budgets here are one process's; perfkit.tokens.ledger shares them.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from perfkit.tokens.periods import window
 from perfkit.tokens.pricing import from_nano, to_nano
-from perfkit.tokens.rules import EACH, exceeded, matching
+from perfkit.tokens.rules import EACH, REFUSE, exceeded, matching
 from perfkit.values import finite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import tzinfo
     from types import TracebackType
 
     from perfkit.clock import Clock
-    from perfkit.tokens.rules import Key, Rules
+    from perfkit.errors import BudgetExceededError
+    from perfkit.tokens.rules import Answer, Key, Rules
 
-__all__ = ["Budgets", "Hold"]
+__all__ = ["Account", "Budgets", "Hold", "Note"]
 
+WARN_SHARE: Final = 0.8  # of a limit (RecoAgent guide, "cost_limit_exceeded": daily_cost > daily_limit * 0.8)
 SWEEP_LEAST: Final = 1024  # accounts; ended ones are dropped whenever their number has doubled
 
 
@@ -37,9 +39,29 @@ class Account:
     A hold keeps the account it was taken from, so a call that outlives its period is charged to the one it began in.
     """
 
+    key: Key
+    begin: float
     end: float | None
     spent: int = 0
     held: int = 0
+    unsent: int = 0  # spent, and not yet told to a ledger that other processes read
+    shared_held: int = 0  # held by all processes, when the ledger was last read
+    warned: bool = False  # that most of it is spent
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """How far an account is spent: `share` of `limit` (nano-dollars), of a budget of its own or of one for each name.
+
+    Attributes:
+        warn: this is the first time in its period that 80 % are spent.
+    """
+
+    key: Key
+    own: bool
+    share: float
+    limit: int
+    warn: bool
 
 
 class Hold:
@@ -49,12 +71,13 @@ class Hold:
         amount: US dollars held.
     """
 
-    __slots__ = ("accounts", "amount", "budgets", "ended", "expires", "nano")
+    __slots__ = ("accounts", "amount", "budgets", "ended", "expires", "nano", "shared_id")
 
     def __init__(self, budgets: Budgets, accounts: tuple[Account, ...], nano: int, expires: float) -> None:
         self.budgets = budgets
         self.accounts = accounts
         self.nano = nano
+        self.shared_id: str | None = None  # its name in the ledger, where it is known there
         self.expires = expires  # monotonic seconds
         self.ended = False
         self.amount = from_nano(nano)
@@ -64,7 +87,8 @@ class Hold:
 
         Works after the hold has expired too: the money is spent. Only the first settle or release counts.
         """
-        self.budgets.end(self, self.nano if cost is None else to_nano(finite("cost", cost, least=0)))
+        if self.budgets.end(self, self.nano if cost is None else to_nano(finite("cost", cost, least=0))):
+            self.budgets.tell(self.accounts)
 
     def release(self) -> None:
         """Give the money back: the call did not happen."""
@@ -87,9 +111,13 @@ class Budgets:
 
     Args:
         zone: where days and months begin.
+
+    Attributes:
+        listener: called with a Note for each budget of a call that was settled, without any lock held.
     """
 
     def __init__(self, clock: Clock, zone: tzinfo) -> None:
+        self.listener: Callable[[Note], None] | None = None
         self._clock = clock
         self._zone = zone
         self._accounts: dict[Key, Account] = {}
@@ -112,6 +140,7 @@ class Budgets:
         with self._lock:
             self._rules: Rules = {}  # replaced, never changed: it is read without the lock
             self._configured: Rules = {}
+            self._answers: dict[Key, Answer] = {}
             self._accounts = {}
             self._sweep_at = SWEEP_LEAST
             self._forget_holds()
@@ -119,15 +148,18 @@ class Budgets:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def configure(self, rules: Rules, zone: tzinfo) -> None:
+    def configure(self, rules: Rules, zone: tzinfo, answers: Mapping[Key, Answer] | None = None) -> None:
         """Put `rules` in the place of those configured before; rules set by hand stay."""
         with self._lock:
             by_hand = {key: limit for key, limit in self._rules.items() if key not in self._configured}
+            kept = {key: answer for key, answer in self._answers.items() if key in by_hand}
+            self._answers = {**(answers if answers is not None else {}), **kept}
             self._rules, self._configured, self._zone = by_hand | dict(rules), rules, zone
 
-    def set(self, key: Key, limit: int | None) -> None:
+    def set(self, key: Key, limit: int | None, answer: Answer = REFUSE) -> None:
         """Set the limit of a budget in nano-dollars, None to remove it; what was spent under it stays."""
         with self._lock:
+            self._answers = {**self._answers, key: answer}
             self._configured = {k: v for k, v in self._configured.items() if k != key}
             self._rules = {k: v for k, v in self._rules.items() if k != key}
             if limit is not None:
@@ -142,14 +174,22 @@ class Budgets:
         expires = self._clock.now() + ttl
         rules = list(matching(self._rules, scopes))
         with self._lock:
-            self._expire()
-            found = [(key, limit, self._account(key)) for key, limit in rules]
+            found = self._found(rules)
             refusal = next((row for row in found if _refuses(row[1], row[2], nano)), None)
             if refusal is None:
                 return self._hold(tuple(account for _, _, account in found), nano if nano is not None else 0, expires)
             key, limit, account = refusal
-            taken = account.spent + account.held
-        raise exceeded(key, limit, taken, nano, (account.end, self._zone))
+            taken, held = account.spent + account.held, account.held
+        raise exceeded(key, limit, taken, nano, (account.end, self._zone), held=held)
+
+    def answer(self, refusal: BudgetExceededError) -> Answer:
+        """Return what the budget that refused a call wants done."""
+        (kind, name), period = refusal.scope, refusal.period
+        return self._answers.get((kind, name, period), self._answers.get((kind, EACH, period), REFUSE))
+
+    def _found(self, rules: Iterable[tuple[Key, int]]) -> list[tuple[Key, int, Account]]:
+        self._expire()
+        return [(key, limit, self._account(key)) for key, limit in rules]
 
     def _hold(self, accounts: tuple[Account, ...], nano: int, expires: float) -> Hold:
         hold = Hold(self, accounts, nano, expires)
@@ -163,13 +203,13 @@ class Budgets:
     def _account(self, key: Key) -> Account:
         """Return the account of the present period; a clock set back does not bring an ended one back."""
         if key[2] == "request":
-            return Account(None)
+            return Account(key, 0.0, None)
         now = self._clock.wall()
         account = self._accounts.get(key)
         if account is None or (account.end is not None and now >= account.end):
             if len(self._accounts) >= self._sweep_at:
                 self._sweep(now)
-            account = self._accounts[key] = Account(window(key[2], now, self._zone)[1])
+            account = self._accounts[key] = Account(key, *window(key[2], now, self._zone))
         return account
 
     def _sweep(self, now: float) -> None:
@@ -190,15 +230,38 @@ class Budgets:
             for account in hold.accounts:
                 account.held -= hold.nano
 
-    def end(self, hold: Hold, cost: int) -> None:
-        """Give a hold back and charge `cost` nano-dollars instead; once."""
+    def end(self, hold: Hold, cost: int) -> bool:
+        """Give a hold back and charge `cost` nano-dollars instead; once, as the result says."""
         with self._lock:
             if hold.ended:
-                return
+                return False
             hold.ended = True
             self._give_back(hold)
-            for account in hold.accounts:
-                account.spent += cost
+            self._charge(hold, cost)
+        return True
+
+    def _charge(self, hold: Hold, cost: int) -> None:
+        for account in hold.accounts:
+            account.spent += cost
+
+    def tell(self, accounts: Iterable[Account]) -> None:
+        """Tell the listener what part of their limits accounts have spent."""
+        if self.listener is None:
+            return
+        with self._lock:
+            notes = [note for account in accounts if (note := self._note(account)) is not None]
+        for note in notes:
+            self.listener(note)
+
+    def _note(self, account: Account) -> Note | None:
+        kind, _, period = account.key
+        own = account.key in self._rules
+        limit = self._rules.get(account.key if own else (kind, EACH, period))
+        if not limit or period == "request":
+            return None
+        share = account.spent / limit
+        warn, account.warned = share >= WARN_SHARE and not account.warned, share >= WARN_SHARE
+        return Note(account.key, own, share, limit, warn)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one dict a budget: scope, period, limit, spent, held, remaining (US dollars), until (epoch seconds).
@@ -208,11 +271,15 @@ class Budgets:
         with self._lock:
             self._expire()
             self._sweep(self._clock.wall())
-            rules = {(kind, name, period): limit for (kind, name, period), limit in self._rules.items() if name != EACH}
-            for kind, name, period in self._accounts:
-                if (kind, EACH, period) in self._rules:
-                    rules.setdefault((kind, name, period), self._rules[kind, EACH, period])
-            return [_row(key, limit, self._account(key)) for key, limit in rules.items()]
+            return [_row(key, limit, self._account(key)) for key, limit in self._present().items()]
+
+    def _present(self) -> dict[Key, int]:
+        """Return the limits of all names with a budget of their own, and of those seen where each name has one."""
+        rules = {(kind, name, period): limit for (kind, name, period), limit in self._rules.items() if name != EACH}
+        for kind, name, period in self._accounts:
+            if (kind, EACH, period) in self._rules:
+                rules.setdefault((kind, name, period), self._rules[kind, EACH, period])
+        return rules
 
 
 def _refuses(limit: int, account: Account, nano: int | None) -> bool:
@@ -220,7 +287,8 @@ def _refuses(limit: int, account: Account, nano: int | None) -> bool:
 
 
 def _row(key: Key, limit: int, account: Account) -> dict[str, Any]:
-    left = max(0, limit - account.spent - account.held)
-    money = {"limit": limit, "spent": account.spent, "held": account.held, "remaining": left}
+    held = max(account.held, account.shared_held)
+    left = max(0, limit - account.spent - held)
+    money = {"limit": limit, "spent": account.spent, "held": held, "remaining": left}
     named = {name: from_nano(amount) for name, amount in money.items()}
     return {"scope": key[:2], "period": key[2], **named, "until": account.end}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,12 +16,55 @@ from perfkit.values import finite
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EACH", "Key", "Rules", "exceeded", "matching", "parse_rule", "parse_rules", "parse_scope"]
+__all__ = [
+    "EACH",
+    "REFUSE",
+    "Answer",
+    "Key",
+    "Rules",
+    "exceeded",
+    "matching",
+    "parse_answer",
+    "parse_answers",
+    "parse_rule",
+    "parse_rules",
+    "parse_scope",
+]
 
 EACH: Final = "*"
+NEEDED: Final = frozenset({"scope", "limit", "period"})
 
 Key = tuple[str, str, str]  # kind and name of the scope, period
 Rules = Mapping[Key, int]  # limits in nano-dollars
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What becomes of a call that a budget has too little left for.
+
+    Attributes:
+        wait: whether it waits, within its own time, for holds to end or the next period to begin.
+        models: cheaper ones to ask instead, in order (RecoAgent guide, "Fallback Scenarios: Cost Limits").
+    """
+
+    wait: bool = False
+    models: tuple[str, ...] = ()
+
+
+REFUSE: Final = Answer()
+
+
+def parse_answer(given: Any) -> Answer:
+    """Return the answer to an exhausted budget: "refuse", "queue", or the names of cheaper models.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if given in ("refuse", "queue"):
+        return Answer(wait=given == "queue")
+    if isinstance(given, list | tuple) and given and all(isinstance(model, str) and model for model in given):
+        return Answer(models=tuple(given))
+    raise ConfigError(f"exhausted is 'refuse', 'queue' or a list of cheaper models, not {given!r}", key="exhausted")
 
 
 def parse_scope(scope: Any) -> tuple[str, str]:
@@ -56,15 +100,28 @@ def parse_rule(scope: Any, limit: Any, period: Any) -> tuple[Key, int]:
 
 
 def parse_rules(rows: Sequence[Any]) -> dict[Key, int]:
-    """Return the rules of a settings list of {"scope", "limit", "period"}.
+    """Return the rules of a settings list of {"scope", "limit", "period"}, each perhaps with "exhausted".
 
     Raises:
         ConfigError: a row cannot be used.
     """
     for row in rows:
-        if not isinstance(row, Mapping) or set(row) != {"scope", "limit", "period"}:
+        if not isinstance(row, Mapping) or row.keys() - {"exhausted"} != NEEDED:
             raise ConfigError(f"a budget needs scope, limit and period, not {row!r}", key="tokens.budgets")
     return dict(parse_rule(row["scope"], row["limit"], row["period"]) for row in rows)
+
+
+def parse_answers(rows: Sequence[Any]) -> dict[Key, Answer]:
+    """Return what the rows of a settings list that `parse_rules` has read say of exhausted budgets.
+
+    Raises:
+        ConfigError: one says what cannot be done.
+    """
+    return {
+        (*parse_scope(row["scope"]), row["period"]): parse_answer(row["exhausted"])
+        for row in rows
+        if "exhausted" in row
+    }
 
 
 def matching(rules: Rules, scopes: Mapping[str, str | None]) -> Iterator[tuple[Key, int]]:
@@ -82,9 +139,12 @@ def matching(rules: Rules, scopes: Mapping[str, str | None]) -> Iterator[tuple[K
 
 
 def exceeded(
-    key: Key, limit: int, spent: int, needed: int | None, until: tuple[float | None, tzinfo]
+    key: Key, limit: int, spent: int, needed: int | None, until: tuple[float | None, tzinfo], *, held: int = 0
 ) -> BudgetExceededError:
-    """Return the refusal of a call; amounts in nano-dollars, `needed` None when the price is unknown."""
+    """Return the refusal of a call; amounts in nano-dollars, `needed` None when the price is unknown.
+
+    `held` is the part of `spent` that calls under way may still give back.
+    """
     kind, name, period = key
     end, zone = until
     what = f"budget of {kind} {name!r}" if name else f"{kind} budget"
@@ -99,6 +159,7 @@ def exceeded(
         period=period,
         limit=from_nano(limit),
         spent=from_nano(spent),
+        held=from_nano(held),
         needed=math.inf if needed is None else from_nano(needed),
         until=end,
     )

