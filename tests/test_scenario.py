@@ -1,8 +1,9 @@
 """The growing scenario: a web app under gunicorn with a real model behind it, while parts of it die.
 
 Two workers with eight threads each serve the Flask example. Three providers answer: the real llama.cpp behind two gates
-(one asked in OpenAI's shape, one in Anthropic's), and a server that echoes. Eight clients ask, some questions again and
-again, some as streams. One gate is killed, then one worker; then the gate comes back.
+(one asked in OpenAI's shape, one in Anthropic's), and a server that echoes; budgets and metrics are shared through a
+real Redis. Eight clients ask, some questions again and again, some as streams. One gate is killed, then Redis, then one
+worker; then the gate and Redis come back.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import pytest
 from _parts import needs_module
-from _servers import Datagrams, Server, environment, polled
+from _servers import Datagrams, Redis, Server, environment, polled
 
 import perfkit
 from perfkit.clock import SYSTEM_CLOCK
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 CLIENTS, QUESTIONS, SEED = 8, 480, 11
 GUNICORN = ("--bind", "fd://{fd}", "--workers", "2", "--threads", "8", "scenario_app:app")
 LINE = re.compile(r"perfkit\.[\w.-]+:-?\d+(\.\d+)?(e-?\d+)?\|(c|ms|g)")
+PRICE = {"input": 1.0, "output": 1.0}  # dollars per million tokens
 UNSENT = 1.0  # seconds before its death of which a killed worker may not have sent the metrics yet; it flushes each 0.1
 METRICS = ("agent_response_time", "provider_latency", "cache_hit", "cache_miss", "token_usage", "first_token")
 
@@ -92,7 +95,7 @@ class Story:
     def __init__(self, port: int, plan: dict[int, Callable[[], object]]) -> None:
         self.port, self.plan = port, plan
         self.visits: list[Visit] = []
-        self.moments: list[tuple[float, float]] = []
+        self.moments: list[tuple[float, float]] = []  # when each event began and was over, in the order of the plan
         self._begun = 0
         self._lock = threading.Lock()  # guards `_begun`
 
@@ -111,7 +114,7 @@ class Story:
         self.visits.append(visit(self.port, path, question))
 
 
-def scenario(echo: FaultServer, gates: dict[str, FaultServer]) -> str:
+def scenario(echo: FaultServer, gates: dict[str, FaultServer], redis: Path) -> str:
     """Return the app's configuration."""
     providers = {
         "main": {"kind": "openai", "base_url": gates["main"].base_url, "api_key": "none"},
@@ -119,7 +122,9 @@ def scenario(echo: FaultServer, gates: dict[str, FaultServer]) -> str:
         "echo": {"kind": "openai", "base_url": echo.base_url, "api_key": "none"},
     }
     router = {"strategy": "round_robin", "open_seconds": 0.5}
-    return json.dumps({"providers": providers, "router": router, "metrics": {"flush_interval": 0.1}})
+    tokens = {"budgets": [{"scope": ["global", "*"], "limit": 1000, "period": "day"}], "fallback_price": PRICE}
+    state, metrics = {"url": f"unix://{redis}"}, {"flush_interval": 0.1, "store": "redis"}
+    return json.dumps({"providers": providers, "router": router, "tokens": tokens, "state": state, "metrics": metrics})
 
 
 def prompt(question: str) -> str:
@@ -154,7 +159,7 @@ def recovered(server: Server, worker: int, question: str) -> bool:
 
 def check_failures(story: Story) -> list[Visit]:
     """Check that nothing failed but what was under way at something that died, and return what succeeded."""
-    gate_died, worker_died = story.moments
+    gate_died, _, worker_died = story.moments  # nothing may fail with Redis
     failed = [seen for seen in story.visits if seen.failure or seen.status != 200]
     lost = [seen for seen in failed if seen.under_way(worker_died)]
     cut = [seen for seen in failed if seen.path == "/stream" and seen.text and seen.under_way(gate_died)]
@@ -193,19 +198,20 @@ def gates(llm: LlamaServer) -> Iterator[dict[str, FaultServer]]:
 
 
 @pytest.mark.timeout(100)
-def test_web_app_survives_the_death_of_a_provider_and_of_a_worker(
-    llm: LlamaServer, gates: dict[str, FaultServer], fault: FaultServer
+def test_web_app_survives_the_death_of_a_provider_of_redis_and_of_a_worker(
+    llm: LlamaServer, gates: dict[str, FaultServer], fault: FaultServer, redis: Redis
 ) -> None:
     needs_module("flask")
     needs_module("gunicorn")
     with Datagrams() as sent:
-        env = environment(SCENARIO=scenario(fault, gates), STATSD=sent.address)
+        env = environment(SCENARIO=scenario(fault, gates, redis.path), STATSD=sent.address)
         with Server("gunicorn", *GUNICORN, env=env) as server:
             polled(lambda: server.get("/stats")[0] == 200)
             victim = min(two_workers(server))
             plan: dict[int, Callable[[], object]] = {
-                QUESTIONS // 3: gates["main"].kill,
-                2 * QUESTIONS // 3: lambda: os.kill(victim, signal.SIGKILL),
+                QUESTIONS // 4: gates["main"].kill,
+                2 * QUESTIONS // 4: redis.kill,
+                3 * QUESTIONS // 4: lambda: os.kill(victim, signal.SIGKILL),
             }
             story = Story(server.port, plan)
             story.tell()
@@ -213,6 +219,7 @@ def test_web_app_survives_the_death_of_a_provider_and_of_a_worker(
             check_answers(answered, llm)
 
             gates["main"].start()
+            redis.start()
             fresh = (f"after {number}" for number in itertools.count())
             polled(lambda: visit(server.port, "/ask", next(fresh)) and gates["main"].counters()["requests"])
             for worker in two_workers(server, dead=victim):
@@ -220,4 +227,5 @@ def test_web_app_survives_the_death_of_a_provider_and_of_a_worker(
 
             assert server.stop() == 0
             assert server.processes() == []
-        check_metrics(sent, answered, victim, story.moments[1][0])
+        check_metrics(sent, answered, victim, story.moments[2][0])
+        assert sent.count("state_unavailable") > 0  # it was asked while it was away

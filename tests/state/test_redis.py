@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from _servers import polled
+from _servers import Redis, polled
 
 import perfkit
 from perfkit.errors import ConfigError, StateUnavailableError
 from perfkit.metrics import PerformanceTracker
 from perfkit.state import RedisLink, StateHub
 
-from .conftest import Redis, reachable
+from .conftest import reachable
 
 
 def threads() -> list[threading.Thread]:
