@@ -29,6 +29,8 @@ from perfkit.metrics.sinks import SINKS, Sink
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from perfkit.metrics.sinks import Kind
+
     Tags = Mapping[str, str | int | float | bool]
 
 __all__ = ["PerformanceTracker"]
@@ -158,9 +160,15 @@ class PerformanceTracker(Shared, Readable):
         """Return a context manager and decorator that records how many seconds a block or function takes."""
         return Timer(self._series.find_cached("timing", name, tags))
 
-    def handle(self, name: str, tags: Tags | None = None) -> Handle:
-        """Return the series itself, for paths where finding it each time costs too much."""
-        return self._series.find_cached(None, name, tags)
+    def handle(self, name: str, tags: Tags | None = None, *, kind: Kind | None = None) -> Handle:
+        """Return the series itself, for paths where finding it each time costs too much.
+
+        Args:
+            name: the metric.
+            tags: its tags.
+            kind: "timing", "value", "counter" or "gauge"; None for what the name suggests, a timing or a value.
+        """
+        return self._series.find_cached(kind, name, tags)
 
     def start_timer(self, operation: str) -> None:
         """Begin timing an operation; the same one may be begun again before it ends, here and in other threads."""

@@ -19,6 +19,7 @@ from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import BudgetExceededError
 from perfkit.metrics import PerformanceTracker
 from perfkit.pipeline.call import Call, Purse, checked_context, unpacked
+from perfkit.pipeline.meter import Meter
 from perfkit.pipeline.plan import Planner
 from perfkit.pipeline.scoping import current_scope
 from perfkit.pipeline.stream import ChatStream
@@ -64,7 +65,7 @@ class Client(Shared):
         self._cache = cache if cache is not None else ResponseCache.instance()
         self._optimizer = optimizer if optimizer is not None else TokenOptimizer.instance()
         self._router = router if router is not None else ProviderRouter.instance()
-        self._tracker = tracker if tracker is not None else PerformanceTracker.instance()
+        self._meter = Meter(tracker if tracker is not None else PerformanceTracker.instance())
         self._clock = clock if clock is not None else SYSTEM_CLOCK
         self._planner = Planner(routes if routes is not None else {})
 
@@ -227,6 +228,13 @@ class Client(Shared):
     ) -> ChatResponse:
         """Answer a ready ChatRequest; `chat` is this with the request's parts as arguments."""
         call = self._plan(request, provider, cache, budget)
+        try:
+            return self._answered(call)
+        except BaseException as error:
+            self._meter.failed(call, error)
+            raise
+
+    def _answered(self, call: Call) -> ChatResponse:
         if call.key is None:
             return self._finish(call, self._ask(call))
         timeout = call.target.timeout if call.target.timeout is not None else self._router.settings.timeout
@@ -279,6 +287,13 @@ class Client(Shared):
         return Purse(self._optimizer, call, admission)
 
     def _streamed(self, call: Call) -> Generator[str, None, ChatResponse]:
+        try:
+            return (yield from self._spoken(call))
+        except Exception as error:
+            self._meter.failed(call, error)
+            raise
+
+    def _spoken(self, call: Call) -> Generator[str, None, ChatResponse]:
         found = self._cache.lookup(call.key) if call.key is not None else None
         if found is not None:
             answer = self._serve(call, found)
@@ -315,17 +330,17 @@ class Client(Shared):
             raise
 
     def _finish(self, call: Call, response: ChatResponse) -> ChatResponse:
-        latency = self._told(call)
+        latency = self._clock.now() - call.started
         self._track(call, response.provider, response.usage, response.cost)
-        if call.first_token is not None:
-            self._tracker.record_metric("first_token", call.first_token, {"provider": response.provider})
+        self._meter.answered(call, response, latency)
+        if self._optimizer.has_budgets:
+            self._meter.budgets(self._optimizer.budgets, self._clock.now())
         reason = call.unkept or call.decision.reason
         return response.evolve(cache_decision=reason, latency=latency, first_token=call.first_token)
 
     def _serve(self, call: Call, found: Entry) -> ChatResponse:
-        latency = self._told(call)
-        if found.cost:
-            self._tracker.record_metric("cache_saving", found.cost, {"agent": call.asked.agent})
+        latency = self._clock.now() - call.started
+        self._meter.hit(call, found.cost, latency)
         return found.answer(
             cost=0.0,
             cached="exact",
@@ -336,11 +351,6 @@ class Client(Shared):
             first_token=None,
             attempts=(),
         )
-
-    def _told(self, call: Call) -> float:
-        latency = self._clock.now() - call.started
-        self._tracker.record_metric("agent_response_time", latency, {"agent": call.asked.agent})
-        return latency
 
     def _track(self, call: Call, provider: str, usage: Usage, cost: float | None) -> None:
         model = call.target.model  # as asked for, so that usage and latency are told of the same name

@@ -1,0 +1,141 @@
+"""What is recorded of every call, beside what routing, caching and tokens record themselves.
+
+Tagged provider, model and agent, and timings in seconds: llm_duration, first_token and time_per_output_token (of
+streams, pauses of their readers left out), tokens_input, tokens_output, tokens_cached, tokens_cache_write and
+tokens_reasoning, llm_retry and llm_fallback. Tagged model and agent: llm_cache (`result`: exact, miss, or none for
+calls that may not be cached) and llm_error (`kind`: the class of the error). The gauge budget_utilization, tagged scope
+and name, is how full each budget is (0 to 1; of those of single users the fullest). Cost and token_usage are recorded
+by the optimizer.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from perfkit.metrics import Handle, PerformanceTracker
+    from perfkit.metrics.sinks import Kind
+    from perfkit.pipeline.call import Call
+    from perfkit.values import Attempt, ChatResponse
+
+__all__ = ["Meter"]
+
+_REMEMBERED = 1024  # sets of tags
+_BUDGETS = 1.0  # seconds between two looks at the budgets
+
+
+class _Tagged:
+    """The series of one set of tags, found once each."""
+
+    __slots__ = ("_handles", "_tracker", "tags")
+
+    def __init__(self, tracker: PerformanceTracker, tags: dict[str, str]) -> None:
+        self.tags = tags
+        self._tracker = tracker
+        self._handles: dict[str, Handle] = {}
+
+    def record(self, name: str, value: float, kind: Kind = "timing") -> None:
+        handle = self._handles.get(name)
+        if handle is None:
+            handle = self._handles[name] = self._tracker.handle(name, self.tags, kind=kind)
+        handle.record(value)
+
+    def count(self, name: str, n: float = 1.0) -> None:
+        self.record(name, n, "counter")
+
+
+class Meter:
+    """Records calls.
+
+    Args:
+        tracker: gets the metrics.
+    """
+
+    def __init__(self, tracker: PerformanceTracker) -> None:
+        self._tracker = tracker
+        self._tagged: dict[
+            tuple[str, ...], _Tagged
+        ] = {}  # by names and values in turn; each step is atomic, so no lock
+        self._look_again = 0.0  # clock reading
+
+    def hit(self, call: Call, saved: float | None, latency: float) -> None:
+        """Record a call that the cache answered, and the dollars it would have cost."""
+        self._asked(call, "exact", latency)
+        if saved:
+            self._of("agent", call.asked.agent).record("cache_saving", saved, "value")
+
+    def answered(self, call: Call, response: ChatResponse, latency: float) -> None:
+        """Record a call that a provider answered."""
+        self._asked(call, "miss" if call.key is not None else "none", latency)
+        series = self._of("provider", response.provider, "model", call.target.model, "agent", call.asked.agent)
+        series.record("llm_duration", latency)
+        for name, tokens in _tokens(response):
+            if tokens:
+                series.count(name, tokens)
+        attempts = response.attempts
+        if call.first_token is not None:
+            series.record("first_token", call.first_token)
+            if (
+                len(attempts) == 1 and response.usage.completion_tokens > 1
+            ):  # of several, which one spoke when is unknown
+                spoken = max(0.0, attempts[0].seconds - call.first_token)
+                series.record("time_per_output_token", spoken / (response.usage.completion_tokens - 1))
+        if len(attempts) > 1:
+            self._repeated(attempts, call)
+        if response.id and isinstance(response.id, str):  # providers send what they like
+            self._tracker.remember(response.id, series.tags)
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        """Record a call that ended with an error."""
+        self._of("model", call.target.model, "agent", call.asked.agent, "kind", type(error).__name__).count("llm_error")
+        attempts: Sequence[Attempt] = getattr(error, "attempts", ())
+        if len(attempts) > 1:
+            self._repeated(attempts, call)
+
+    def budgets(self, rows: Callable[[], Iterable[Mapping[str, Any]]], now: float) -> None:
+        """Record how full the budgets are that `rows()` tells of, unless that was done in the second before `now`."""
+        if now < self._look_again:
+            return
+        self._look_again = now + _BUDGETS
+        full: dict[tuple[str, str], float] = {}
+        for row in rows():
+            kind, name = row["scope"]
+            scope = (kind, name if kind != "user" else "*")
+            used = (row["limit"] - row["remaining"]) / row["limit"] if row["limit"] else 1.0
+            full[scope] = max(used, full.get(scope, 0.0))
+        for (kind, name), used in full.items():
+            self._of("scope", kind, "name", name).record("budget_utilization", used, "gauge")
+
+    def _repeated(self, attempts: Sequence[Attempt], call: Call) -> None:
+        """Count the attempts after the first: with the provider asked before, or with another one."""
+        for before, attempt in pairwise(attempts):
+            series = self._of("provider", attempt.provider, "model", attempt.model, "agent", call.asked.agent)
+            series.count("llm_retry" if attempt.provider == before.provider else "llm_fallback")
+
+    def _asked(self, call: Call, result: str, latency: float) -> None:
+        agent = call.asked.agent
+        self._of("agent", agent).record("agent_response_time", latency)
+        self._of("model", call.target.model, "agent", agent, "result", result).count("llm_cache")
+
+    def _of(self, *names_and_values: str) -> _Tagged:
+        found = self._tagged.get(names_and_values)
+        if found is None:
+            if len(self._tagged) >= _REMEMBERED:
+                self._tagged.clear()
+            tags = dict(zip(names_and_values[::2], names_and_values[1::2], strict=True))
+            found = self._tagged[names_and_values] = _Tagged(self._tracker, tags)
+        return found
+
+
+def _tokens(response: ChatResponse) -> tuple[tuple[str, int], ...]:
+    usage = response.usage
+    return (
+        ("tokens_input", usage.prompt_tokens),
+        ("tokens_output", usage.completion_tokens),
+        ("tokens_cached", usage.cached_tokens),
+        ("tokens_cache_write", usage.cache_write_tokens),
+        ("tokens_reasoning", usage.reasoning_tokens),
+    )
