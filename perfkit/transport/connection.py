@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import select
 import socket
 import ssl
 from contextlib import suppress
@@ -17,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
-from urllib3.util.wait import wait_for_read
 
 from perfkit.transport.dial import dial
-from perfkit.transport.limits import BoundedReader, Limits
-from perfkit.transport.reply import Reply
+from perfkit.transport.limits import BUFFER, BoundedReader, Limits
+from perfkit.transport.reply import Reply, WholeReply, parse_head, whole_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,10 +60,12 @@ class PooledConnection(HTTPConnection):
     lifespan = 1.0
     idle_since = 0.0
     round_trip = 0.0
+    _watch: select.poll | None = None
     idle_most = math.inf
 
     def connect(self) -> None:
         """Connect, through a tunnel and TLS as needed."""
+        self._watch = None
         super().connect()
         if isinstance(self.sock, ssl.SSLSocket):
             vars(self.sock)["suppress_ragged_eofs"] = False  # an end without close_notify is a cut, not an end
@@ -102,10 +104,17 @@ class PooledConnection(HTTPConnection):
         if sock is None:
             return False
         if isinstance(sock, ssl.SSLSocket):
-            return not sock.pending() and (not wait_for_read(sock, timeout=0.0) or _only_tickets(sock))
-        return not wait_for_read(sock, timeout=0.0)
+            return not sock.pending() and (not self._has_come() or _only_tickets(sock))
+        return not self._has_come()
 
-    def converse(self, method: str, head: bytes, body: bytes, most: float) -> Reply:
+    def _has_come(self) -> bool:
+        """Return whether something can be read, its end included; asked before each call, of one poll object."""
+        if self._watch is None:
+            self._watch = select.poll()
+            self._watch.register(self.sock, select.POLLIN)
+        return bool(self._watch.poll(0))
+
+    def converse(self, method: str, head: bytes, body: bytes, most: float) -> Reply | WholeReply:
         """Send a request and return its reply, the head read.
 
         A server may answer and close before it has read the request (429 during a long upload): sending that breaks is
@@ -129,13 +138,30 @@ class PooledConnection(HTTPConnection):
             raise
         except OSError as error:
             broken = error
-        reply = Reply(BoundedReader(self.sock, self.limits), 0, method)
         try:
-            reply.begin()
+            return self._receive(method)
         except (OSError, HTTPException):
             if broken is not None:
                 raise broken from None
             raise
+
+    def _receive(self, method: str) -> Reply | WholeReply:
+        """Return the reply: at once when all of it has come, as most do, in the first piece."""
+        sock, limits = self.sock, self.limits
+        limits.bound(sock, limits.silence)
+        ahead: bytes = sock.recv(BUFFER)
+        limits.heard = bool(ahead)
+        end = ahead.find(b"\r\n\r\n") + 4
+        head = parse_head(ahead[:end]) if end > 3 else None  # noqa: PLR2004 - find() gave -1
+        if head is not None and (whole := whole_reply(head, ahead, end, method)) is not None:
+            return whole
+        reply = Reply(BoundedReader(sock, limits, ahead), 0, method)
+        if head is not None:
+            reply.begin_with(head, end)
+        else:
+            if ahead:
+                self.tally.add("odd")
+            reply.begin()
         return reply
 
     def _transmit(self, head: bytes, body: bytes, most: float) -> None:
@@ -147,12 +173,12 @@ class PooledConnection(HTTPConnection):
 
     def _send(self, data: bytes, most: float) -> None:
         sock, limits = self.sock, self.limits
-        sock.settimeout(limits.wait(most))
+        limits.bound(sock, most)
         sent = sock.send(data[:_PIECE] if len(data) > _PIECE else data)
         if sent < len(data):
             rest = memoryview(data)[sent:]
             while rest:  # not sendall: over TLS it begins a new timeout with each record
-                sock.settimeout(limits.wait(most))
+                limits.bound(sock, most)
                 rest = rest[sock.send(rest[:_PIECE]) :]
 
     def hang_up(self) -> None:

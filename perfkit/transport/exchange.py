@@ -7,6 +7,7 @@ closed at once, so that a provider stops generating).
 
 from __future__ import annotations
 
+import math
 import re
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Self
@@ -16,12 +17,12 @@ from perfkit.errors import DeadlineExceeded, NetworkError, TransportError
 from perfkit.transport import message
 from perfkit.transport.failures import CONNECTING, FAILURES, READING, WAITING, explain
 from perfkit.transport.limits import BUFFER
+from perfkit.transport.reply import Reply, WholeReply
 
 if TYPE_CHECKING:
     from perfkit.transport.call import Call
     from perfkit.transport.connection import PooledConnection
     from perfkit.transport.hosts import HostPool
-    from perfkit.transport.reply import Reply
 
 __all__ = ["Exchange"]
 
@@ -37,15 +38,16 @@ class Exchange:
         call: what to send.
     """
 
-    __slots__ = ("__weakref__", "_call", "_held", "_host", "_step", "_waits", "complete", "reply")
+    __slots__ = ("__weakref__", "_call", "_held", "_host", "_rest", "_step", "_waits", "complete", "reply")
 
-    reply: Reply
+    reply: Reply | WholeReply
 
     def __init__(self, host: HostPool, call: Call) -> None:
         self._host = host
         self._call = call
         self._waits = host.settings if call.waits is None else call.waits
         self._held: list[PooledConnection] = []  # one or none; whoever pops it lets go of it, and only once
+        self._rest = b""  # of a reply that came whole, and whose connection has gone back already
         self._step = CONNECTING
         self.complete = False
 
@@ -66,14 +68,18 @@ class Exchange:
         connection.limits.arm(call.now, call.deadline, call.patience)
         try:
             self.reply = self._converse(connection, head)
+            self._step = READING
+            if isinstance(self.reply, WholeReply):
+                self._rest = self.reply.body
+                self._finish()
+            else:
+                connection.limits.silence = self._waits.read_timeout
         except FAILURES as error:
             self.drop()
             raise explain(error, call, host.name, self._step) from error
         except BaseException:
             self.drop()
             raise
-        self._step = READING
-        connection.limits.silence = self._waits.read_timeout
         return self
 
     def _take(self) -> PooledConnection:
@@ -87,7 +93,7 @@ class Exchange:
                 raise
         raise explain(TimeoutError(), call, host.name, CONNECTING)
 
-    def _converse(self, connection: PooledConnection, head: bytes) -> Reply:
+    def _converse(self, connection: PooledConnection, head: bytes) -> Reply | WholeReply:
         call, waits = self._call, self._waits
         reused = connection.sock is not None
         if not reused:
@@ -114,6 +120,7 @@ class Exchange:
         if not self._held:
             return self._after_end()
         reply = self.reply
+        assert isinstance(reply, Reply)
         try:
             data = reply.read1(BUFFER)
         except FAILURES as error:
@@ -133,8 +140,9 @@ class Exchange:
             NetworkError: the reply broke off, or has more than `most` bytes.
         """
         if not self._held:
-            return self._after_end()
+            return self._after_end(most)
         reply = self.reply
+        assert isinstance(reply, Reply)
         if reply.length is None:
             return self._read_pieces(most)
         if reply.length > most:
@@ -158,10 +166,13 @@ class Exchange:
                 raise self.unreadable(_too_large(most))
         return b"".join(pieces)
 
-    def _after_end(self) -> bytes:
+    def _after_end(self, most: float = math.inf) -> bytes:
         if not self.complete:
             raise NetworkError(f"the reply of {self._host.name} was closed before its end", host=self._host.name)
-        return b""
+        rest, self._rest = self._rest, b""
+        if len(rest) > most:
+            raise self.unreadable(_too_large(most))
+        return rest
 
     def unreadable(self, error: Exception) -> TransportError:
         """Drop the connection and return the error to raise for a body that cannot be used."""
@@ -218,5 +229,5 @@ class Exchange:
             self._host.give(connection)
 
 
-def _too_large(most: int) -> ValueError:
+def _too_large(most: float) -> ValueError:
     return ValueError(f"the body has more than {most} bytes (connections.max_body)")

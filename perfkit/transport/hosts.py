@@ -241,6 +241,7 @@ class HostPool(HTTPConnectionPool):
             "waiters": waiters,
             "wait_p95": self._tally.wait_p95(),
             "closed_idle": self._tally.count("closed_idle"),
+            "odd": self._tally.count("odd"),
         }
 
     def __repr__(self) -> str:

@@ -18,6 +18,7 @@ __all__ = ["BoundedReader", "Limits"]
 
 BUFFER = 16 * 1024  # bytes; a TLS record
 _LONGEST = 86_400.0  # seconds of one wait; sockets refuse 25 days
+_SLACK = 0.001  # seconds a timeout may differ from what was asked for; setting it is a system call
 
 
 class Limits:
@@ -54,6 +55,16 @@ class Limits:
             raise TimeoutError("deadline")
         return min(left, most, _LONGEST)
 
+    def bound(self, sock: Any, most: float) -> None:
+        """Let the next wait on `sock` end after `most` seconds, or with the call.
+
+        Raises:
+            TimeoutError: nothing is left.
+        """
+        wait, set_to = self.wait(most), sock.gettimeout()
+        if set_to is None or not -_SLACK < wait - set_to < _SLACK:
+            sock.settimeout(wait)
+
 
 class BoundedReader(io.RawIOBase):
     """The socket as a raw file for `io.BufferedReader`, within the connection's limits.
@@ -61,12 +72,14 @@ class BoundedReader(io.RawIOBase):
     Args:
         sock: connected socket.
         limits: the connection's.
+        ahead: what has been received already.
         hold: keep the socket open until this is closed, even if its connection closes before (http.client closes
             the connection of a reply that ends with it as soon as the head is read).
     """
 
-    def __init__(self, sock: Any, limits: Limits, *, hold: bool = False) -> None:
+    def __init__(self, sock: Any, limits: Limits, ahead: bytes = b"", *, hold: bool = False) -> None:
         self._sock = sock
+        self._ahead = ahead
         self._limits = limits
         self._hold = sock.makefile("rb", 0) if hold else None
         self._ended = False
@@ -87,13 +100,20 @@ class BoundedReader(io.RawIOBase):
         """
         if self._ended:
             return None
+        if self._ahead:
+            return self._take_ahead(memoryview(buffer))
         limits = self._limits
         if limits.deadline is not None:
-            self._sock.settimeout(limits.wait(limits.silence))
+            limits.bound(self._sock, limits.silence)
         count: int = self._sock.recv_into(buffer)
         if count:
             limits.heard = True
         return count
+
+    def _take_ahead(self, buffer: memoryview) -> int:
+        piece, self._ahead = self._ahead[: len(buffer)], self._ahead[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
 
     def end(self) -> None:
         """Receive nothing more, so that looking into the buffer above cannot block."""

@@ -179,7 +179,8 @@ class ConnectionPool(Shared):
     def stats(self) -> dict[str, dict[str, float]]:
         """Return per "host:port" what its pool has done in this process and its state now.
 
-        Keys: created, reused, reconnected, in_use, idle, waiters, wait_p95 (seconds), closed_idle.
+        Keys: created, reused, reconnected, in_use, idle, waiters, wait_p95 (seconds), closed_idle, and odd: replies
+        whose head was irregular and went to http.client.
         """
         return {pool.name: pool.stats() for pool in list(self._hosts.values())}
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from perfkit.transport.limits import BoundedReader
 
-__all__ = ["Head", "Reply", "parse_head"]
+__all__ = ["Head", "Reply", "WholeReply", "has_no_body", "parse_head", "whole_reply"]
 
 _FIELDS = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)\r\n", re.MULTILINE).findall
 _FOLD = re.compile(r"[ \t]*\r\n[ \t]+")
@@ -52,10 +52,10 @@ def parse_head(head: bytes) -> Head | None:
         not start.startswith("HTTP/1.1 ")
         or len(pairs) != block.count("\n")  # some line is not a plain field
         or len(pairs) >= _MOST_FIELDS
-        or " \r\n" in block
-        or "\t\r\n" in block
     ):
         return None
+    if " \r\n" in block or "\t\r\n" in block:
+        pairs = [(name, value.rstrip(" \t")) for name, value in pairs]
     code, reason = start[9:12], start[12:]
     fields = by_name(pairs)
     if not code.isdecimal() or code < "200" or (reason and reason[0] != " ") or _doubtful(fields):
@@ -90,6 +90,50 @@ def by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
     return fields
 
 
+def has_no_body(status: int, method: str | None) -> bool:
+    """Return whether a reply ends with its head, whatever that says (RFC 9112 section 6.3)."""
+    return status in _NO_BODY or method == "HEAD"
+
+
+class WholeReply:
+    """A reply that was there, head and body, when it was first looked: all it needs is to be taken apart.
+
+    Attributes:
+        body: all of it, still encoded.
+        clean: always true: nothing came behind it.
+    """
+
+    __slots__ = ("body", "fields", "length", "pairs", "reason", "status", "will_close")
+    clean = True
+
+    def __init__(self, head: Head, body: bytes) -> None:
+        self.status, self.reason, self.pairs, self.fields, self.length, _, self.will_close = head
+        self.body = body
+
+    @property
+    def msg(self) -> http.client.HTTPMessage:
+        """The fields as http.client has them."""
+        return _message(self.pairs)
+
+    headers = msg
+
+    def end(self) -> None:
+        """Do nothing: it has ended."""
+
+
+def whole_reply(head: Head, came: bytes, size: int, method: str) -> WholeReply | None:
+    """Return the reply if `came` is its head of `size` bytes and exactly its body, else None."""
+    length = 0 if has_no_body(head.status, method) else head.length
+    return WholeReply(head, came[size:]) if length == len(came) - size else None
+
+
+def _message(pairs: list[tuple[str, str]]) -> http.client.HTTPMessage:
+    message = http.client.HTTPMessage()
+    for name, value in pairs:
+        message.set_raw(name, value)
+    return message
+
+
 class Reply(http.client.HTTPResponse):
     """A reply being read.
 
@@ -115,9 +159,7 @@ class Reply(http.client.HTTPResponse):
     def headers(self) -> http.client.HTTPMessage:
         """The fields as http.client and urllib3 want them, made when asked for."""
         if self._message is None and self.pairs is not None:
-            self._message = http.client.HTTPMessage()
-            for name, value in self.pairs:
-                self._message.set_raw(name, value)
+            self._message = _message(self.pairs)
         return self._message  # type: ignore[return-value]  # None before begin(), as in http.client
 
     @headers.setter
@@ -142,14 +184,16 @@ class Reply(http.client.HTTPResponse):
         if head is None:
             self._begin_slowly()
         else:
-            self.fp.read(end)
-            self._begin_with(head)
+            self.begin_with(head, end)
 
-    def _begin_with(self, head: Head) -> None:
+    def begin_with(self, head: Head, size: int) -> None:
+        """Take a head that has been parsed, and is the next `size` bytes."""
+        assert self.fp is not None
+        self.fp.read(size)
         self.code = self.status = head.status
         self.reason, self.version = head.reason, 11
         self.pairs, self.fields = head.pairs, head.fields
-        empty = head.status in _NO_BODY or self._method == "HEAD"
+        empty = has_no_body(head.status, self._method)
         self.chunked, self.chunk_left = head.chunked and not empty, None
         self.length = 0 if empty else head.length
         self.will_close = head.close or (self.length is None and not self.chunked)

@@ -16,13 +16,15 @@ from perfkit.clock import SYSTEM_CLOCK, FakeClock
 from perfkit.errors import DeadlineExceeded, NetworkError, PoolTimeout, TransportError
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
+from perfkit.testing.llm import LlamaServer
 from perfkit.transport import ConnectionPool, HTTPClient
 from perfkit.transport.call import Waits, prepare
 from perfkit.transport.connection import PooledConnection
 from perfkit.transport.exchange import Exchange
-from perfkit.transport.reply import Reply
+from perfkit.transport.reply import Reply, WholeReply
 
 StartPeer = Callable[..., Peer]
+LONG = 50_000  # bytes of a body that does not come with its head
 CHAT = "/chat/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -42,6 +44,7 @@ def test_many_calls_use_one_connection(
     assert stats(any_connections) | {"wait_p95": 0} == {
         "created": 1, "reused": 9, "reconnected": 0, "in_use": 0, "idle": 1, "waiters": 0, "wait_p95": 0,
         "closed_idle": 0,
+        "odd": 0,
     }  # fmt: skip
 
 
@@ -517,14 +520,15 @@ def test_sixty_four_threads_on_ten_connections_all_get_their_own_replies(
 
 
 @pytest.mark.parametrize(
-    "step", ["is_connected", "connect", "converse", "_transmit", "read", "read1", "end", "announce"]
+    "step", ["is_connected", "connect", "converse", "_transmit", "read", "read1", "end", "end of all", "announce"]
 )
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_whatever_interrupts_a_call_its_slot_comes_back(
     peer: StartPeer, connections: ConnectionPool, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]
 ) -> None:
-    server = peer(answering(reply(b"x", "Keep-Alive: timeout=5")))
-    client = HTTPClient(server.url, connections=connections)
+    body = b"x" if step == "end of all" else bytes(LONG)
+    client = HTTPClient(peer(answering(reply(body, "Keep-Alive: timeout=5"))).url, connections=connections)
+    owner = {"read": Reply, "read1": Reply, "end": Reply, "end of all": WholeReply}.get(step, PooledConnection)
 
     def interrupted(*_: Any) -> None:
         raise error
@@ -533,11 +537,40 @@ def test_whatever_interrupts_a_call_its_slot_comes_back(
         client.get("/")  # so that there is a connection to use again
     with monkeypatch.context() as patched:
         value = property(interrupted) if step == "is_connected" else interrupted
-        patched.setattr(Reply if step in ("read", "read1", "end") else PooledConnection, step, value)
+        patched.setattr(owner, step.removesuffix(" of all"), value)
         with pytest.raises(error):
             client.stream("/").read() if step == "read1" else client.get("/")
     assert stats(connections)["in_use"] == 0
-    assert client.get("/").body == b"x"
+    assert client.get("/").body == body
+
+
+@pytest.mark.parametrize("length", [0, 1, LONG])
+def test_reply_that_comes_whole_gives_its_connection_back_before_it_is_read(
+    peer: StartPeer, connections: ConnectionPool, length: int
+) -> None:
+    client = HTTPClient(peer(answering(reply(bytes(length)))).url, connections=connections)
+    with client.stream("/") as stream:
+        assert stats(connections)["in_use"] == (length == LONG)
+        assert stream.read() == bytes(length)
+    assert (stats(connections)["in_use"], stats(connections)["idle"]) == (0, 1)
+
+
+def test_replies_of_a_real_server_are_regular(llm: LlamaServer, connections: ConnectionPool) -> None:
+    client = HTTPClient(llm.base_url, connections=connections, timeout=60)
+    for _ in range(20):
+        client.post(CHAT, {**ASK, "max_tokens": 4})
+        with client.stream(CHAT, {**ASK, "max_tokens": 4, "stream": True}) as stream:
+            assert len(list(stream.events())) > 1
+    client.get("/models")
+    assert stats(connections)["odd"] == 0
+    assert stats(connections)["created"] <= 21  # it ends the connection of a stream
+
+
+def test_irregular_replies_are_counted(peer: StartPeer, connections: ConnectionPool) -> None:
+    odd = b"HTTP/1.1 200 OK\r\nX: a\r\n  b\r\nContent-Length: 0\r\n\r\n"
+    client = HTTPClient(peer(answering(odd, reply(b"x"))).url, connections=connections)
+    assert [client.get("/").headers.get("x") for _ in range(3)] == ["a b", None, None]
+    assert stats(connections)["odd"] == 1
 
 
 def test_slots_and_descriptors_are_all_there_after_failures(client: HTTPClient, fault: FaultServer) -> None:

@@ -335,7 +335,7 @@ def test_whole_reading_of_a_stream_is_bounded(fault: FaultServer) -> None:
 
 
 def test_repr_shows_state_and_no_secret(peer: StartPeer, connections: ConnectionPool) -> None:
-    client = HTTPClient(peer(answering(reply(b"x", "Set-Cookie: a=s3cret"))).url, connections=connections)
+    client = HTTPClient(peer(answering(reply(bytes(50_000), "Set-Cookie: a=s3cret"))).url, connections=connections)
     stream: HTTPStream = client.stream("/", b"{}")
     assert "open" in repr(stream)
     stream.read()
