@@ -235,8 +235,10 @@ class Handle:
 
     @property
     def days(self) -> dict[int, float]:
-        """Sums by day of UTC of the last month, the present slot left out."""
+        """Sums by day of UTC of the last month."""
+        self.flush()
         with self._lock:
+            self._window.end_slot()
             return dict(self._window.days)
 
     def __repr__(self) -> str:

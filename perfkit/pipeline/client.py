@@ -368,6 +368,7 @@ class Client(Shared):
     def reset(self) -> None:
         """Forget what was decided about earlier requests."""
         self._planner.forget()
+        self._meter.forget()
 
     def __repr__(self) -> str:
         providers, routes = ", ".join(self._router.list_providers()), ", ".join(self._planner.routes)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Meter"]
 
-_REMEMBERED = 1024  # sets of tags
+_REMEMBERED = 128  # sets of tags: as long as a series is remembered here, it cannot make room for others
 _BUDGETS = 1.0  # seconds between two looks at the budgets
 
 
@@ -60,6 +60,11 @@ class Meter:
             tuple[str, ...], _Tagged
         ] = {}  # by names and values in turn; each step is atomic, so no lock
         self._look_again = 0.0  # clock reading
+
+    def forget(self) -> None:
+        """Let go of all series."""
+        self._tagged.clear()
+        self._look_again = 0.0
 
     def hit(self, call: Call, saved: float | None, latency: float) -> None:
         """Record a call that the cache answered, and the dollars it would have cost."""
