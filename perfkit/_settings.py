@@ -142,6 +142,13 @@ class WebSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DashboardSettings:
+    """`[dashboard]`: who may read it beside those whom the framework admits."""
+
+    token: str | None = field(default=None, repr=False)  # of machines: "Authorization: Bearer <token>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
     """`[providers.<name>]`: one provider of the router; `kind` defaults to the name."""
 
@@ -177,5 +184,6 @@ TABLES: dict[str, type[Any]] = {
     "gc": GCSettings,
     "client": ClientSettings,
     "web": WebSettings,
+    "dashboard": DashboardSettings,
 }
 NAMED_TABLES: dict[str, type[Any]] = {"providers": ProviderSettings, "routes": RouteSettings}

@@ -13,7 +13,7 @@ from perfkit._shared import current_config
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.memory import GCOptimizer
 from perfkit.metrics import PerformanceTracker
-from perfkit.pipeline.scoping import Scope, entered, left, narrowed
+from perfkit.pipeline.scoping import Scope, entered, left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,10 +57,12 @@ class Visits:
 
     def begin(self, user: Callable[[], str | None] | None = None) -> Visit:
         """Begin a request: calls made from now on, in this thread, are its own; `user` returns whose it is."""
-        settings = current_config().table("web")
+        timeout, now = current_config().table("web").request_timeout, self.clock.now()
         with self._lock:
             self._running += 1
-        return Visit(self, entered(narrowed(user, settings.request_timeout, self.clock)), self.clock.now())
+        # A scope of its own, not one inside the present: that may be left over from a request that was never closed.
+        scope = Scope(user, None if timeout is None else now + timeout)
+        return Visit(self, entered(scope), now)
 
     def ended(self, started: float, tags: dict[str, str]) -> None:
         """Record a request that has ended, and collect garbage if that is asked for and due."""

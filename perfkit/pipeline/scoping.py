@@ -110,7 +110,7 @@ def scope(
         left(token)
 
 
-def entered(inner: Scope) -> Token[Scope | None]:
+def entered(inner: Scope | None) -> Token[Scope | None]:
     """Make `inner` the present scope until `left` is called with what this returns."""
     return _current.set(inner)
 

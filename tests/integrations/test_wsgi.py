@@ -11,7 +11,14 @@ import perfkit
 from perfkit import FakeClock, PerformanceTracker
 from perfkit.integrations._web import METRIC, Visits
 from perfkit.integrations.wsgi import ROUTE, PerfkitMiddleware
-from perfkit.pipeline.scoping import Scope, current_scope
+from perfkit.pipeline.scoping import Scope, current_scope, entered, left
+
+
+@pytest.fixture(autouse=True)
+def _no_scope() -> Iterator[None]:
+    token = entered(None)
+    yield
+    left(token)
 
 
 @pytest.fixture
@@ -113,6 +120,24 @@ def test_calls_inside_have_the_user_and_the_deadline_of_the_request(visits: Visi
     assert callable(scope.user)
     assert (scope.user(), scope.deadline) == ("ann", clock.now() + 7)
     assert current_scope() is None
+
+
+def test_a_request_that_was_never_closed_leaves_its_user_to_nobody(visits: Visits) -> None:
+    seen: list[Scope | None] = []
+
+    def app(environ: Any, start: Any) -> Iterator[bytes]:
+        start("200 OK", [])
+        seen.append(current_scope())
+        yield b""
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    list(PerfkitMiddleware(app, user=lambda _: "ann", visits=visits)(environ, lambda *_: lambda _: None))
+    request(PerfkitMiddleware(app, visits=visits))
+    assert seen[0] is not None
+    assert seen[1] is not None
+    assert callable(seen[0].user)
+    assert seen[1].user is None
 
 
 def test_garbage_is_collected_after_the_reply_only_when_asked_for(clock: FakeClock) -> None:

@@ -67,7 +67,7 @@ def _run(taken: threading.Event) -> None:
 
 def _is_of_perfkit(owner: object) -> bool:
     module = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__module__
-    return module.startswith("perfkit")
+    return isinstance(module, str) and module.startswith("perfkit")  # some C types have a descriptor there
 
 
 def _locks(owner: object) -> Iterator[Any]:

@@ -1,0 +1,9 @@
+"""Charts without a network: SVG drawn here, and a vendored uPlot 1.6.32 (MIT) for pages that come alive.
+
+Whatever stands in a page stands in its own files: no style and no script inside the markup, so the strictest content
+security policy holds.
+"""
+
+from perfkit.charts.svg import Line, line_chart
+
+__all__ = ["Line", "line_chart"]

@@ -1,0 +1,61 @@
+"""Values as people read them; a dash stands for what is not known."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+__all__ = ["count", "dollars", "moment", "percent", "seconds", "size", "text"]
+
+NOTHING = "\N{EN DASH}"
+
+
+def text(value: object) -> str:
+    """Return any value as text."""
+    return NOTHING if value is None or value == "" else str(value)
+
+
+def count(value: float | None) -> str:
+    """Return a number of things: 1,234 or 1.2 M."""
+    if value is None:
+        return NOTHING
+    if value >= 1e6:  # noqa: PLR2004 - a million
+        return f"{value / 1e6:,.1f} M"
+    return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.1f}"  # noqa: PLR2004 - three digits
+
+
+def seconds(value: float | None) -> str:
+    """Return a time: 850 us, 12 ms, 1.25 s or 12 min."""
+    if value is None:
+        return NOTHING
+    for least, unit, factor in ((120.0, "min", 60.0), (1.0, "s", 1.0), (1e-3, "ms", 1e-3)):
+        if value >= least:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value / 1e-6:.3g} us" if value else "0 s"
+
+
+def percent(value: float | None) -> str:
+    """Return a part of 1 as percent."""
+    return NOTHING if value is None else f"{100 * value:.3g} %"
+
+
+def dollars(value: float | None) -> str:
+    """Return US dollars: cents matter below a hundred, fractions of cents below one."""
+    if value is None:
+        return NOTHING
+    return f"${value:,.2f}" if value == 0 or value >= 1 else f"${value:.4g}"
+
+
+def size(value: float | None) -> str:
+    """Return bytes in binary units."""
+    if value is None:
+        return NOTHING
+    for unit in ("B", "KiB", "MiB"):
+        if abs(value) < 1024:  # noqa: PLR2004 - the base of the units
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} GiB"
+
+
+def moment(value: float | None) -> str:
+    """Return epoch seconds as the time of day in UTC."""
+    return NOTHING if value is None else datetime.fromtimestamp(value, UTC).strftime("%H:%M:%S")

@@ -1,0 +1,236 @@
+"""The page: HTML made on the server from the panels' data, so that it works without JavaScript.
+
+All that comes from outside (names of models, agents, tags, errors) is escaped here, in `_cell` and `_tile`, and nowhere
+is markup put together in another way.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from perfkit.charts import Line, line_chart
+from perfkit.dashboard import formats
+from perfkit.dashboard.panels import SPANS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+__all__ = ["live_part", "whole_page"]
+
+Format = "Callable[[Any], str]"
+Column = tuple[str, str, Any]  # key of the row, heading, format
+
+PROVIDERS: tuple[Column, ...] = (
+    ("name", "Provider", formats.text),
+    ("state", "Circuit", formats.text),
+    ("status", "Status", formats.text),
+    ("avg_latency", "Latency", formats.seconds),
+    ("success_rate", "Success %", formats.count),
+    ("in_flight", "In flight", formats.count),
+    ("cooldown", "Cooldown", formats.seconds),
+    ("reason", "Reason", formats.text),
+)
+MODELS: tuple[Column, ...] = (
+    ("name", "Provider / model", formats.text),
+    ("requests", "Requests", formats.count),
+    ("success_rate", "Success", formats.percent),
+    ("p50", "p50", formats.seconds),
+    ("p95", "p95", formats.seconds),
+    ("total_tokens", "Tokens", formats.count),
+    ("total_cost", "Cost", formats.dollars),
+    ("errors", "Errors", formats.text),
+)
+USAGE: tuple[Column, ...] = (
+    ("agent", "Agent", formats.text),
+    ("model", "Model", formats.text),
+    ("tokens_input", "Input", formats.count),
+    ("tokens_cached", "of these cached", formats.count),
+    ("tokens_output", "Output", formats.count),
+    ("tokens_reasoning", "of these reasoning", formats.count),
+    ("cost", "Cost", formats.dollars),
+)
+CONNECTIONS: tuple[Column, ...] = (
+    ("name", "Host", formats.text),
+    ("in_use", "In use", formats.count),
+    ("idle", "Idle", formats.count),
+    ("waiters", "Waiting", formats.count),
+    ("created", "Opened", formats.count),
+    ("reused", "Reused", formats.count),
+    ("wait_p95", "Wait p95", formats.seconds),
+)
+AGENTS: tuple[Column, ...] = (
+    ("name", "Agents", formats.text),
+    ("in_use", "In use", formats.count),
+    ("idle", "Idle", formats.count),
+    ("waiters", "Waiting", formats.count),
+    ("lent", "Lent", formats.count),
+    ("timeouts", "Timeouts", formats.count),
+)
+PROFILES: tuple[Column, ...] = (
+    ("timestamp", "Ended", formats.moment),
+    ("operation", "Operation", formats.text),
+    ("duration", "Time", formats.seconds),
+    ("cpu_time", "CPU", formats.seconds),
+    ("error", "Error", formats.text),
+)
+BUDGETS: tuple[Column, ...] = (
+    ("scope", "Budget", formats.text),
+    ("period", "Period", formats.text),
+    ("limit", "Limit", formats.dollars),
+    ("remaining", "Left", formats.dollars),
+)
+
+
+def whole_page(data: Mapping[str, Any], chosen: str) -> str:
+    """Return the page; `chosen` is a name from SPANS."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>perfkit</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="static/icon.svg" type="image/svg+xml">'
+        '<link rel="stylesheet" href="static/uplot.css"><link rel="stylesheet" href="static/dashboard.css">'
+        '<script src="static/uplot.js" defer></script><script src="static/dashboard.js" defer></script></head>'
+        f'<body><a class="skip" href="#live">Skip to the figures</a>{_head(chosen)}'
+        f'<main id="live" tabindex="-1">{live_part(data, chosen)}</main></body></html>'
+    )
+
+
+def _head(chosen: str) -> str:
+    links = "".join(
+        f'<a href="?range={name}"{" aria-current=page" if name == chosen else ""}>{name}</a>' for name in SPANS
+    )
+    return (
+        f'<header><h1>perfkit</h1><nav aria-label="Time range">{links}</nav>'
+        '<form id="live-form" hidden><label>Every <output id="every-shown">5 s</output> '
+        '<input id="every" type="range" min="1" max="60" value="5"></label>'
+        '<button id="pause" type="button" aria-pressed="false">Pause</button></form></header>'
+    )
+
+
+def live_part(data: Mapping[str, Any], chosen: str) -> str:
+    """Return what changes: everything below the head."""
+    health = [{"name": name, **row} for name, row in data["providers"]["health"].items()]
+    usage, cache = data["tokens"]["usage"], data["cache"]
+    sections = (
+        _workers(data["workers"]),
+        f'<section aria-label="Overview" class="tiles">{_overview(data["overview"])}</section>',
+        _section("Over time", "history", _charts(data["history"], chosen)),
+        _section("Providers", "providers", _table(PROVIDERS, health) + _table(MODELS, _models(data["providers"]))),
+        _section("Tokens and cost", "tokens", _table(USAGE, usage) + _table(BUDGETS, _budgets(data["overview"]))),
+        _section("Cache", "cache", f'<div class="tiles">{_cache(cache)}</div>'),
+        _section("Pools", "pools", "".join(_pools(data["pools"]))),
+        _section("Memory and garbage collection", "runtime", f'<div class="tiles">{_runtime(data["runtime"])}</div>'),
+        _section("Latest profiles", "profiles", _table(PROFILES, data["profiles"]["latest"])),
+    )
+    return "".join(sections)
+
+
+def _workers(workers: Mapping[str, Any]) -> str:
+    age = formats.seconds(workers["age"])
+    said = (
+        f"{workers['reporting']} workers reporting, data at most {age} old"
+        if workers["reporting"] > 1
+        else ("one worker reporting: set [metrics] store to see all workers of the application together")
+    )
+    return f'<p class="banner" role="status">{escape(said)}; answered by {escape(workers["answered_by"])}</p>'
+
+
+def _section(title: str, name: str, body: str) -> str:
+    label = escape(title)
+    return (
+        f'<section aria-labelledby="{name}"><h2 id="{name}">{label} '
+        f'<a class="twin" href="panels/{name}.json" aria-label="{label} as JSON">JSON</a></h2>{body}</section>'
+    )
+
+
+def _tile(label: str, value: str, hint: str = "") -> str:
+    small = f"<small>{escape(hint)}</small>" if hint else ""
+    return f'<div class="tile"><span>{escape(label)}</span><strong>{escape(value)}</strong>{small}</div>'
+
+
+def _overview(data: Mapping[str, Any]) -> str:
+    return "".join(
+        (
+            _tile("Response time", formats.seconds(data["avg_response_time"]), "average"),
+            _tile("Response time", formats.seconds(data["p95_response_time"]), "p95"),
+            _tile("First token", formats.seconds(data["p95_first_token"]), "p95 of streams"),
+            _tile("Calls", formats.count(data["calls_today"]), f"today; {formats.count(data['calls'])} in this range"),
+            _tile("Errors", formats.percent(data["error_rate"]), f"{formats.count(data['errors'])} calls failed"),
+            _tile("Cost today", formats.dollars(data["cost_today"]), f"{formats.dollars(data['cost_run_rate'])} a day"),
+            _tile("Cache hits", formats.percent(data["cache_hit_rate"]), "of the calls that may be cached"),
+            _tile("Saved", formats.dollars(data["saved_by_cache"]), "by the cache"),
+        )
+    )
+
+
+def _charts(data: Mapping[str, Any], chosen: str) -> str:
+    moments = data["moments"]
+
+    def chart(title: str, lines: Sequence[Line], value: Callable[[float], str]) -> str:
+        drawn = line_chart(moments, lines, title=f"{title}, last {chosen}", value=value, moment=formats.moment)
+        names = "".join(f'<span class="key-{place}">{escape(line.name)}</span>' for place, line in enumerate(lines))
+        return f"<figure><figcaption>{escape(title)} {names}</figcaption>{drawn}</figure>"
+
+    return (
+        '<div class="charts">'
+        + "".join(
+            (
+                chart("Calls", [Line("calls", data["calls"]), Line("errors", data["errors"])], formats.count),
+                chart("Response time", [Line("p50", data["p50"]), Line("p95", data["p95"])], formats.seconds),
+                chart("Cost", [Line("cost", data["cost"])], formats.dollars),
+            )
+        )
+        + "</div>"
+    )
+
+
+def _models(data: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    for name, row in data["models"].items():
+        errors = ", ".join(f"{kind} {count}" for kind, count in row["errors"].items())
+        times = {"p50": row["p50_latency_ms"] / 1000, "p95": row["p95_latency_ms"] / 1000}
+        yield {**row, **times, "name": name, "errors": errors}
+
+
+def _budgets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{**row, "scope": " ".join(part for part in row["scope"] if part)} for row in data["budgets"]]
+
+
+def _cache(data: Mapping[str, Any]) -> str:
+    kinds = [_tile(f"Answers: {kind}", formats.count(number)) for kind, number in data["results"].items()]
+    room = f"of {formats.size(data['max_bytes'])}, {formats.count(data['entries'])} entries"
+    return "".join(
+        (*kinds, _tile("Held", formats.size(data["bytes"]), room), _tile("Evicted", formats.count(data["evictions"])))
+    )
+
+
+def _pools(data: Mapping[str, Any]) -> Iterable[str]:
+    for columns, part in ((CONNECTIONS, "connections"), (AGENTS, "agents")):
+        yield _table(columns, [{"name": name, **row} for name, row in data[part].items()])
+
+
+def _runtime(data: Mapping[str, Any]) -> str:
+    collections = " / ".join(formats.count(number) for number in data["collections"])
+    return "".join(
+        (
+            _tile("Resident memory", formats.size(data["rss"]), data["worker"]),
+            _tile("Workload", formats.text(data["workload"]), "what the collector is set for"),
+            _tile("Collections", collections, "by generation"),
+        )
+    )
+
+
+def _table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
+    listed = list(rows)
+    if not listed:
+        return f'<p class="empty">No {escape(columns[0][1].lower())} yet.</p>'
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for _, heading, _ in columns)
+    body = "".join(f"<tr>{''.join(_cell(row, column) for column in columns)}</tr>" for row in listed)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(columns[0][1])}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(row: Mapping[str, Any], column: Column) -> str:
+    key, _, form = column
+    return f"<td>{escape(form(row.get(key)))}</td>"

@@ -1,0 +1,208 @@
+"""What the dashboard shows, as data in JSON types: each panel is a method, each method a twin of what the page draws.
+
+Calls, errors, tokens and cost are those of all workers where `[metrics] store` is set; pools, providers' circuits, the
+cache's contents, profiles and memory are those of the worker that answers, which is named.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from perfkit.agents import AgentPool
+from perfkit.caching import ResponseCache
+from perfkit.clock import SYSTEM_CLOCK, Clock
+from perfkit.memory import GCOptimizer
+from perfkit.metrics import PerformanceTracker
+from perfkit.profiling import Profiler
+from perfkit.routing import ProviderRouter
+from perfkit.tokens import TokenOptimizer
+from perfkit.transport import ConnectionPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perfkit.metrics.reading import Readable, Series
+
+__all__ = ["SPANS", "Panels", "span_named"]
+
+SPANS = {"10m": 600.0, "1h": 3600.0, "6h": 21600.0, "24h": 86400.0}  # seconds
+POINTS = 60  # of a chart
+PROFILES = 20  # latest ones shown
+
+
+def span_named(name: str) -> float:
+    """Return the seconds of a time range: one of SPANS, or a number with s, m, h or d; an hour for anything else."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    number = name[:-1]
+    if name[-1:] in units and number.isascii() and number.isdigit() and len(number) < 7:  # noqa: PLR2004 - of digits
+        return min(max(1.0, int(number) * units[name[-1]]), SPANS["24h"])
+    return SPANS["1h"]
+
+
+class Panels:
+    """Reads the shared instances.
+
+    Args:
+        clock: None means the system's.
+    """
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self._clock = clock if clock is not None else SYSTEM_CLOCK
+
+    def all(self, span: float) -> dict[str, Any]:
+        """Return every panel by name, of the last `span` seconds."""
+        return {name: panel(self, span) for name, panel in PANELS.items()}
+
+    def workers(self, _span: float) -> dict[str, Any]:
+        """Return who has reported, and how old the oldest of their data is (seconds)."""
+        view = PerformanceTracker.instance().merged()
+        rows = [{"id": one.id, "host": one.host, "pid": one.pid, "reported": one.reported} for one in view.workers]
+        return {"reporting": len(rows), "age": view.age, "workers": rows, "answered_by": _this_worker()}
+
+    def overview(self, span: float) -> dict[str, Any]:
+        """Return calls, times, errors, cost and savings: of the span, and where it says so of today."""
+        view = PerformanceTracker.instance().merged()
+        since, midnight = timedelta(seconds=span), self._midnight()
+        times, first = view.get_stats("agent_response_time", since), view.get_stats("first_token", since)
+        asked = _counts(view, "llm_cache", "result", since)
+        errors = view.sketch("llm_error", since).total
+        calls = sum(asked.values())
+        cacheable = calls - asked.get("none", 0.0)
+        cost_today = view.sketch("cost", midnight)
+        return {
+            "calls": round(calls),
+            "calls_today": round(view.sketch("llm_cache", midnight).total),
+            "avg_response_time": times.get("avg"),
+            "p50_response_time": times.get("p50"),
+            "p95_response_time": times.get("p95"),
+            "p95_first_token": first.get("p95"),
+            "errors": round(errors),
+            "error_rate": errors / (calls + errors) if calls + errors else 0.0,
+            "cache_hit_rate": (cacheable - asked.get("miss", 0.0)) / cacheable if cacheable else 0.0,
+            "cost_today": cost_today.total if cost_today.count else None,
+            "cost_run_rate": self._run_rate(view),
+            "saved_by_cache": view.sketch("cache_saving", since).total,
+            "budgets": TokenOptimizer.instance().budgets(),
+        }
+
+    def _midnight(self) -> float:
+        zone = ZoneInfo(TokenOptimizer.instance().settings.timezone)
+        now = datetime.fromtimestamp(self._clock.wall(), zone)
+        return now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+
+    @staticmethod
+    def _run_rate(view: Readable) -> float | None:
+        """Return US dollars a day, at the pace of the last hour."""
+        hour = view.sketch("cost", timedelta(hours=1))
+        return hour.total * 24 if hour.count else None
+
+    def history(self, span: float) -> dict[str, Any]:
+        """Return calls, errors, response times and cost over time, in POINTS steps."""
+        view = PerformanceTracker.instance().merged()
+        step = span / POINTS
+        begin = self._clock.wall() - span
+        edges = [begin + step * n for n in range(POINTS + 1)]
+        ranges = list(itertools.pairwise(edges))
+        times = [view.get_stats("agent_response_time", since, until) for since, until in ranges]
+        totals = {name: [view.sketch(name, *of).total for of in ranges] for name in ("llm_cache", "llm_error", "cost")}
+        return {
+            "moments": edges[1:],
+            "calls": totals["llm_cache"],
+            "errors": totals["llm_error"],
+            "cost": totals["cost"],
+            "p50": [one.get("p50") for one in times],
+            "p95": [one.get("p95") for one in times],
+        }
+
+    def providers(self, span: float) -> dict[str, Any]:
+        """Return the circuit of each provider, and how each of its models did."""
+        summary = PerformanceTracker.instance().merged().get_performance_summary(timedelta(seconds=span))
+        return {"health": ProviderRouter.instance().health(), "models": summary}
+
+    def cache(self, span: float) -> dict[str, Any]:
+        """Return how calls were answered by kind, and what this worker holds."""
+        view = PerformanceTracker.instance().merged()
+        asked = _counts(view, "llm_cache", "result", timedelta(seconds=span))
+        return {"results": {kind: round(count) for kind, count in sorted(asked.items())}, **_cache_stats()}
+
+    def tokens(self, span: float) -> dict[str, Any]:
+        """Return tokens and cost by agent and model."""
+        since = self._clock.wall() - span
+        rows: dict[tuple[str, str], dict[str, float]] = {}
+        names = ("tokens_input", "tokens_output", "tokens_cached", "tokens_reasoning", "cost")
+        for series in PerformanceTracker.instance().merged().series():
+            if series.name in names:
+                at = (series.tags.get("agent", ""), series.tags.get("model", ""))
+                row = rows.setdefault(at, dict.fromkeys(names, 0.0))
+                row[series.name] += _total(series, since)
+        listed = [{"agent": agent, "model": model, **row} for (agent, model), row in sorted(rows.items())]
+        return {"usage": [row for row in listed if any(row[name] for name in names)]}
+
+    def pools(self, _span: float) -> dict[str, Any]:
+        """Return connections by host and agents by type, of this worker."""
+        return {"connections": ConnectionPool.instance().stats(), "agents": AgentPool.instance().stats()}
+
+    def runtime(self, _span: float) -> dict[str, Any]:
+        """Return memory (bytes) and garbage collection of this worker."""
+        return {"worker": _this_worker(), **GCOptimizer.instance().stats()}
+
+    def profiles(self, _span: float) -> dict[str, Any]:
+        """Return the latest profiles of this worker, newest first."""
+        kept = Profiler.instance().get_performance_summary()
+        latest = sorted((run for runs in kept.values() for run in runs), key=lambda run: -run["timestamp"])
+        return {"latest": latest[:PROFILES]}
+
+    def report(self, operation: str, span: float) -> dict[str, Any]:
+        """Return the RAAF guide's detailed report of one operation (8.2): exactly its five keys."""
+        since = timedelta(seconds=span)
+        view = PerformanceTracker.instance().merged()
+        stats = view.get_stats(operation, since)
+        if not stats:
+            stats = view.get_stats("operation_duration", since, tags={"operation": operation})
+        return {
+            "operation": operation,
+            "time_range": span,
+            "performance_stats": stats,
+            "recent_profiles": Profiler.instance().get_performance_summary(operation),
+            "cost_analysis": TokenOptimizer.instance().get_usage_report(since),
+        }
+
+
+PANELS: dict[str, Callable[[Panels, float], dict[str, Any]]] = {
+    "workers": Panels.workers,
+    "overview": Panels.overview,
+    "history": Panels.history,
+    "providers": Panels.providers,
+    "cache": Panels.cache,
+    "tokens": Panels.tokens,
+    "pools": Panels.pools,
+    "runtime": Panels.runtime,
+    "profiles": Panels.profiles,
+}
+
+
+def _this_worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _counts(view: Readable, name: str, tag: str, since: timedelta) -> dict[str, float]:
+    """Return the totals of a counter by the values of one of its tags."""
+    values = {series.tags[tag] for series in view.series() if series.name == name and tag in series.tags}
+    return {value: view.sketch(name, since, tags={tag: value}).total for value in values}
+
+
+def _total(series: Series, since: float) -> float:
+    from perfkit.metrics.sketch import Sketch
+
+    sketch = Sketch()
+    series.collect(sketch, since, float("inf"))
+    return sketch.total
+
+
+def _cache_stats() -> dict[str, Any]:
+    return {"worker": _this_worker(), **ResponseCache.instance().stats()}

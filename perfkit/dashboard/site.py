@@ -1,0 +1,119 @@
+"""The dashboard as a site of a few addresses below one path, for any framework to serve.
+
+.            the page                     ?range=10m|1h|6h|24h  &part=live: without its head
+data.json    all panels                   panels/<name>.json: one of them
+report.json  ?operation=&time_range=      the detailed report of an operation
+metrics      Prometheus' text format      static/...
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING, NamedTuple
+
+from perfkit._shared import current_config
+from perfkit.dashboard.page import live_part, whole_page
+from perfkit.dashboard.panels import PANELS, SPANS, Panels, span_named
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from perfkit.clock import Clock
+
+__all__ = ["Dashboard", "Reply"]
+
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+POLICY += "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+STATIC = {
+    "dashboard.css": ("perfkit.dashboard", "text/css"),
+    "dashboard.js": ("perfkit.dashboard", "text/javascript"),
+    "icon.svg": ("perfkit.dashboard", "image/svg+xml"),
+    "uplot.css": ("perfkit.charts", "text/css"),
+    "uplot.js": ("perfkit.charts", "text/javascript"),
+}
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Reply(NamedTuple):
+    """What to answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Dashboard:
+    """Answers requests; who may make them, the framework has decided before, or `admits` does for machines.
+
+    Args:
+        clock: None means the system's.
+    """
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self._panels = Panels(clock=clock)
+
+    @staticmethod
+    def admits(authorization: str | None) -> bool:
+        """Tell whether an Authorization header carries the bearer token of `[dashboard] token`; without one: no."""
+        token = current_config().table("dashboard").token
+        if not token or authorization is None:
+            return False
+        return hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())
+
+    def respond(self, method: str, path: str, query: Mapping[str, str]) -> Reply:
+        """Answer a request.
+
+        Args:
+            method: GET or HEAD; everything else is refused, for there is nothing to change.
+            path: below the dashboard's own, without a leading slash; "" is the page.
+            query: single values.
+        """
+        if method not in ("GET", "HEAD"):
+            return Reply(405, {**HEADERS, "Allow": "GET, HEAD", "Content-Type": "text/plain"}, b"read-only")
+        if path == "":
+            return self._page(query)
+        if path.startswith("static/"):
+            return _static(path.removeprefix("static/"))
+        return self._data(path, query)
+
+    def _page(self, query: Mapping[str, str]) -> Reply:
+        chosen = query.get("range", "1h") if query.get("range") in SPANS else "1h"
+        data = self._panels.all(SPANS[chosen])
+        html = live_part(data, chosen) if query.get("part") == "live" else whole_page(data, chosen)
+        return _reply(html, "text/html; charset=utf-8")
+
+    def _data(self, path: str, query: Mapping[str, str]) -> Reply:
+        span = span_named(query.get("range", "1h"))
+        panel = path.removeprefix("panels/").removesuffix(".json")
+        if path == "data.json":
+            return _json(self._panels.all(span))
+        if path == "report.json":
+            operation, span = query.get("operation", ""), span_named(query.get("time_range", "1h"))
+            return _json(self._panels.report(operation, span))
+        if path == f"panels/{panel}.json" and panel in PANELS:
+            return _json(PANELS[panel](self._panels, span))
+        return Reply(404, {**HEADERS, "Content-Type": "text/plain"}, b"not found")
+
+
+def _json(value: object) -> Reply:
+    return _reply(json.dumps(value, default=str), "application/json")
+
+
+def _reply(text: str, kind: str) -> Reply:
+    return Reply(200, {**HEADERS, "Content-Type": kind}, text.encode("utf-8", "replace"))
+
+
+def _static(name: str) -> Reply:
+    if name not in STATIC:
+        return Reply(404, {**HEADERS, "Content-Type": "text/plain"}, b"not found")
+    package, kind = STATIC[name]
+    body = files(package).joinpath("static", name).read_bytes()
+    return Reply(200, {**HEADERS, "Content-Type": kind, "Cache-Control": "private, max-age=3600"}, body)
