@@ -60,16 +60,16 @@ def fold(store: Store, worker: str, now: float, *, limit: int, least: int) -> bo
         kept = {part: ledger.manifest.parts[part] for part in PARTS if part not in blobs}
         for part, data in blobs.items():
             store.write(parts[part], data)
-        manifest = _next(ledger, now, {**parts, **kept})
+        manifest = _next(ledger, now, {**parts, **kept}, names)
         if not commit(MANIFEST, manifest.encode()):
             return False
         _sweep(store, names, manifest, ledger.manifest.parts)
         return True
 
 
-def _next(ledger: Ledger, now: float, parts: dict[str, str]) -> Manifest:
-    old = ledger.manifest
-    included = {name: at for name, at in old.included.items() if at > now - _REMEMBERED}
+def _next(ledger: Ledger, now: float, parts: dict[str, str], names: list[str]) -> Manifest:
+    old, there = ledger.manifest, set(names)
+    included = {name: at for name, at in old.included.items() if name in there or at > now - _REMEMBERED}
     workers = [worker for worker in ledger.workers if not worker.ended and worker.reported > now - LIVE]
     included.update(dict.fromkeys(ledger.deltas, now))
     return replace(old, generation=old.generation + 1, parts=parts, included=included, workers=workers)

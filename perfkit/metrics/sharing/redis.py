@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from perfkit._registry import load
-from perfkit.errors import ConfigError
+from perfkit.errors import StateUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -50,7 +50,7 @@ class RedisStore:
         if self._given is None:
             self._given = load("perfkit.state:StateHub").instance().redis
         if self._given is None:
-            raise ConfigError('metrics.store is "redis", so state.url must say where it is', key="state.url")
+            raise StateUnavailableError('metrics.store is "redis", so state.url must say where it is')
         return self._given
 
     def names(self) -> list[str]:
