@@ -70,6 +70,7 @@ class CacheSettings:
     max_entries: int | None = number(None, least=1)
     ttl: float = number(3600.0, above=0)
     policy: str = choice("smart", "always", "never")
+    ttls: Mapping[str, float] = field(default_factory=dict)  # of smart, by kind: perfkit.caching.TTLS where not given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +171,7 @@ class RouteSettings:
     cacheable: bool | None = None  # True: share answers whatever the temperature
     ttl: float | None = number(None, above=0)
     timeout: float | None = number(None, above=0)
+    semantic: bool = False  # serve answers of questions that mean the same
 
 
 TABLES: dict[str, type[Any]] = {

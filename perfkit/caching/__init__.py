@@ -1,12 +1,14 @@
 """No call paid twice, no answer given to the wrong person or the wrong question."""
 
 from perfkit.caching.entry import Cached, Entry
-from perfkit.caching.freshness import NOT_ASKED, CachePolicy, Decision, decide, read_traits
+from perfkit.caching.freshness import NOT_ASKED, TTLS, Decision, decide, read_traits
 from perfkit.caching.keys import request_digest, scoped_key
+from perfkit.caching.policy import CachePolicy
 from perfkit.caching.response import ResponseCache
 
 __all__ = [
     "NOT_ASKED",
+    "TTLS",
     "CachePolicy",
     "Cached",
     "Decision",

@@ -10,21 +10,38 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from perfkit.caching.personal import is_personal
+from perfkit.caching.policy import CachePolicy
 from perfkit.caching.vocabulary import TO_SPACE, words_of
-from perfkit.values import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from perfkit.values import ChatRequest
 
-__all__ = ["CURRENT_TTL", "MAX_TEMPERATURE", "NOT_ASKED", "CachePolicy", "Decision", "Traits", "decide", "read_traits"]
+__all__ = [
+    "CURRENT_TTL",
+    "MAX_TEMPERATURE",
+    "NOT_ASKED",
+    "RULES",
+    "TTLS",
+    "CachePolicy",
+    "Decision",
+    "Rule",
+    "Traits",
+    "decide",
+    "read_traits",
+]
 
 MAX_TEMPERATURE = 0.1  # AgentiCraft guide 5: above it the caller wants variety
 CURRENT_TTL = 300.0  # RAAF guide 3.6: current information, 5 minutes
+# Seconds by kind (RAAF guide 3.6); what is somebody's own state changes as fast as what is current.
+TTLS: Mapping[str, float] = MappingProxyType(
+    {"current": CURRENT_TTL, "personal": 300.0, "support": 3600.0, "factual": 86_400.0, "default": 14_400.0}
+)
 
 # What is true for minutes only.
 _CURRENT = words_of("today today's tonight currently latest yesterday yesterday's tomorrow tomorrow's nowadays weather")
@@ -46,61 +63,22 @@ _PHRASES = {
     ),
 }
 _CALL = re.compile(r"\w\(\)")  # now() is code
-
-
-@dataclass(frozen=True, slots=True)
-class CachePolicy:
-    """How a call uses the cache; `cache="always"` is `CachePolicy()`, "never" is `CachePolicy(exact=False)`.
-
-    Args:
-        exact: keep the answer and serve it to the same question again.
-        scope: whose the answer is: "user" or "public"; None means the user's if one is given, else public.
-        ttl: seconds; None means the cache's own.
-        smart: decide by the rules of this module whether to keep it at all.
-        cacheable: under the smart rules, keep answers whatever the temperature.
-
-    Raises:
-        TypeError, ValueError: one of them is not what it has to be.
-    """
-
-    exact: bool = True
-    scope: Literal["user", "public"] | None = None
-    ttl: float | None = None
-    smart: bool = False
-    cacheable: bool | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("exact", self.exact), ("smart", self.smart), ("cacheable", self.cacheable)):
-            if not isinstance(value, bool) and not (name == "cacheable" and value is None):
-                raise TypeError(f"{name} must be True or False, not {value!r}")
-        if self.scope not in (None, "user", "public"):
-            raise ValueError(f"scope must be 'user', 'public' or None, not {self.scope!r}")
-        if self.ttl is not None:
-            finite("ttl", self.ttl, above=0)
-
-    @classmethod
-    def of(cls, cache: CachePolicy | str) -> CachePolicy:
-        """Return the policy called "smart", "always" or "never", or the policy itself.
-
-        Raises:
-            ValueError: there is no such policy.
-        """
-        if isinstance(cache, CachePolicy):
-            return cache
-        if not isinstance(cache, str) or cache not in _NAMED:
-            raise ValueError(f"cache must be {', '.join(map(repr, _NAMED))} or a CachePolicy, not {cache!r}")
-        return _NAMED[cache]
-
-
-_NAMED = {"smart": CachePolicy(smart=True), "always": CachePolicy(), "never": CachePolicy(exact=False)}
+# Questions whose answer stays (RAAF guide 3.6, at the beginning of a sentence).
+_FACTUAL = re.compile(
+    r"(?:^|[.!?]\s+)(?:please |can you |could you )?(?:what (?:is|are|was|were|does)\b|what's\b|define\b|explain\b|"
+    r"how to\b|who (?:is|are|was|were)\b|when (?:was|were|did)\b)"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What the text of a request tells about its answer."""
+    """What a request tells about its answer."""
 
     personal: bool
     current: bool
+    factual: bool = False
+    support: bool = False
+    personalized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +89,24 @@ class Decision:
     reason: str
     ttl: float | None = None
     user: str | None = None
+    stale_ttl: float | None = None
 
 
 NOT_ASKED = Decision(keep=False, reason="policy never")
 
 
 def read_traits(request: ChatRequest) -> Traits:
-    """Read the users' messages of a request for personal data and references to the present."""
+    """Read the users' messages of a request for personal data and references to the present, and its context."""
     texts = [text for message in request.messages if message["role"] == "user" for text in _texts(message["content"])]
-    read = [_traits_of(text.lower()) for text in texts]
-    return Traits(any(t.personal for t in read), any(t.current for t in read))
+    lowered = [text.lower() for text in texts]
+    read = [_traits_of(text) for text in lowered]
+    return Traits(
+        any(personal for personal, _ in read),
+        any(current for _, current in read),
+        factual=bool(lowered) and _FACTUAL.search(lowered[-1]) is not None,
+        support=request.metadata.get("conversation_type") == "support",
+        personalized=bool(request.metadata.get("personalized")),
+    )
 
 
 def _texts(content: object) -> list[str]:
@@ -130,10 +116,10 @@ def _texts(content: object) -> list[str]:
     return [str(part.get("text", "")) for part in parts if isinstance(part, Mapping)]
 
 
-def _traits_of(text: str) -> Traits:
+def _traits_of(text: str) -> tuple[bool, bool]:
     words = text.translate(TO_SPACE).split()
     kinds = set(words)
-    return Traits(is_personal(text, words, kinds), _is_current(text, kinds))
+    return is_personal(text, words, kinds), _is_current(text, kinds)
 
 
 def _is_current(text: str, kinds: set[str]) -> bool:
@@ -142,34 +128,68 @@ def _is_current(text: str, kinds: set[str]) -> bool:
     return any(_PHRASES[word].search(text) is not None for word in kinds & _PHRASES.keys())
 
 
-# Why the smart policy keeps nothing: the first rule that applies is the reason.
-_REFUSALS: tuple[tuple[str, Callable[[ChatRequest, Traits, CachePolicy], bool]], ...] = (
-    ("temperature not given", lambda request, _, policy: not policy.cacheable and request.temperature is None),
-    (
-        f"temperature above {MAX_TEMPERATURE}",
-        lambda request, _, policy: not policy.cacheable and (request.temperature or 0) > MAX_TEMPERATURE,
-    ),
-    ("tools may have effects", lambda request, _, __: bool(request.tools)),
-    ("personal data and no user given", lambda request, traits, _: traits.personal and request.user is None),
+class Rule(NamedTuple):
+    """One rule of the smart policy: where it applies, the answer is not kept, its user's own, or kept for a time."""
+
+    reason: str
+    applies: Callable[[ChatRequest, Traits, CachePolicy], bool]
+    outcome: Literal["uncached", "user", "ttl"]
+    kind: str = ""  # the time to live, of TTLS
+
+
+def _warm(request: ChatRequest, _: Traits, policy: CachePolicy) -> bool:
+    return not policy.cacheable and (request.temperature or 0) > MAX_TEMPERATURE
+
+
+# Of each outcome the first rule that applies counts. A "user" rule without a user means uncached.
+RULES = (
+    Rule("temperature not given", lambda r, _, p: not p.cacheable and r.temperature is None, "uncached"),
+    Rule(f"temperature above {MAX_TEMPERATURE}", _warm, "uncached"),
+    Rule("tools may have effects", lambda r, _, __: bool(r.tools), "uncached"),
+    Rule("current information", lambda _, t, __: t.current, "ttl", "current"),
+    Rule("personal data", lambda _, t, __: t.personal, "user", "personal"),
+    Rule("personalised context", lambda _, t, __: t.personalized, "user"),
+    Rule("support conversation", lambda _, t, __: t.support, "ttl", "support"),
+    Rule("factual question", lambda _, t, __: t.factual, "ttl", "factual"),
 )
 
 
-def decide(request: ChatRequest, traits: Traits, policy: CachePolicy) -> Decision:
-    """Return what to do with the answer of `request`."""
+def decide(
+    request: ChatRequest, traits: Traits, policy: CachePolicy, *, ttls: Mapping[str, float] | None = None
+) -> Decision:
+    """Return what to do with the answer of `request`.
+
+    Args:
+        request: what was asked.
+        traits: what `read_traits` says of it.
+        policy: the caller's.
+        ttls: seconds by kind, in place of those of TTLS; kinds that are missing keep theirs.
+    """
     if not policy.exact:
         return NOT_ASKED
     if policy.scope == "user" and request.user is None:
         return Decision(keep=False, reason="policy wants a user and none is given")
     user = None if policy.scope == "public" else request.user
     if not policy.smart:
-        return Decision(keep=True, reason="policy always", ttl=policy.ttl, user=user)
-    for reason, applies in _REFUSALS:
-        if applies(request, traits, policy):
-            return Decision(keep=False, reason=reason)
-    return _kept(traits, policy.ttl, request.user if traits.personal else user)
+        return Decision(True, "policy always", policy.ttl, user, policy.stale_ttl)
+    applying = [rule for rule in RULES if rule.applies(request, traits, policy)]
+    for rule in applying:
+        if rule.outcome == "uncached":
+            return Decision(keep=False, reason=rule.reason)
+        if rule.outcome == "user" and request.user is None:
+            return Decision(keep=False, reason=f"{rule.reason} and no user given")
+        user = request.user if rule.outcome == "user" else user
+    kind = next((rule for rule in applying if rule.kind), _OTHERWISE)
+    ttl = _seconds(kind.kind, policy.ttl, {**TTLS, **(ttls if ttls is not None else {})})
+    reason = kind.reason or (applying[0].reason if applying else "public" if user is None else "for this user")
+    return Decision(True, reason, ttl, user, policy.stale_ttl)
 
 
-def _kept(traits: Traits, ttl: float | None, user: str | None) -> Decision:
-    if traits.current:
-        return Decision(keep=True, reason="current information", ttl=min(ttl or CURRENT_TTL, CURRENT_TTL), user=user)
-    return Decision(keep=True, reason="public" if user is None else "for this user", ttl=ttl, user=user)
+_OTHERWISE = Rule("", lambda *_: True, "ttl", "default")
+
+
+def _seconds(kind: str, given: float | None, ttls: Mapping[str, float]) -> float:
+    """Return how long an answer of a kind is kept; what is current is never kept longer, whatever the policy says."""
+    if given is None:
+        return ttls[kind]
+    return min(given, ttls[kind]) if kind == "current" else given

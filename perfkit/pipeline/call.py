@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from perfkit.caching import CachePolicy
 from perfkit.errors import ResponseFormatError, TransportError
 from perfkit.routing.policy import TABLE, judge
 from perfkit.values import Usage
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "Purse", "checked_context", "routed", "unpacked"]
 
+ALWAYS = CachePolicy.of("always")
 NOTICEABLE = 0.01  # seconds: the pipeline's own work is not taken from a call's time
 
 
@@ -36,6 +38,7 @@ class Call:
     key: str | None
     started: float
     budget: float | None = None  # US dollars for all attempts together
+    policy: CachePolicy = ALWAYS
     spent: float = 0.0  # US dollars paid for attempts so far
     answered_by: str = ""
     cost: float | None = None

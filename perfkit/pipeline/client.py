@@ -30,6 +30,7 @@ from perfkit.values import ChatRequest, ChatResponse, Usage
 if TYPE_CHECKING:
     from perfkit._settings import RouteSettings
     from perfkit.caching import Entry
+    from perfkit.caching.policy import PolicyOf
     from perfkit.config import Config
 
 __all__ = ["Client"]
@@ -67,7 +68,7 @@ class Client(Shared):
         self._router = router if router is not None else ProviderRouter.instance()
         self._meter = Meter(tracker if tracker is not None else PerformanceTracker.instance())
         self._clock = clock if clock is not None else SYSTEM_CLOCK
-        self._planner = Planner(routes if routes is not None else {})
+        self._planner = Planner(routes if routes is not None else {}, clock=self._clock)
 
     def _configured(self, config: Config) -> None:
         self._planner.routes = config.named("routes")
@@ -83,7 +84,7 @@ class Client(Shared):
         tools: Sequence[Mapping[str, Any]] | None = None,
         response_format: Mapping[str, Any] | None = None,
         timeout: float | None = None,
-        cache: CachePolicy | str | None = None,
+        cache: CachePolicy | str | PolicyOf | None = None,
         context: Mapping[str, Any] | None = None,
         user: str | None = None,
         agent: str = "default",
@@ -101,7 +102,8 @@ class Client(Shared):
             tools: tool schemas in OpenAI's form.
             response_format: as OpenAI takes it.
             timeout: seconds for everything: waiting, retries, fallbacks and the whole body.
-            cache: "smart", "always", "never" or a CachePolicy; None means the configured policy.
+            cache: "smart", "always", "never", a CachePolicy, or a function of the ChatRequest that returns one of them;
+                None means the configured policy.
             context: what the answer depends on besides the messages; part of the cache key.
             user: whose question it is: scopes the cache and budgets.
             agent: who in the application asks: a tag of metrics and reports.
@@ -140,7 +142,7 @@ class Client(Shared):
         tools: Sequence[Mapping[str, Any]] | None = None,
         response_format: Mapping[str, Any] | None = None,
         timeout: float | None = None,
-        cache: CachePolicy | str | None = None,
+        cache: CachePolicy | str | PolicyOf | None = None,
         context: Mapping[str, Any] | None = None,
         user: str | None = None,
         agent: str = "default",
@@ -223,7 +225,7 @@ class Client(Shared):
         request: ChatRequest,
         *,
         provider: str | None = None,
-        cache: CachePolicy | str | None = None,
+        cache: CachePolicy | str | PolicyOf | None = None,
         budget: float | None = None,
     ) -> ChatResponse:
         """Answer a ready ChatRequest; `chat` is this with the request's parts as arguments."""
@@ -247,7 +249,11 @@ class Client(Shared):
         return self._finish(call, found.value) if found.stored_at is None else self._serve(call, found)
 
     def _plan(
-        self, request: ChatRequest, provider: str | None, cache: CachePolicy | str | None, budget: float | None
+        self,
+        request: ChatRequest,
+        provider: str | None,
+        cache: CachePolicy | str | PolicyOf | None,
+        budget: float | None,
     ) -> Call:
         _process.check()
         _process.deferred.run()
@@ -259,7 +265,7 @@ class Client(Shared):
             now,
             provider=provider,
             policy=cache,
-            default_policy=self._cache.settings.policy,
+            cache=self._cache.settings,
             budget=budget,
         )
 
@@ -343,7 +349,7 @@ class Client(Shared):
         self._meter.hit(call, found.cost, latency)
         return found.answer(
             cost=0.0,
-            cached="exact",
+            cached="context" if call.policy.by_context else "exact",
             cached_at=found.stored_at,
             age=max(0.0, self._clock.wall() - found.stored_at),
             cache_decision=call.decision.reason,

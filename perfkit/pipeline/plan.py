@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from perfkit.caching import NOT_ASKED, CachePolicy, Decision, decide, read_traits, request_digest, scoped_key
+from perfkit.caching import NOT_ASKED, TTLS, CachePolicy, Decision, decide, read_traits, request_digest, scoped_key
+from perfkit.clock import SYSTEM_CLOCK
 from perfkit.pipeline.call import Call, routed
 from perfkit.values import ChatRequest, finite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from perfkit._settings import RouteSettings
+    from perfkit._settings import CacheSettings, RouteSettings
+    from perfkit.caching.policy import PolicyOf
+    from perfkit.clock import Clock
 
 __all__ = ["Planner"]
 
@@ -24,10 +27,13 @@ class Planner:
 
     Args:
         routes: names to use as `model=`.
+        clock: tells the time buckets of policies; None means the system's.
     """
 
-    def __init__(self, routes: Mapping[str, RouteSettings]) -> None:
+    def __init__(self, routes: Mapping[str, RouteSettings], *, clock: Clock | None = None) -> None:
         self.routes = dict(routes)
+        self._clock = clock if clock is not None else SYSTEM_CLOCK
+        self._ttls: Mapping[str, float] = TTLS
         self._decisions: dict[tuple[bytes, CachePolicy, str | None], Decision] = {}
 
     def forget(self) -> None:
@@ -40,8 +46,8 @@ class Planner:
         started: float,
         *,
         provider: str | None,
-        policy: CachePolicy | str | None,
-        default_policy: str,
+        policy: CachePolicy | str | PolicyOf | None,
+        cache: CacheSettings,
         budget: float | None,
     ) -> Call:
         """Return the call that answers `request`.
@@ -50,8 +56,8 @@ class Planner:
             request: what was asked; its model may be a route.
             started: monotonic seconds.
             provider: pinned by the caller.
-            policy: the caller's cache policy, None for the route's or `default_policy`.
-            default_policy: the configured one.
+            policy: the caller's cache policy, None for the route's or the configured one.
+            cache: the cache's settings.
             budget: US dollars for all attempts together.
 
         Raises:
@@ -67,24 +73,39 @@ class Planner:
         target = request if route is None else routed(request, route)
         if provider is None and route is not None:
             provider = route.provider
-        chosen = _policy(policy, route, default_policy)
+        if callable(policy):
+            policy = CachePolicy.of(policy(request))
+        chosen = _policy(policy, route, cache.policy)
+        if cache.ttls is not self._ttls:
+            self._ttls = cache.ttls
+            self.forget()
         decision, key = self._decide(request, target, provider, chosen)
-        return Call(request, target, provider, decision, key, started, budget)
+        return Call(request, target, provider, decision, key, started, budget, chosen)
 
     def _decide(
         self, request: ChatRequest, target: ChatRequest, provider: str | None, policy: CachePolicy
     ) -> tuple[Decision, str | None]:
         if not policy.exact:
             return NOT_ASKED, None
-        digest = request_digest(request, provider=provider, target=None if target is request else target.model)
+        asked = self._in_context(request, policy) if policy.by_context else request
+        digest = request_digest(asked, provider=provider, target=None if target is request else target.model)
         memo = (digest, policy, request.user)
-        decision = self._decisions.get(memo)
+        decision = self._decisions.get(memo) if asked is request else None
         if decision is None:
-            decision = decide(request, read_traits(request), policy)
+            decision = decide(request, read_traits(request), policy, ttls=self._ttls)
             if len(self._decisions) >= REMEMBERED_DECISIONS:
                 self._decisions.clear()
-            self._decisions[memo] = decision
+            if asked is request:  # else what is left out of the key may still have decided
+                self._decisions[memo] = decision
         return decision, scoped_key(digest, decision.user) if decision.keep else None
+
+    def _in_context(self, request: ChatRequest, policy: CachePolicy) -> ChatRequest:
+        """Return the request with that context only that makes another question (RAAF guide 3.3)."""
+        context = dict(request.metadata)
+        if policy.context is not None:
+            context = {name: context[name] for name in policy.context if name in context}
+        bucket = None if policy.time_bucket is None else int(self._clock.wall() // policy.time_bucket)
+        return request.evolve(metadata={"context": context, "time_bucket": [bucket, policy.time_bucket]})
 
 
 def _policy(given: CachePolicy | str | None, route: RouteSettings | None, default: str) -> CachePolicy:
@@ -93,4 +114,4 @@ def _policy(given: CachePolicy | str | None, route: RouteSettings | None, defaul
         return policy
     if route.cacheable is False and given is None:
         return CachePolicy.of("never")
-    return replace(policy, ttl=route.ttl, cacheable=route.cacheable)
+    return replace(policy, ttl=route.ttl, cacheable=route.cacheable, semantic=route.semantic and policy.exact)

@@ -3,10 +3,11 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from perfkit.caching.freshness import CURRENT_TTL, CachePolicy, decide, read_traits
+from perfkit.caching.freshness import CURRENT_TTL, RULES, TTLS, CachePolicy, decide, read_traits
 from perfkit.values import ChatRequest
 
 SMART = CachePolicy.of("smart")
@@ -24,7 +25,7 @@ def prompts(name: str) -> list[str]:
 
 
 def test_a_deterministic_question_is_kept_for_all() -> None:
-    assert verdict("what is a queue?") == (True, "public", None, None)
+    assert verdict("sort these words") == (True, "public", TTLS["default"], None)
 
 
 @pytest.mark.parametrize("temperature", [None, 0.2, 1])
@@ -37,15 +38,15 @@ def test_without_a_low_temperature_nothing_is_kept(temperature: float | None) ->
 @pytest.mark.parametrize("temperature", [None, 0.2])
 def test_a_route_may_say_that_its_answers_can_be_shared_all_the_same(temperature: float | None) -> None:
     policy = CachePolicy(smart=True, cacheable=True, ttl=7)
-    assert verdict("what is a queue?", temperature=temperature, policy=policy) == (True, "public", 7, None)
+    assert verdict("sort these words", temperature=temperature, policy=policy) == (True, "public", 7, None)
 
 
 def test_a_users_answers_are_his_own_unless_the_policy_shares_them() -> None:
-    assert verdict("what is a queue?", user="42") == (True, "for this user", None, "42")
-    assert verdict("what is a queue?", user="42", policy=CachePolicy(smart=True, scope="public")) == (
+    assert verdict("sort these words", user="42") == (True, "for this user", TTLS["default"], "42")
+    assert verdict("sort these words", user="42", policy=CachePolicy(smart=True, scope="public")) == (
         True,
         "public",
-        None,
+        TTLS["default"],
         None,
     )
 
@@ -76,7 +77,9 @@ def test_what_depends_on_the_one_who_asks_is_not_kept_without_a_user(text: str) 
 
 @pytest.mark.parametrize("text", prompts("ordinary"))
 def test_what_is_the_same_for_everybody_is_kept_for_the_whole_ttl(text: str) -> None:
-    assert verdict(text) == (True, "public", None, None)
+    keep, reason, ttl, user = verdict(text)
+    assert (keep, user) == (True, None)
+    assert (reason, ttl) in (("public", TTLS["default"]), ("factual question", TTLS["factual"]))
 
 
 @pytest.mark.parametrize("text", prompts("current"))
@@ -142,6 +145,62 @@ def test_current_information_is_kept_for_minutes(text: str) -> None:
     assert verdict(text, policy=CachePolicy(smart=True, ttl=10_000))[2] == CURRENT_TTL
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "options"),
+    [
+        ("current", "what is the weather in Rome", {}),
+        ("personal", "what is my balance", {"user": "42"}),
+        ("support", "what does error 7 mean", {"metadata": {"conversation_type": "support"}}),
+        ("factual", "What is the capital of France?", {}),
+        ("factual", "Hello. Explain recursion", {}),
+        ("factual", "when did Rome fall", {}),
+        ("default", "sort these words", {}),
+    ],
+)
+def test_every_kind_of_answer_has_its_own_time_to_live(kind: str, text: str, options: dict[str, Any]) -> None:
+    assert verdict(text, **options)[2] == TTLS[kind]
+    request = ChatRequest([{"role": "user", "content": text}], "m", 0.0, **options)
+    assert decide(request, read_traits(request), SMART, ttls={kind: 11.0}).ttl == 11.0
+
+
+def test_times_to_live_are_those_of_the_guide() -> None:
+    assert dict(TTLS) == {"current": 300, "personal": 300, "support": 3600, "factual": 86_400, "default": 14_400}
+
+
+def test_a_policy_sets_its_own_time_but_what_is_current_stays_short() -> None:
+    policy = CachePolicy(smart=True, ttl=7200)
+    assert verdict("What is the capital of France?", policy=policy)[2] == 7200
+    assert verdict("what is my balance", user="42", policy=policy)[2] == 7200
+    assert verdict("what is my balance today", user="42", policy=policy)[2] == CURRENT_TTL
+
+
+def test_every_rule_can_be_reached() -> None:
+    reached = {
+        verdict("sort", temperature=None)[1],
+        verdict("sort", temperature=1.0)[1],
+        verdict("sort", tools=({"type": "function"},))[1],
+        verdict("what is my balance", user="42")[1],
+        verdict("sort", user="42", metadata={"personalized": True})[1],
+        verdict("latest release")[1],
+        verdict("sort", metadata={"conversation_type": "support"})[1],
+        verdict("what is a queue")[1],
+    }
+    assert reached == {rule.reason for rule in RULES}
+
+
+def test_a_personalised_context_is_kept_for_its_user_only() -> None:
+    context = {"personalized": True}
+    assert verdict("sort", metadata=context)[:2] == (False, "personalised context and no user given")
+    policy = CachePolicy(smart=True, scope="public")
+    assert verdict("sort", metadata=context, user="42", policy=policy)[3] == "42"
+
+
+def test_a_policy_says_how_long_a_stale_answer_may_be_served() -> None:
+    request = ChatRequest([{"role": "user", "content": "sort"}], "m", 0.0)
+    for policy in (CachePolicy(stale_ttl=9), CachePolicy(smart=True, stale_ttl=9)):
+        assert decide(request, read_traits(request), policy).stale_ttl == 9
+
+
 def test_answers_made_with_tools_are_not_kept() -> None:
     assert verdict("what is a queue?", tools=({"type": "function"},))[:2] == (False, "tools may have effects")
 
@@ -184,6 +243,12 @@ def test_an_unknown_policy_is_refused() -> None:
         {"exact": None},
         {"smart": "yes"},
         {"cacheable": 1},
+        {"stale_ttl": 0},
+        {"time_bucket": -1},
+        {"context": "location"},
+        {"context": (1,)},
+        {"semantic": "yes"},
+        {"semantic": True, "exact": False},
     ],
 )
 def test_a_policy_that_means_nothing_is_refused(wrong: dict[str, object]) -> None:
