@@ -14,7 +14,9 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import ConfigError, DeadlineExceeded, PoolTimeout, TransportError
+from perfkit.integrations._cookies import RememberingJar
 from perfkit.integrations._extra import load_extra
+from perfkit.integrations._wire import Wire
 from perfkit.transport.call import Waits
 from perfkit.transport.encoding import CodingError
 from perfkit.transport.reply import by_name
@@ -23,11 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-    from perfkit.integrations._wire import Incoming, Wire
+    from perfkit.integrations._wire import Incoming
 
-__all__ = ["make_client", "module_of"]
+__all__ = ["client_of_sdk", "make_client", "module_of"]
 
 _PORTS = {"http": 80, "https": 443}
+_URLS = 256
 _OF_THE_POOL = {
     "verify": "ca_file",
     "proxy": "proxy",
@@ -51,6 +54,22 @@ def module_of(sdk: str) -> ModuleType:
     return sys.modules[name]
 
 
+def client_of_sdk(sdk: str, options: dict[str, Any], **of_wire: Any) -> Any:
+    """Return what the SDK takes as `http_client=`.
+
+    Args:
+        sdk: name of its package and of the extra that installs it.
+        options: of the client class.
+        **of_wire: arguments of `Wire`.
+
+    Raises:
+        ConfigError: the SDK is not installed, or an option is the pool's business.
+        ValueError: the deadline is not above 0.
+    """
+    wire = Wire(**of_wire)
+    return make_client(module_of(sdk), wire, options)
+
+
 def make_client(module: Any, wire: Wire, options: dict[str, Any]) -> Any:
     """Return a client of `module` whose requests go through `wire`.
 
@@ -61,7 +80,19 @@ def make_client(module: Any, wire: Wire, options: dict[str, Any]) -> Any:
         raise ConfigError(
             f"http_client({name}=...) has no effect here: it is the pool's ({_OF_THE_POOL[name]})", key=name
         )
-    return module.Client(transport=_transport(module)(wire), **{"follow_redirects": True, **options})
+    usual = {"follow_redirects": True, "cookies": RememberingJar()}
+    return _client(module)(transport=_transport(module)(wire), **{**usual, **options})
+
+
+@functools.cache
+def _client(module: Any) -> type[Any]:
+    """Return the client class of `module` with a memory for the URLs SDKs pass again and again as text."""
+    parsed = functools.lru_cache(_URLS)(module.URL)
+
+    def build_request(self: Any, method: str, url: Any, **parts: Any) -> Any:
+        return module.Client.build_request(self, method, parsed(url) if isinstance(url, str) else url, **parts)
+
+    return type("PooledClient", (module.Client,), {"build_request": build_request})
 
 
 @functools.cache
@@ -89,7 +120,7 @@ class _Transport:
         if url.scheme not in _PORTS:
             raise module.UnsupportedProtocol(f"URL must be http:// or https://, not {url.scheme}://", request=request)
         origin = url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
-        fields = by_name([(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw])
+        fields = _fields(request.headers.raw)
         waits = _waits(request.extensions.get("timeout", {}))
         call = wire.call(request.method, url.raw_path.decode("ascii"), fields, request.read(), waits=waits)
         try:
@@ -100,12 +131,18 @@ class _Transport:
             raise
         except ValueError as error:
             raise module.LocalProtocolError(str(error), request=request) from error
-        return module.Response(
+        return self._response(incoming, request)
+
+    def _response(self, incoming: Incoming, request: Any) -> Any:
+        response = self.module.Response(
             incoming.status,
             headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in incoming.fields],
             stream=self.body(incoming, request),
             extensions={"http_version": b"HTTP/1.1", "reason_phrase": incoming.reason.encode("latin-1")},
         )
+        if all(value.isascii() for _, value in incoming.fields):
+            response.headers.encoding = "ascii"  # which it finds out by decoding everything when it is not told
+        return response
 
     def close(self) -> None:
         """Leave the connections to the pool, which others use too."""
@@ -132,6 +169,13 @@ class _Body:
     def close(self) -> None:
         """Let go of the connection."""
         self._incoming.close()
+
+
+def _fields(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    fields = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in raw}
+    if len(fields) == len(raw):
+        return fields
+    return by_name([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
 
 
 def _waits(given: dict[str, float | None]) -> Waits:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from perfkit.integrations._httpx import make_client, module_of
-from perfkit.integrations._wire import Wire
+from perfkit.integrations._httpx import client_of_sdk
 
 if TYPE_CHECKING:
     import httpx2
@@ -36,6 +35,7 @@ def http_client(
         ConfigError: the package anthropic is not installed, or an option is the pool's business.
         ValueError: `deadline` is not above 0.
     """
-    wire = Wire(connections=connections, tracker=tracker, deadline=deadline)
-    client: httpx2.Client = make_client(module_of("anthropic"), wire, options)
+    client: httpx2.Client = client_of_sdk(
+        "anthropic", options, deadline=deadline, connections=connections, tracker=tracker
+    )
     return client

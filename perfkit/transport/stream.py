@@ -42,7 +42,7 @@ class HTTPStream:
         self._exchange = exchange
         self._most = most
         self._ended = ended
-        self._finalizer = deferred.when_gone(self, exchange.drop)
+        self._finalizer = None if exchange.complete else deferred.when_gone(self, exchange.drop)
         self._marked = False
 
     def read(self) -> bytes:
@@ -136,7 +136,8 @@ class HTTPStream:
             self._end()
 
     def _end(self) -> None:
-        self._finalizer.detach()
+        if self._finalizer is not None:
+            self._finalizer.detach()
         ended, self._ended = self._ended, None
         if ended is not None:
             ended()
@@ -148,5 +149,7 @@ class HTTPStream:
         self.close()
 
     def __repr__(self) -> str:
-        state = "complete" if self._exchange.complete else "open" if self._finalizer.alive else "closed"
+        state = (
+            "complete" if self._exchange.complete else "open" if self._finalizer and self._finalizer.alive else "closed"
+        )
         return f"HTTPStream({self.status}, {state}, {self.headers!r})"
