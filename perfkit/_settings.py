@@ -65,10 +65,19 @@ class StateSettings:
 class CacheSettings:
     """`[cache]`: what ResponseCache may hold and what is cacheable."""
 
-    backend: str = choice("memory")
+    backend: str = choice("memory", "sqlite")
+    url: str | None = field(default=None, repr=False)  # of its Redis or SQLite file; None: that of `[state]`
     max_bytes: int = number(100 * 2**20, least=1)
     max_entries: int | None = number(None, least=1)
-    ttl: float = number(3600.0, above=0)
+    ttl: float = number(3600.0, above=0)  # seconds, as all that follow
+    stale_ttl: float = number(0.0, least=0)  # after that, serve the old answer while one thread gets a new one
+    stale_if_error: float = number(0.0, least=0)  # after that, serve it where the provider fails
+    error_ttl: float = number(0.0, least=0)  # remember that a request is wrong, or that a model does not exist
+    early_refresh: float = number(0.0, least=0)  # 1: refresh ahead of the end, at random (XFetch); 0: do not
+    generation: str = ""  # entries of another generation are not seen: change it with prompts or answers' form
+    compression: str = choice("none", "zlib", "zstd")  # of what leaves this process
+    compress_above: int = number(1024, least=0)  # bytes
+    encryption_key: str | None = field(default=None, repr=False)  # Fernet keys, comma between; the first one encrypts
     policy: str = choice("smart", "always", "never")
     ttls: Mapping[str, float] = field(default_factory=dict)  # of smart, by kind: perfkit.caching.TTLS where not given
 

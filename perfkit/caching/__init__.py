@@ -1,5 +1,6 @@
 """No call paid twice, no answer given to the wrong person or the wrong question."""
 
+from perfkit.caching.backends import BACKENDS, Backend
 from perfkit.caching.entry import Cached, Entry
 from perfkit.caching.freshness import NOT_ASKED, TTLS, Decision, decide, read_traits
 from perfkit.caching.keys import request_digest, scoped_key
@@ -7,8 +8,10 @@ from perfkit.caching.policy import CachePolicy
 from perfkit.caching.response import ResponseCache
 
 __all__ = [
+    "BACKENDS",
     "NOT_ASKED",
     "TTLS",
+    "Backend",
     "CachePolicy",
     "Cached",
     "Decision",

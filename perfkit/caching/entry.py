@@ -2,23 +2,23 @@
 
 What can be changed in a value is kept as bytes: a hit can never be changed by who got it before, and what goes in comes
 out equal and of the same type. In the memory of one process these bytes are marshal's, read back at a third of the cost
-of JSON; they never leave it. The bound counts the bytes of the whole value as JSON.
+of JSON; they never leave it. The bound counts the bytes that are really held, keys and book-keeping included.
 """
 
 from __future__ import annotations
 
 import json
 import marshal
+import sys
 from typing import Any, NamedTuple
-
-from cachetools import LRUCache
 
 from perfkit.values import ChatResponse
 
-__all__ = ["ENTRY_OVERHEAD", "Cached", "Entry", "Kept", "Store", "is_answer", "keep"]
+__all__ = ["ENTRY_OVERHEAD", "Cached", "Entry", "Kept", "Life", "is_answer", "keep", "strict_json"]
 
-ENTRY_OVERHEAD = 300  # bytes of a key, an entry and its place in the map on 64-bit CPython
-FIELDS = 600  # bytes of a ChatResponse beside its text and what the provider sent: names, numbers, attempts
+ENTRY_OVERHEAD = 640  # bytes of an entry, its places in the store and its ghost on 64-bit CPython, as RSS shows
+FIELDS = 800  # bytes of a ChatResponse beside its text and what the provider sent: names, numbers, attempts
+REFERENCES = 2  # marshal's last version that writes everything out: a circle is refused instead of kept
 
 
 class Cached(NamedTuple):
@@ -36,13 +36,57 @@ class Kept(NamedTuple):
     size: int  # bytes of the whole
 
 
-class Entry(NamedTuple):
-    """What is kept under a key."""
+class Life(NamedTuple):
+    """How long an entry is good for what, in seconds."""
 
-    kept: Kept
-    stored_at: float  # epoch seconds
-    expires: float  # monotonic seconds
-    tags: frozenset[str]
+    ttl: float  # fresh
+    stale: float = 0.0  # and then served while somebody refreshes it
+    error: float = 0.0  # or served where the upstream fails
+
+    @property
+    def whole(self) -> float:
+        """Seconds until nobody may be given it any more."""
+        return self.ttl + max(self.stale, self.error)
+
+
+class Entry:
+    """What is kept under a key.
+
+    Args:
+        key: under which it is kept.
+        kept: the value.
+        life: how long it is good.
+        now: monotonic seconds.
+        stored_at: epoch seconds.
+        age: seconds since it was stored.
+        tags: names to invalidate it by.
+        seconds: how long its computation took.
+    """
+
+    __slots__ = (
+        "expires", "gone", "kept", "key", "life", "queue",
+        "seconds", "size", "stale_until", "stored_at", "tags", "uses",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0913 - a record
+        self,
+        key: str,
+        kept: Kept,
+        life: Life,
+        *,
+        now: float,
+        stored_at: float,
+        age: float = 0.0,
+        tags: frozenset[str] = frozenset(),
+        seconds: float = 0.0,
+    ) -> None:
+        self.key, self.kept, self.life, self.tags, self.seconds = key, kept, life, tags, seconds
+        self.stored_at = stored_at  # epoch seconds; the next three are monotonic
+        self.expires = now - age + life.ttl
+        self.stale_until = self.expires + life.stale
+        self.gone = self.expires + max(life.stale, life.error)
+        self.size = kept.size + ENTRY_OVERHEAD + len(key) + 64 * len(tags)
+        self.uses = self.queue = 0  # the store's
 
     @property
     def value(self) -> Any:
@@ -67,19 +111,6 @@ class Entry(NamedTuple):
         return answer
 
 
-class Store(LRUCache[str, Entry]):
-    """Least recently used goes first; evictions are counted."""
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(max_bytes, getsizeof=lambda entry: entry.kept.size + ENTRY_OVERHEAD)
-        self.evictions = 0
-
-    def popitem(self) -> tuple[str, Entry]:
-        """Evict one entry, counting it."""
-        self.evictions += 1
-        return super().popitem()
-
-
 def is_answer(response: ChatResponse) -> bool:
     """Tell whether there is something to keep: what a content filter refused, or left empty, may differ next time.
 
@@ -94,41 +125,34 @@ def keep(value: Any) -> Kept:
 
     Raises:
         TypeError: the value would not come back equal (tuples, sets, objects, keys that are not strings).
-        ValueError: a JSON value holds NaN or an infinity; in a ChatResponse some servers send them (logprobs).
+        ValueError: a JSON value holds NaN or an infinity, or a circle.
     """
     if isinstance(value, ChatResponse):
-        changeable = (value.raw, value.tool_calls)
-        text = _lenient(changeable)
-        size = _weight(text) + _weight(value.text) + FIELDS
+        text = sys.getsizeof(value.text) + FIELDS
         if value.raw is None and not value.tool_calls:
-            return Kept(None, value, size)
-        return Kept(_marshalled(changeable, text), value.evolve(raw=None, tool_calls=()), size)
-    text = _strict(value)
+            return Kept(None, value, text)
+        data = _marshalled((value.raw, value.tool_calls))
+        return Kept(data, value.evolve(raw=None, tool_calls=()), sys.getsizeof(data) + text)
+    text_form = strict_json(value)
     if type(value) in _UNCHANGEABLE:
-        return Kept(None, value, _weight(text))
-    if not _same(json.loads(text), value):
+        return Kept(None, value, sys.getsizeof(value))
+    if not _same(json.loads(text_form), value):
         raise TypeError("only JSON values can be cached: this one would come back changed (tuple, or keys not strings)")
-    return Kept(marshal.dumps(value), None, _weight(text))
+    data = marshal.dumps(value, REFERENCES)
+    return Kept(data, None, sys.getsizeof(data))
 
 
 _UNCHANGEABLE = frozenset({str, int, float, bool, type(None)})
+strict_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
-def _weight(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-def _marshalled(changeable: tuple[Any, tuple[Any, ...]], text: str) -> bytes:
+def _marshalled(changeable: tuple[Any, tuple[Any, ...]]) -> bytes:
     """Return the changeable parts of an answer as bytes; what is of a class of its own comes back as JSON says it."""
     try:
-        return marshal.dumps(changeable)
+        return marshal.dumps(changeable, REFERENCES)
     except ValueError:
-        raw, tool_calls = json.loads(text)
-        return marshal.dumps((raw, tuple(tool_calls)))
-
-
-_strict = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-_lenient = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+        raw, tool_calls = json.loads(json.dumps(changeable))
+        return marshal.dumps((raw, tuple(tool_calls)), REFERENCES)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,6 +1,7 @@
-"""The response cache: bounded memory, time to live, and one computation per key.
+"""The response cache: no call paid twice, bounded memory, and one computation per key.
 
-The lock is held for look-ups only, never while an answer is computed, serialised or sent.
+`ResponseCache` is what users and the pipeline hold; entries are the shelf's business, misses the loader's. No lock is
+held while an answer is computed, serialised or sent.
 
 The key space: "chat:<digest>:..." are answers of models, "key:<name>" and "json:<digest>" what the application keeps
 itself, and "scope:<digest>:" goes before either of these two.
@@ -8,53 +9,40 @@ itself, and "scope:<digest>:" goes before either of these two.
 
 from __future__ import annotations
 
-import fnmatch
-import logging
-import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+import math
+import random
+from typing import TYPE_CHECKING, Any
 
+from perfkit import _process
 from perfkit._shared import Shared
-from perfkit.caching.entry import ENTRY_OVERHEAD, Cached, Entry, Kept, Store, is_answer, keep
+from perfkit.caching.backends import BACKENDS, Backend, Setup
+from perfkit.caching.codec import Codec
+from perfkit.caching.entry import Cached, Entry, Life
 from perfkit.caching.keys import plain_key
+from perfkit.caching.loading import Job, Loader
+from perfkit.caching.matching import Match
+from perfkit.caching.shelf import Shelf
 from perfkit.clock import SYSTEM_CLOCK, Clock
-from perfkit.errors import BudgetExceededError, DeadlineExceeded, PoolTimeout
 from perfkit.metrics import PerformanceTracker
-from perfkit.resilience.singleflight import SingleFlight
-from perfkit.values import ChatResponse, finite
+from perfkit.values import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Cached", "ResponseCache"]
+__all__ = ["ResponseCache"]
 
-log = logging.getLogger("perfkit.caching")
-
-LIMITS = (DeadlineExceeded, PoolTimeout, BudgetExceededError)  # of one caller: those waiting for him may have more left
-
-
-class _Landing(NamedTuple):
-    """What one computation brought: to the thread that made it, and to those who waited for it."""
-
-    own: Cached | Entry
-    at: float  # epoch seconds
-    kept: Entry | None  # None: it cannot be kept
-
-    def shared(self) -> Entry:
-        """Return the value as a hit does: nobody gets what somebody else may change."""
-        return self.kept if self.kept is not None else Entry(Kept(None, self.own.value, 0), self.at, 0.0, frozenset())
+NO_TAGS: frozenset[str] = frozenset()
+FAR_SETTINGS = ("backend", "url", "generation", "compression", "compress_above", "encryption_key", "max_bytes")
 
 
-def _matches(key: str, entry: Entry, wanted: str) -> bool:
-    if key.startswith("chat:"):
-        return wanted.startswith("chat:") and fnmatch.fnmatchcase(key, wanted)
-    name = (key.split(":", 2)[2] if key.startswith("scope:") else key).removeprefix("key:")
-    return wanted in entry.tags or name == wanted or fnmatch.fnmatchcase(name, wanted)
-
-
-def _checked(ttl: float | None, tags: Iterable[str]) -> frozenset[str]:
+def _checked(ttl: float | None, tags: Iterable[str], stale_ttl: float | None = None) -> frozenset[str]:
     """Return the tags as a set; refuse what is no time to live and what are no tags."""
     if ttl is not None:
         finite("ttl", ttl, above=0)
+    if stale_ttl is not None:
+        finite("stale_ttl", stale_ttl, least=0)
+    if tags == ():
+        return NO_TAGS
     names = None if isinstance(tags, str | bytes) else frozenset(tags)
     if names is None or not all(isinstance(name, str) for name in names):
         raise TypeError(f"tags must be several names, as in ['city', 'rome'], not {tags!r}")
@@ -62,42 +50,59 @@ def _checked(ttl: float | None, tags: Iterable[str]) -> frozenset[str]:
 
 
 class ResponseCache(Shared):
-    """Answers by key, in memory, bounded by bytes and entries, each with its time to live.
+    """Answers by key: in memory bounded by bytes and entries, and behind it in a backend that processes share.
 
     Args:
         clock: None means the system's.
-        tracker: where `cache_hit`, `cache_miss` and `cache_unstorable` are counted; None means the shared one.
-        **settings: keys of the `[cache]` table: `max_bytes` (100 MiB), `max_entries`, `ttl` (3600 s), `policy`.
+        tracker: where `cache_hit`, `cache_miss`, `cache_stale`, `cache_refresh_failed` and `cache_unstorable` are
+            counted; None means the shared one.
+        backend: a name of the `[cache]` table, or an object of your own that does what `Backend` says.
+        **settings: keys of the `[cache]` table: `max_bytes` (100 MiB), `max_entries`, `ttl` (3600 s), `stale_ttl`,
+            `stale_if_error`, `error_ttl`, `early_refresh`, `policy` and those of the backend.
     """
 
     _table = "cache"
 
     def __init__(
-        self, *, clock: Clock | None = None, tracker: PerformanceTracker | None = None, **settings: Any
+        self,
+        *,
+        clock: Clock | None = None,
+        tracker: PerformanceTracker | None = None,
+        backend: str | Backend | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(settings)
+        super().__init__(settings if not isinstance(backend, str) else {**settings, "backend": backend})
         self._clock = clock if clock is not None else SYSTEM_CLOCK
         self._tracker = tracker
-        self._flights: SingleFlight[_Landing] = SingleFlight(personal=LIMITS)
-        self._lock = threading.Lock()  # guards _store, _told and the counters
-        self._forget()
+        self._own = None if isinstance(backend, str) else backend
+        self._shelf = Shelf(self.settings, self._clock)
+        self._loader = Loader(self._shelf, self._clock, self._count)
+        self._made_from: tuple[Any, ...] = ()
+        self._apply()
 
     def _after_fork(self) -> None:
-        if self._lock.locked():  # by a thread of the parent: the store may be half changed
-            self._forget()
-        self._lock = threading.Lock()
-
-    def _forget(self) -> None:
-        self._store = Store(self.settings.max_bytes)
-        self._hits = self._misses = self._expired = 0
-        self._told: set[type[Exception]] = set()  # why something could not be kept: logged once each
+        self._shelf.after_fork()
+        self._loader.after_fork()
 
     def _apply(self) -> None:
-        with self._lock:
-            kept, self._store = self._store, Store(self.settings.max_bytes)
-            self._store.evictions = kept.evictions
-            for key in list(kept):
-                self._put(key, kept[key])
+        settings = self.settings
+        made_from = tuple(getattr(settings, name) for name in FAR_SETTINGS)
+        if made_from != self._made_from:
+            old, self._shelf.far = self._shelf.far, self._make_far()
+            if self._made_from[:3] not in ((), made_from[:3]):
+                self._shelf.forget(None)
+            self._made_from = made_from
+            if old is not None:
+                old.close()
+        self._shelf.near.bound(settings.max_bytes, settings.max_entries)
+
+    def _make_far(self) -> Backend | None:
+        if self._own is not None:
+            return self._own
+        codec = Codec.of(self.settings, self._clock)
+        setup = Setup(self.settings, codec, self._clock, self._tracker, self._shelf.departed)
+        made: Backend | None = BACKENDS.get(self.settings.backend)(setup)
+        return made
 
     def get(  # noqa: PLR0913 - all but the key have their defaults
         self,
@@ -108,13 +113,15 @@ class ResponseCache(Shared):
         ttl: float | None = None,
         tags: Iterable[str] = (),
         scope: str | None = None,
+        stale_ttl: float | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Return the value of `key`; when it is not there, `loader()`, which is then kept, or `default`.
 
-        Threads that miss the same key at once share one call of `loader`; its error is raised in all of them and not
-        kept, but where it says that the caller's own time or money ran out, one of those waiting calls his loader.
-        Falsy results are results. What is returned may be changed without changing the cache, or what others get.
+        Threads that miss the same key at once share one call of `loader`, and so do processes where the backend lets
+        them; its error is raised in all of them and not kept, but where it says that the caller's own time or money ran
+        out, one of those waiting calls his loader. Falsy results are results. What is returned may be changed without
+        changing the cache, or what others get.
 
         Args:
             key: a string, or any JSON value; the order of a mapping's keys does not matter.
@@ -123,69 +130,66 @@ class ResponseCache(Shared):
             ttl: seconds to keep it, above 0; None means the cache's own.
             tags: names to invalidate it by.
             scope: whose value it is, for example a user or tenant; values of one scope are never seen in another.
+            stale_ttl: seconds after `ttl` during which the old value is served while `loader` runs in a thread of its
+                own; None means the cache's own, 0 by default.
             timeout: seconds to wait for another thread's `loader`; None means until it is done. A loader that waits
                 for a thread of its own which asks for the same key can be found by nothing else.
 
         Raises:
             TypeError: the key or the value is not JSON, or tags are not names.
-            ValueError: `ttl` or `timeout` is out of bounds.
+            ValueError: `ttl`, `stale_ttl` or `timeout` is out of bounds.
             RecursiveCallError: `loader` asks for `key` itself.
             DeadlineExceeded: another thread's `loader` is not done within `timeout`.
         """
-        names, name = _checked(ttl, tags), plain_key(key, scope)
+        names, name = _checked(ttl, tags, stale_ttl), plain_key(key, scope)
         if timeout is not None:
             finite("timeout", timeout, least=0)
         if loader is not None:
-            return self.fetch(name, loader, ttl=ttl, tags=names, timeout=timeout, strict=True).value
+            return self.fetch(
+                name, loader, ttl=ttl, tags=names, timeout=timeout, stale_ttl=stale_ttl, strict=True
+            ).value
         found = self.lookup(name)
         return default if found is None else found.value
 
     def set(
-        self, key: Any, value: Any, *, ttl: float | None = None, tags: Iterable[str] = (), scope: str | None = None
+        self,
+        key: Any,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        tags: Iterable[str] = (),
+        scope: str | None = None,
+        stale_ttl: float | None = None,
     ) -> None:
         """Keep `value` under `key` for `ttl` seconds; parameters are those of `get`.
 
         Raises:
             TypeError: the key or the value is not JSON, or tags are not names.
-            ValueError: `ttl` is out of bounds.
+            ValueError: `ttl` or `stale_ttl` is out of bounds.
         """
-        self._keep(plain_key(key, scope), value, ttl, _checked(ttl, tags))
+        names = _checked(ttl, tags, stale_ttl)
+        self._loader.keep(plain_key(key, scope), value, self._life(ttl, stale_ttl), names)
 
     def delete(self, key: Any, *, scope: str | None = None) -> bool:
         """Remove `key` and tell whether it was there."""
-        with self._lock:
-            return self._store.pop(plain_key(key, scope), None) is not None
+        return self._shelf.delete(plain_key(key, scope))
 
     def lookup(self, key: str) -> Entry | None:
-        """Return the value of a ready key, counting the hit or miss."""
-        entry = self._hit(key)
-        if entry is None:
-            self._count_miss()
-            return None
-        return entry
-
-    def _hit(self, key: str) -> Entry | None:
+        """Return the fresh entry of a ready key, counting the hit or miss."""
         now = self._clock.now()
-        with self._lock:
-            entry = self._find(key, now)
-            if entry is None:
+        entry = self._shelf.near.get(key, now)
+        if entry is None:
+            if self._shelf.far is not None:
+                entry = self._shelf.find(key)
+            if entry is None or entry.expires <= now:
+                self._shelf.near.count(misses=1)
+                self._count("cache_miss")
                 return None
-            self._hits += 1
+            self._shelf.near.count(hits=1)
         self._count("cache_hit")
         return entry
 
-    def _find(self, key: str, now: float) -> Entry | None:
-        try:
-            entry = self._store[key]  # at half the cost of get()
-        except KeyError:
-            return None
-        if entry.expires <= now:
-            self._store.pop(key)
-            self._expired += 1
-            return None
-        return entry
-
-    def fetch(
+    def fetch(  # noqa: PLR0913 - as above
         self,
         key: str,
         compute: Callable[[], Any],
@@ -193,6 +197,8 @@ class ResponseCache(Shared):
         ttl: float | None = None,
         tags: Iterable[str] = (),
         timeout: float | None = None,
+        stale_ttl: float | None = None,
+        refresh: Callable[[], Any] | None = None,
         strict: bool = False,
     ) -> Cached | Entry:
         """Return what is kept under a ready key, or compute it once for all who ask now.
@@ -204,128 +210,116 @@ class ResponseCache(Shared):
             compute: called without any lock held, in one thread only.
             ttl: seconds to keep the result; None means the cache's own.
             tags: names to invalidate it by.
-            timeout: seconds to wait for another thread's computation.
-            strict: raise where the result cannot be kept, instead of delivering it all the same.
+            timeout: seconds to wait for another thread's or process's computation.
+            stale_ttl: seconds after `ttl` during which the old result is served while it is computed again.
+            refresh: how to do that, in a thread that no caller waits for; None means `compute`.
+            strict: raise where the result cannot be kept, instead of delivering it all the same; and remember no error.
 
         Raises:
-            DeadlineExceeded: another thread computes and is not done in time.
+            DeadlineExceeded: another thread or process computes and is not done in time.
         """
-        entry = self._hit(key)
-        if entry is not None:
+        now = self._clock.now()
+        entry = self._shelf.near.get(key, now)
+        if entry is not None and not self.settings.early_refresh:
+            self._count("cache_hit")
             return entry
-
-        def compute_and_keep() -> _Landing:
-            entry = self._hit(key)  # another thread may have landed between the look-up and the take-off
-            if entry is not None:
-                return _Landing(entry, entry.stored_at, entry)
-            self._count_miss()
-            value = compute()
-            store = self._keep if strict else self._keep_if_possible
-            return _Landing(Cached(value), self._clock.wall(), store(key, value, ttl, tags))
-
-        landing, shared = self._flights.run(key, compute_and_keep, timeout=timeout)
-        if not shared:
-            return landing.own
-        self._count_hit()
-        return landing.shared()
-
-    def store(self, key: str, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()) -> None:
-        """Keep `value` under a ready key, if it can be kept: an answer that is paid for is not lost over its storage.
-
-        One larger than the whole cache is not kept.
-        """
-        self._keep_if_possible(key, value, ttl, tags)
-
-    def _keep(self, key: str, value: Any, ttl: float | None, tags: Iterable[str]) -> Entry:
-        kept = keep(value)
-        keep_for = self.settings.ttl if ttl is None else ttl
-        entry = Entry(kept, self._clock.wall(), self._clock.now() + keep_for, frozenset(tags))
-        with self._lock:
-            self._put(key, entry)
+        life, error_ttl = self._life(ttl, stale_ttl), 0.0 if strict else self.settings.error_ttl
+        again = compute if refresh is None else refresh
+        job = Job(key, compute, again, life, frozenset(tags), error_ttl, strict)
+        if entry is None:
+            return self._loader.load(job, timeout)
+        self._count("cache_hit")
+        if self._is_early(entry, now):
+            self._loader.refresh(job, entry)
         return entry
 
-    def _keep_if_possible(self, key: str, value: Any, ttl: float | None, tags: Iterable[str]) -> Entry | None:
-        if isinstance(value, ChatResponse) and not is_answer(value):
-            return None
-        try:
-            return self._keep(key, value, ttl, tags)
-        except Exception as error:
-            kind = type(error)
-            with self._lock:
-                known = kind in self._told
-                self._told.add(kind)
-            self._count("cache_unstorable")
-            if not known:
-                log.warning("an answer cannot be kept and will be asked for again: %s: %s", kind.__name__, error)
-            return None
+    def _is_early(self, entry: Entry, now: float) -> bool:
+        """Tell whether to make a fresh entry anew already: XFetch (Vattani, Chierichetti and Lowenstein, VLDB 2015)."""
+        beta: float = self.settings.early_refresh
+        return now - entry.seconds * beta * math.log(1.0 - random.random()) >= entry.expires
 
-    def _put(self, key: str, entry: Entry) -> None:
-        if entry.kept.size + ENTRY_OVERHEAD > self._store.maxsize:
-            self._store.pop(key, None)
-            return
-        self._store[key] = entry
-        limit = self.settings.max_entries
-        while limit is not None and len(self._store) > limit:
-            self._store.popitem()
+    def _life(self, ttl: float | None, stale_ttl: float | None) -> Life:
+        settings = self.settings
+        return Life(
+            settings.ttl if ttl is None else ttl,
+            settings.stale_ttl if stale_ttl is None else stale_ttl,
+            settings.stale_if_error,
+        )
+
+    def store(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        tags: Iterable[str] = (),
+        stale_ttl: float | None = None,
+        since: int | None = None,
+    ) -> None:
+        """Keep `value` under a ready key, if it can be kept: an answer that is paid for is not lost over its storage.
+
+        One larger than the whole cache is not kept, nor one that was invalidated after its making began, when
+        `departures` was `since`.
+        """
+        self._loader.keep_if_possible(key, value, self._life(ttl, stale_ttl), frozenset(tags), since=since)
+
+    @property
+    def departures(self) -> int:
+        """How many invalidations there were; pass it to `store` as `since`."""
+        return self._shelf.departures.count
 
     def invalidate(self, pattern_or_tag: str) -> int:
         """Remove what has this tag, this key, or a key that this glob (`*`, `?`, `[...]`) matches; return how many.
 
         Keys of direct use match as they were given, whatever their scope ("json:..." stands for those that were not
         strings). Answers of models have keys "chat:<digest>:public" and "chat:<digest>:user:<digest>"; only a glob
-        that begins with "chat:" matches them, so "*" leaves them alone and "chat:*" removes them all.
+        that begins with "chat:" matches them, so "*" leaves them alone and "chat:*" removes them all. An answer that is
+        on its way when it is invalidated is delivered and not kept. Stores that cannot list their keys (Django's and
+        Flask's caches) count only what was removed from this process.
         """
-        with self._lock:
-            gone = [key for key, entry in self._store.items() if _matches(key, entry, pattern_or_tag)]
-            for key in gone:
-                self._store.pop(key)
-        return len(gone)
+        return self._shelf.invalidate(Match(pattern_or_tag))
 
     def clear(self) -> None:
-        """Remove every entry; counters stay."""
-        with self._lock:
-            kept, self._store = self._store, Store(self.settings.max_bytes)
-            self._store.evictions = kept.evictions
+        """Remove every entry, of all processes where the backend is shared; counters stay."""
+        self._shelf.clear()
 
     @property
     def hit_rate(self) -> float:
-        """Hits per look-up in percent, 0.0 before the first (RAAF guide 3.5)."""
-        looked = self._hits + self._misses
-        return round(100.0 * self._hits / looked, 2) if looked else 0.0
+        """Hits, stale ones among them, per look-up in percent, 0.0 before the first (RAAF guide 3.5)."""
+        near = self._shelf.near
+        hits = near.hits + near.stale_hits
+        looked = hits + near.misses
+        return round(100.0 * hits / looked, 2) if looked else 0.0
 
     @property
     def cache_size(self) -> int:
         """Bytes held, overhead included."""
-        return int(self._store.currsize)
+        return self._shelf.count()[1]
 
     @property
     def eviction_count(self) -> int:
-        """Entries pushed out to make room."""
-        return self._store.evictions
+        """Entries pushed out of memory to make room."""
+        return self._shelf.near.evictions
 
     def stats(self) -> dict[str, Any]:
-        """Return hits, misses, expired, evictions, entries, bytes held and their bound, and the hit rate in percent."""
-        with self._lock:
-            return {
-                "hits": self._hits,
-                "misses": self._misses,
-                "expired": self._expired,
-                "evictions": self.eviction_count,
-                "entries": len(self._store),
-                "bytes": self.cache_size,
-                "max_bytes": self.settings.max_bytes,
-                "hit_rate": self.hit_rate,
-            }
+        """Return hits, stale hits, misses, expired, evictions, entries, bytes and their bound, and the hit rate.
 
-    def _count_hit(self) -> None:
-        with self._lock:
-            self._hits += 1
-        self._count("cache_hit")
-
-    def _count_miss(self) -> None:
-        with self._lock:
-            self._misses += 1
-        self._count("cache_miss")
+        Entries and bytes are those of the backend where it can tell, else those in memory.
+        """
+        near = self._shelf.near
+        entries, size = self._shelf.count()
+        return {
+            "hits": near.hits,
+            "stale_hits": near.stale_hits,
+            "misses": near.misses,
+            "expired": near.expired,
+            "evictions": near.evictions,
+            "entries": entries,
+            "bytes": size,
+            "max_bytes": self.settings.max_bytes,
+            "hit_rate": self.hit_rate,
+            "backend": self.settings.backend if self._own is None else type(self._own).__name__,
+        }
 
     def _count(self, name: str) -> None:
         tracker = self._tracker
@@ -334,15 +328,19 @@ class ResponseCache(Shared):
         tracker.increment(name)
 
     def close(self) -> None:
-        """Nothing to flush: entries stay usable."""
+        """Let go of the backend's connections; entries stay usable."""
+        if self._shelf.far is not None:
+            self._shelf.far.close()
 
     def reset(self) -> None:
-        """Forget every entry and counter."""
-        with self._lock:
-            self._forget()
+        """Forget the entries of this process and all counters; what is in a backend stays: others use it too."""
+        _process.background.cancel(self._shelf.sweep)
+        self._shelf.renew()
+        self._loader.forget()
 
     def __len__(self) -> int:
-        return len(self._store)
+        return self._shelf.count()[0]
 
     def __repr__(self) -> str:
-        return f"ResponseCache({len(self._store)} entries, {self.cache_size} bytes, {self.hit_rate:.0f} % hits)"
+        entries, size = self._shelf.count()
+        return f"ResponseCache({self.settings.backend}, {entries} entries, {size} bytes, {self.hit_rate:.0f} % hits)"

@@ -19,7 +19,7 @@ from perfkit.errors import DeadlineExceeded, RecursiveCallError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SingleFlight"]
+__all__ = ["SingleFlight", "copied", "raise_again"]
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class SingleFlight(Generic[T]):
             if not self._landed(flight, until):
                 raise DeadlineExceeded(f"another call for the same answer is not done after {timeout:g} s")
             if flight.error is not None:
-                _raise_again(flight.error)
+                raise_again(flight.error)
             if flight.landed:
                 return flight.value, True
 
@@ -129,16 +129,22 @@ class SingleFlight(Generic[T]):
         return value
 
 
-def _raise_again(error: Exception) -> NoReturn:
+def raise_again(error: Exception) -> NoReturn:
     """Raise an error of another thread as this thread's own: tracebacks are not written into one another."""
+    made = copied(error)
+    if made is None:
+        raise error
+    raise made from error
+
+
+def copied(error: Exception) -> Exception | None:
+    """Return an equal error without traceback and cause, None for one that cannot be copied."""
     for again in (copy.copy, _bare):
         with suppress(Exception):
             made = again(error)
             if type(made) is type(error) and made.args == error.args:
-                break
-    else:
-        raise error
-    raise made from error
+                return made
+    return None
 
 
 def _bare(error: Exception) -> Exception:

@@ -109,7 +109,7 @@ def test_a_value_larger_than_the_cache_is_returned_but_not_kept() -> None:
     assert kept.get("key") is None
 
 
-def test_entries_never_exceed_their_bound_and_the_least_recently_used_goes_first() -> None:
+def test_entries_never_exceed_their_bound_and_the_one_not_asked_for_goes_first() -> None:
     kept = cache(max_entries=2)
     kept.set("a", 1)
     kept.set("b", 2)
@@ -233,7 +233,7 @@ def test_a_value_of_one_scope_is_never_seen_in_another() -> None:
     assert kept.get("balance") is None
     assert not kept.delete("balance", scope="bert")
     assert kept.invalidate("bal*") == 1
-    assert not any("anna" in key for key in kept._store)
+    assert not any("anna" in key for key in kept._shelf.near._entries)
 
 
 def test_delete_removes_one_key() -> None:
@@ -262,7 +262,7 @@ def test_a_child_forked_at_rest_keeps_what_is_cached() -> None:
 def test_a_child_forked_in_the_middle_of_a_change_begins_empty() -> None:
     kept = cache()
     kept.set("a", 1)
-    with kept._lock:  # by another thread, in the parent
+    with kept._shelf.near.lock:  # by another thread, in the parent
         kept._after_fork()
     assert len(kept) == 0
     kept.set("b", 2)
@@ -274,7 +274,7 @@ def together(kept: ResponseCache, load: Callable[[], Any], threads: int = 4) -> 
 
     def loaded() -> Any:
         for _ in range(10_000):
-            if len(kept._flights._waiting) >= threads - 1:
+            if len(kept._loader.flights._waiting) >= threads - 1:
                 return load()
             threading.Event().wait(0.001)
         raise AssertionError("the others do not wait")
@@ -322,7 +322,7 @@ def test_a_limit_of_one_thread_is_not_the_others(limit: type[Exception]) -> None
         leader = pool.submit(kept.get, "key", first)
         started.wait(10)
         follower = pool.submit(kept.get, "key", load)
-        while not kept._flights._waiting:
+        while not kept._loader.flights._waiting:
             threading.Event().wait(0.001)
         go.set()
         assert follower.result(20) == "answer"
@@ -407,7 +407,7 @@ def test_no_key_of_a_user_reads_what_is_kept_under_another_kind_of_key() -> None
     kept.set("secret", 1, scope="anna")
     kept.set({"a": 1}, 2)
     kept.store(scoped_key(b"digest", None), ANSWER)
-    for key in list(kept._store):
+    for key in list(kept._shelf.near._entries):
         assert kept.get(key) is None
         assert kept.get(key.removeprefix("key:")) is None
         assert kept.get(key, scope="anna") is None

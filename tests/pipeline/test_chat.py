@@ -304,7 +304,7 @@ def test_who_waited_in_vain_asks_himself_within_the_rest_of_his_time() -> None:
         leader = pool.submit(perfkit.chat, "same", model="m", temperature=0, timeout=5)
         started.wait(10)
         follower = pool.submit(perfkit.chat, "same", model="m", temperature=0, timeout=30)
-        while not perfkit.cache._flights._waiting:
+        while not perfkit.cache._loader.flights._waiting:
             threading.Event().wait(0.001)
         threading.Event().wait(0.05)  # time that is gone for the follower
         go.set()
