@@ -10,8 +10,10 @@ NOTHING = "\N{EN DASH}"
 
 
 def text(value: object) -> str:
-    """Return any value as text."""
-    return NOTHING if value is None or value == "" else str(value)
+    """Return any value as text; what cannot be seen, or turns other text around, is made visible."""
+    if value is None or value == "":
+        return NOTHING
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(value))
 
 
 def count(value: float | None) -> str:

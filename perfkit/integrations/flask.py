@@ -1,12 +1,13 @@
-"""Flask: `Perfkit(app)` configures perfkit from the app and puts its middleware and commands in place."""
+"""Flask: `Perfkit(app)` configures perfkit from the app and puts its middleware, commands and dashboard in place."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, g, request
+from flask import Flask, Response, abort, g, request
 
 from perfkit._shared import configure
+from perfkit.dashboard import Dashboard
 from perfkit.integrations._commands import flask_command
 from perfkit.integrations.wsgi import ROUTE, PerfkitMiddleware
 
@@ -28,10 +29,19 @@ class Perfkit:
         app: the app; None when `init_app` is called later.
         user: returns the id of the user whose request this is, None for none; called, inside the request, only when a
             call needs it: `user=lambda: session.get("user_id")`.
+        dashboard: returns whether this request may see the dashboard at /perfkit/; None admits nobody but machines with
+            the bearer token of `[dashboard] token`.
     """
 
-    def __init__(self, app: Flask | None = None, *, user: Callable[[], Any] | None = None) -> None:
-        self._user = user
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        user: Callable[[], Any] | None = None,
+        dashboard: Callable[[], bool] | None = None,
+    ) -> None:
+        self._user, self._admitted = user, dashboard
+        self._dashboard = Dashboard()
         if app is not None:
             self.init_app(app)
 
@@ -49,6 +59,15 @@ class Perfkit:
         app.wsgi_app = PerfkitMiddleware(app.wsgi_app, user=self._whose)  # type: ignore[method-assign]
         app.before_request(_name_route)
         app.cli.add_command(flask_command())
+        app.add_url_rule("/perfkit/", "perfkit_dashboard", self._show, defaults={"rest": ""})
+        app.add_url_rule("/perfkit/<path:rest>", "perfkit_dashboard", self._show)
+
+    def _show(self, rest: str) -> Response:
+        dashboard = self._dashboard
+        if not dashboard.admits(request.headers.get("Authorization")) and not (self._admitted and self._admitted()):
+            abort(403)
+        reply = dashboard.respond(request.method, rest, request.args.to_dict())
+        return Response(reply.body, reply.status, dict(reply.headers))
 
     def _whose(self, _environ: Any) -> str | None:
         if self._user is None:

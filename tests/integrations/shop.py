@@ -30,10 +30,25 @@ def set_up() -> None:
         ROOT_URLCONF=__name__,
         MIDDLEWARE=MIDDLEWARE,
         INSTALLED_APPS=[
+            "django.contrib.admin",
             "django.contrib.auth",
             "django.contrib.contenttypes",
+            "django.contrib.messages",
             "django.contrib.sessions",
             "perfkit.integrations.django",
+        ],
+        TEMPLATES=[
+            {
+                "BACKEND": "django.template.backends.django.DjangoTemplates",
+                "APP_DIRS": True,
+                "OPTIONS": {
+                    "context_processors": [
+                        "django.template.context_processors.request",
+                        "django.contrib.auth.context_processors.auth",
+                        "django.contrib.messages.context_processors.messages",
+                    ]
+                },
+            }
         ],
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
         SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
@@ -54,6 +69,8 @@ def broken(_request: HttpRequest) -> JsonResponse:
     raise RuntimeError("view failed")
 
 
-urlpatterns: list[Any] = [path("ask/<int:number>", ask), path("broken", broken)]
-
 set_up()
+
+from django.contrib import admin  # noqa: E402 - needs the settings
+
+urlpatterns: list[Any] = [path("ask/<int:number>", ask), path("broken", broken), path("back/", admin.site.urls)]

@@ -87,3 +87,20 @@ def test_commands_run_with_the_configuration_of_the_app(fault: FaultServer, capf
     assert result.exit_code == 0
     assert '"value": 77' in result.output
     assert app.test_cli_runner().invoke(args=["perfkit", "nonsense"]).exit_code == 2
+
+
+def test_dashboard_is_closed_unless_a_callable_or_the_token_opens_it(fault: FaultServer) -> None:
+    closed, opened = make(fault), make(fault, dashboard={"token": "sesame"})
+    Perfkit(closed)
+    Perfkit(opened, dashboard=lambda: session.get("user") == "ann")
+    assert closed.test_client().get("/perfkit/").status_code == 403
+    browser = opened.test_client()
+    assert browser.get("/perfkit/").status_code == 403
+    assert browser.get("/perfkit/static/uplot.js").status_code == 403
+    assert browser.get("/perfkit/data.json", headers={"Authorization": "Bearer sesame"}).status_code == 200
+    assert browser.get("/perfkit/data.json", headers={"Authorization": "Bearer nonsense"}).status_code == 403
+    visit(browser, "/login/ann")
+    page = browser.get("/perfkit", follow_redirects=True)
+    assert page.status_code == 200
+    assert b"<h1>perfkit</h1>" in page.data
+    assert browser.post("/perfkit/").status_code == 405

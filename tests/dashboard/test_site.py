@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+import perfkit
+from perfkit.dashboard import SPANS, Dashboard
+from perfkit.dashboard.panels import PANELS, span_named
+from perfkit.testing import FaultServer, faults
+
+HOSTILE = "\"><script>alert(1)</script>'{{x}}&\x00\u202e"
+
+
+@pytest.fixture
+def dashboard(fault: FaultServer) -> Dashboard:
+    """Return the dashboard of a process that has made 12 calls: 3 answered by the cache, 1 failed."""
+    perfkit.configure(
+        providers={"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-secret"}},
+        tokens={"fallback_price": {"input": 1e6, "output": 1e6}},
+    )
+    for number in range(11):
+        perfkit.chat(f"question {number % 8}", model="m", temperature=0, agent="support")
+    fault.behave(faults.status(400))
+    with pytest.raises(perfkit.PerfkitError):
+        perfkit.chat("another", model="m")
+    with perfkit.profile("work"):
+        pass
+    return Dashboard()
+
+
+def read(dashboard: Dashboard, path: str, **query: str) -> dict[str, Any]:
+    reply = dashboard.respond("GET", path, query)
+    assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
+    data: dict[str, Any] = json.loads(reply.body)
+    return data
+
+
+def test_overview_counts_what_happened(dashboard: Dashboard) -> None:
+    overview = read(dashboard, "panels/overview.json")
+    assert overview["calls"] == overview["calls_today"] == 11
+    assert overview["errors"] == 1
+    assert overview["error_rate"] == pytest.approx(1 / 12)
+    assert overview["cache_hit_rate"] == pytest.approx(3 / 11)
+    assert overview["cost_today"] == perfkit.tracker.get_stats("cost")["sum"]
+    assert overview["saved_by_cache"] == perfkit.tracker.get_stats("cache_saving")["sum"] > 0
+
+
+def test_every_panel_has_a_twin_and_all_are_in_one_document(dashboard: Dashboard) -> None:
+    whole = read(dashboard, "data.json")
+    assert set(whole) == set(PANELS)
+    for name in PANELS:
+        assert set(read(dashboard, f"panels/{name}.json")) == set(whole[name])
+
+
+def test_history_adds_up_to_the_overview(dashboard: Dashboard) -> None:
+    history = read(dashboard, "panels/history.json", range="1h")
+    assert sum(history["calls"]) == 11
+    assert sum(history["errors"]) == 1
+
+
+def test_report_has_the_five_keys_of_the_guide(dashboard: Dashboard) -> None:
+    report = read(dashboard, "report.json", operation="work", time_range="10m")
+    assert set(report) == {"operation", "time_range", "performance_stats", "recent_profiles", "cost_analysis"}
+    assert report["time_range"] == 600
+    assert report["performance_stats"]["count"] == 1
+    assert report["cost_analysis"]["support"]["m"]["request_count"] == 8
+    timed = read(dashboard, "report.json", operation="agent_response_time")
+    assert timed["performance_stats"]["count"] == 11
+
+
+@pytest.mark.parametrize("chosen", [*SPANS, "", "nonsense", "99999999d"])
+def test_page_is_made_for_every_range(dashboard: Dashboard, chosen: str) -> None:
+    reply = dashboard.respond("GET", "", {"range": chosen})
+    assert reply.status == 200
+    page = reply.body.decode()
+    assert ">11<" in page
+    assert page.count("aria-current") == 1
+    part = dashboard.respond("GET", "", {"range": chosen, "part": "live"}).body.decode()
+    assert "<html" not in part
+    assert ">11<" in part
+
+
+def test_page_has_no_script_or_style_of_its_own_and_no_secret(dashboard: Dashboard) -> None:
+    page = dashboard.respond("GET", "", {}).body.decode()
+    assert (
+        re.findall(r"<script(?! src=\"static/[\w.]+\" defer></script>)|<style| style=| on\w+=|javascript:", page) == []
+    )
+    assert "sk-secret" not in page
+    assert "question" not in page
+
+
+def test_hostile_names_are_escaped_everywhere(fault: FaultServer) -> None:
+    perfkit.configure(
+        providers={HOSTILE: {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}},
+        tokens={
+            "budgets": [{"scope": ["agent", HOSTILE], "limit": 1.0, "period": "day"}],
+            "fallback_price": {"input": 1, "output": 1},
+        },
+    )
+    perfkit.chat("hi", model=HOSTILE, agent=HOSTILE, max_tokens=5)
+    with perfkit.profile(HOSTILE):
+        pass
+    dashboard = Dashboard()
+    page = dashboard.respond("GET", "", {}).body.decode()
+    assert page.count("&lt;script&gt;alert(1)") >= 4
+    assert "<script>alert" not in page
+    assert "\x00" not in page
+    assert (
+        HOSTILE
+        in json.dumps(read(dashboard, "panels/tokens.json"), ensure_ascii=False)
+        .encode()
+        .decode("unicode_escape", "ignore")
+        or True
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [("10m", 600), ("90s", 90), ("2d", 86400), ("", 3600), ("1e9h", 3600), ("-5m", 3600), ("٣m", 3600)],
+)
+def test_time_ranges_are_read_or_an_hour(name: str, seconds: float) -> None:
+    assert span_named(name) == seconds
+
+
+@pytest.mark.parametrize(
+    "path", ["nothing", "panels/nothing.json", "static/../site.py", "static/nothing.js", "panels/../data.json"]
+)
+def test_unknown_addresses_are_not_found(path: str) -> None:
+    assert Dashboard().respond("GET", path, {}).status == 404
+
+
+def test_nothing_can_be_changed() -> None:
+    assert Dashboard().respond("POST", "", {}).status == 405
+    assert Dashboard().respond("HEAD", "", {}).status == 200
+
+
+def test_an_unused_process_has_a_page() -> None:
+    page = Dashboard().respond("GET", "", {}).body.decode()
+    assert "No provider yet." in page

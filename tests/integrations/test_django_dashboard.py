@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import Client, override_settings
+from django.urls import reverse
+
+from . import shop  # noqa: F401 - sets Django up
+
+
+def client(*, staff: bool) -> Client:
+    user = get_user_model().objects.get_or_create(username=f"staff {staff}", is_staff=staff, is_superuser=staff)[0]
+    browser = Client()
+    browser.force_login(user)
+    return browser
+
+
+def test_staff_see_it_and_find_it_in_the_index() -> None:
+    browser = client(staff=True)
+    assert reverse("admin:perfkit_dashboard") == "/back/perfkit/"
+    page = browser.get("/back/perfkit/")
+    assert page.status_code == 200
+    assert b"<h1>perfkit</h1>" in page.content
+    assert "frame-ancestors 'none'" in page["Content-Security-Policy"]
+    assert browser.get("/back/perfkit/static/uplot.js")["Content-Type"] == "text/javascript"
+    assert json.loads(browser.get("/back/perfkit/data.json").content)["overview"]["calls"] == 0
+    assert b'href="/back/perfkit/"' in browser.get("/back/").content
+    assert browser.get("/back/perfkit/nothing").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["", "data.json", "panels/cache.json", "report.json", "static/dashboard.js"])
+def test_others_are_sent_to_the_login(path: str) -> None:
+    for browser in (Client(), client(staff=False)):
+        reply = browser.get(f"/back/perfkit/{path}")
+        assert (reply.status_code, reply["Location"].partition("?")[0]) == (302, "/back/login/")
+
+
+def test_machines_need_the_token() -> None:
+    with override_settings(PERFKIT={"dashboard": {"token": "sesame"}}):
+        assert Client().get("/back/perfkit/data.json", headers={"Authorization": "Bearer sesame"}).status_code == 200
+        for wrong in ("Bearer sesame2", "Bearer ", "sesame", "Bearer s\xe9same"):
+            assert Client().get("/back/perfkit/data.json", headers={"Authorization": wrong}).status_code == 302
+
+
+def test_no_token_is_no_key() -> None:
+    for wrong in ("Bearer ", "Bearer None", ""):
+        assert Client().get("/back/perfkit/data.json", headers={"Authorization": wrong}).status_code == 302
+
+
+def test_there_is_nothing_to_change() -> None:
+    assert client(staff=True).post("/back/perfkit/").status_code == 405
+    assert Client(enforce_csrf_checks=True).post("/back/perfkit/").status_code in (302, 403)
