@@ -21,6 +21,7 @@ __all__ = ["main"]
 # Subcommand to the module that adds its arguments (`add_arguments`) and runs it (`run`), imported when it is asked for.
 COMMANDS = {
     "demo": ("perfkit.demo", "the same workload the way people write it today, then through perfkit"),
+    "report": ("perfkit.report", "what all workers have measured: providers, costs, durations, counts"),
     "config": ("perfkit.cli", "show every setting and where it comes from"),
 }
 
