@@ -159,6 +159,17 @@ class DashboardSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertsSettings:
+    """`[alerts]`: what is watched and who is told."""
+
+    interval: float = number(10.0, above=0)  # seconds between two evaluations
+    defaults: bool = True  # whether the four rules of the RecoAgent guide are there
+    daily_limit: float | None = number(None, above=0)  # US dollars; None: the budget of all calls for a day
+    webhook: str | None = field(default=None, repr=False)
+    rules: Mapping[str, Any] = field(default_factory=dict)  # name to condition, duration, severity, by, min_count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
     """`[providers.<name>]`: one provider of the router; `kind` defaults to the name."""
 
@@ -196,5 +207,6 @@ TABLES: dict[str, type[Any]] = {
     "client": ClientSettings,
     "web": WebSettings,
     "dashboard": DashboardSettings,
+    "alerts": AlertsSettings,
 }
 NAMED_TABLES: dict[str, type[Any]] = {"providers": ProviderSettings, "routes": RouteSettings}

@@ -27,7 +27,7 @@ __all__ = ["NAMED_TABLES", "TABLES", "Config", "build", "merged"]
 
 S = TypeVar("S")
 PREFIX = "PERFKIT_"
-_SECRET = frozenset({"api_key", "headers", "proxy", "token"})  # names of settings that are never shown
+_SECRET = frozenset({"api_key", "headers", "proxy", "token", "webhook"})  # names of settings that are never shown
 _USERINFO = re.compile(r"://[^/@]*@")  # and the user and password of addresses
 
 
