@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit._registry import Registry
 from perfkit.providers.base import Provider
+from perfkit.providers.kept import ProviderCache
 from perfkit.providers.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from perfkit.metrics import PerformanceTracker
     from perfkit.transport import ConnectionPool
 
-__all__ = ["PROVIDERS", "Provider", "create_provider"]
+__all__ = ["PROVIDERS", "Provider", "ProviderCache", "cached_provider", "create_provider"]
 
 PROVIDERS = Registry("provider kind", {kind: preset.provider for kind, preset in PRESETS.items()})
 
@@ -66,3 +67,17 @@ def create_provider(  # noqa: PLR0913 - the settings of [providers.<name>], all 
         **options,
     )
     return provider
+
+
+_cache = ProviderCache(create_provider)
+
+
+def cached_provider(kind: str, **settings: Any) -> Provider:
+    """Return the provider of these settings, the same one for the same settings; arguments as of `create_provider`.
+
+    The five used last are kept, by kind, address, models, options and a digest of the key.
+
+    Raises:
+        UnknownNameError, ConfigError: see `create_provider`.
+    """
+    return _cache.get(kind, **settings)

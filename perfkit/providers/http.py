@@ -22,7 +22,7 @@ from perfkit.providers.receiver import Receiver
 from perfkit.providers.refusals import Refusals
 from perfkit.providers.secret import Credentials, check_headers
 from perfkit.providers.wire.reply import MISSHAPEN, why
-from perfkit.transport import HTTPClient
+from perfkit.transport import ConnectionPool, HTTPClient
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from perfkit.metrics import PerformanceTracker
     from perfkit.providers.secret import Secret
     from perfkit.providers.wire.reply import Event, Reader, Reply
-    from perfkit.transport import ConnectionPool, HTTPResponse, HTTPStream
+    from perfkit.transport import HTTPResponse, HTTPStream
     from perfkit.values import ChatRequest, ChatResponse
 
 __all__ = ["HTTPProvider", "Options"]
@@ -49,6 +49,8 @@ class Options:
         headers: sent with every request.
         key_variable: environment variable of the key.
         key_required: refuse to call without a key.
+        temperature: of requests that give none; None leaves it to the provider.
+        max_tokens: bound of the answer for requests that give none; None leaves it to the provider.
     """
 
     timeout: float = number(30.0, above=0)
@@ -56,6 +58,8 @@ class Options:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     key_variable: str | None = None
     key_required: bool = False
+    temperature: float | None = number(None, least=0)
+    max_tokens: int | None = number(None, least=1)
 
 
 class HTTPProvider(Provider):
@@ -96,6 +100,7 @@ class HTTPProvider(Provider):
         check_headers(options.get("headers", {}), name)
         self.options = build(self.options_class, options, where=f"providers.{name}.options")
         held = Credentials(name, api_key, self.options.key_variable, self.options.headers)
+        self._connections = connections
         self._lacks_key = held.key is None and self.options.key_required
         self._refusals = Refusals(name, self.base_url, held.hint, held.scrubber)
         self._receiver = Receiver(name, self._refusals, held.scrubber, self._reply, self._reader, self._events)
@@ -164,8 +169,7 @@ class HTTPProvider(Provider):
             raise self._refusals.without_key(request.model)
         own_name = self.own_name(request.model)
         try:
-            asked = request if own_name == request.model else request.evolve(model=own_name)
-            text = _encode(self._payload(asked, stream=stream))
+            text = _encode(self._payload(self._completed(request, own_name), stream=stream))
         except BadRequestError as error:
             error.__dict__.update(provider=self.name, model=request.model)
             raise
@@ -174,6 +178,21 @@ class HTTPProvider(Provider):
             raise BadRequestError(message, provider=self.name, model=request.model) from error
         path = self._path(own_name, stream=stream)
         return path, text.encode("utf-8", "backslashreplace")  # half an emoji is no UTF-8, but \ud83d is JSON
+
+    def _completed(self, request: ChatRequest, own_name: str) -> ChatRequest:
+        """Return the request under the provider's own name of the model, with what its options say for all of them."""
+        options = self.options
+        changes: dict[str, Any] = {} if own_name == request.model else {"model": own_name}
+        if request.temperature is None and options.temperature is not None:
+            changes["temperature"] = options.temperature
+        if request.max_tokens is None and options.max_tokens is not None:
+            changes["max_tokens"] = options.max_tokens
+        return request.evolve(**changes) if changes else request
+
+    def warm_up(self, connections: int = 1) -> int:
+        """Open connections now, so that the next calls need no handshake; return how many are ready."""
+        pool = self._connections if self._connections is not None else ConnectionPool.instance()
+        return pool.warm_up(self.base_url, connections)
 
     def list_models(self, timeout: float = 10.0) -> list[str]:
         """Return the names of the models the provider tells of, in at most `timeout` seconds."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import ConfigError
 from perfkit.routing.attempts import Call, Reserve, Setup, none_available
-from perfkit.routing.roster import Roster
+from perfkit.routing.experiments import Experiments
 from perfkit.routing.strategies import called, choose, strategy_named
 from perfkit.routing.streams import checked, open_stream, relay
 from perfkit.values import ChatRequest, ChatResponse, finite
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ProviderRouter"]
 
 
-class ProviderRouter(Roster):
+class ProviderRouter(Experiments):
     """Choose a provider for each request and fall back to the next when it fails.
 
     Args:
@@ -166,7 +166,7 @@ class ProviderRouter(Roster):
                 if not call.fail(error):
                     raise
             else:
-                return call.succeed(response)
+                return self._mirrored(request, call.succeed(response))
 
     def stream_with_fallback(
         self,
