@@ -108,6 +108,9 @@ class TokensSettings:
     queue_size: int = number(100, least=0)  # calls that may wait for a budget at the same time, and
     queue_timeout: float = number(30.0, above=0)  # seconds for those without a timeout
     timezone: str = "UTC"  # where days and months begin
+    layout: bool = False  # lay every request out for prefix caching
+    volatile: tuple[str, ...] = ()  # patterns of texts in system prompts that change with every request: they go last
+    detect: bool = True  # look for what breaks the prefixes of routes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

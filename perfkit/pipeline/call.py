@@ -45,6 +45,7 @@ class Call:
     first_token: float | None = None
     heard: list[str] = field(default_factory=list)
     abandoned: bool = False
+    sent: ChatRequest | None = None  # `target` as it was laid out
     unkept: str = ""  # why the answer is not one to keep, if it is not
 
     def retarget(self, target: ChatRequest) -> None:

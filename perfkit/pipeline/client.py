@@ -280,12 +280,18 @@ class Client(Shared):
         while True:
             try:
                 response = self._router.execute_with_fallback(
-                    call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
+                    self._prepared(call),
+                    provider=call.provider,
+                    reserve=lambda request, name: self._hold(call, request, name),
                 )
             except BudgetExceededError as refusal:
                 call.retarget(self._optimizer.otherwise(refusal, call.target))
             else:
                 return response.evolve(cost=call.cost, cache_decision=call.unkept)
+
+    def _prepared(self, call: Call) -> ChatRequest:
+        call.sent = self._optimizer.prepare(call.target)
+        return call.sent
 
     def _hold(self, call: Call, request: ChatRequest, provider: str) -> Purse:
         call.answered_by = provider
@@ -307,7 +313,9 @@ class Client(Shared):
             return answer
         while True:
             deltas = self._router.stream_with_fallback(
-                call.target, provider=call.provider, reserve=lambda request, name: self._hold(call, request, name)
+                self._prepared(call),
+                provider=call.provider,
+                reserve=lambda request, name: self._hold(call, request, name),
             )
             try:
                 response = (yield from self._listen(call, deltas)).evolve(cost=call.cost, cache_decision=call.unkept)
@@ -341,6 +349,8 @@ class Client(Shared):
         self._meter.answered(call, response, latency)
         if self._optimizer.has_budgets:
             self._meter.budgets(self._optimizer.budgets, self._clock.now())
+        seconds = next((attempt.seconds for attempt in response.attempts if attempt.outcome == "ok"), None)
+        self._optimizer.observe(call.sent if call.sent is not None else call.target, response, seconds)
         reason = call.unkept or call.decision.reason
         return response.evolve(cache_decision=reason, latency=latency, first_token=call.first_token)
 

@@ -51,17 +51,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """How far an account is spent: `share` of `limit` (nano-dollars), of a budget of its own or of one for each name.
-
-    Attributes:
-        warn: this is the first time in its period that 80 % are spent.
-    """
+    """How far an account is spent: `share` of `limit` (nano-dollars); `own`: of a budget of its name's own."""
 
     key: Key
     own: bool
     share: float
     limit: int
-    warn: bool
 
 
 class Hold:
@@ -113,7 +108,7 @@ class Budgets:
         zone: where days and months begin.
 
     Attributes:
-        listener: called with a Note for each budget of a call that was settled, without any lock held.
+        listener: called with a Note when 80 % of a budget are spent, once in its period, without any lock held.
     """
 
     def __init__(self, clock: Clock, zone: tzinfo) -> None:
@@ -245,7 +240,7 @@ class Budgets:
             account.spent += cost
 
     def tell(self, accounts: Iterable[Account]) -> None:
-        """Tell the listener what part of their limits accounts have spent."""
+        """Tell the listener of accounts that are nearly spent."""
         if self.listener is None:
             return
         with self._lock:
@@ -260,8 +255,10 @@ class Budgets:
         if not limit or period == "request":
             return None
         share = account.spent / limit
-        warn, account.warned = share >= WARN_SHARE and not account.warned, share >= WARN_SHARE
-        return Note(account.key, own, share, limit, warn)
+        if account.warned or share < WARN_SHARE:
+            return None
+        account.warned = True
+        return Note(account.key, own, share, limit)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one dict a budget: scope, period, limit, spent, held, remaining (US dollars), until (epoch seconds).

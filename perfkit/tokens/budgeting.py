@@ -64,11 +64,15 @@ class Budgeting(Accounting):
         return Quote(price, margined, wanted, min(least, wanted - 1), answers)
 
     def _prompt_tokens(self, request: ChatRequest, model: str) -> int:
-        count = self._counter
+        return round(self._raw_prompt(request, model) * self._experience.factor(route_of(request), model))
+
+    def _raw_prompt(self, request: ChatRequest, model: str | None = None) -> int:
+        """Return the counted prompt tokens, without what was learned of the error of counts."""
+        count, model = self._counter, model if model is not None else request.model
         tokens = count.messages(request.messages, model) + count.tools(request.tools, model)
         if request.response_format is not None:
             tokens += count.as_json(request.response_format, model)
-        return round(tokens * self._experience.factor(route_of(request), model))
+        return tokens
 
     # ---- budgets
 
@@ -153,12 +157,9 @@ class Budgeting(Accounting):
     def _on_spent(self, note: Note) -> None:
         kind, name, period = note.key
         tags = {"scope": kind, "name": name if note.own else "*", "period": period}
-        if note.own:
-            self._tracker.gauge("budget_used", note.share, tags)
-        if note.warn:
-            self._tracker.increment("budget_warning", tags=tags)
-            what = f"budget of {kind} {name!r}" if name else f"{kind} budget"
-            log.warning("%s (%s): %.0f %% of $%.6g are spent", what, period, note.share * 100, from_nano(note.limit))
+        self._tracker.increment("budget_warning", tags=tags)
+        what = f"budget of {kind} {name!r}" if name else f"{kind} budget"
+        log.warning("%s (%s): %.0f %% of $%.6g are spent", what, period, note.share * 100, from_nano(note.limit))
 
 
 def route_of(request: ChatRequest) -> str:

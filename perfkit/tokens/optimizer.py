@@ -6,29 +6,33 @@ what past answers taught.
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import ConfigError
 from perfkit.tokens.admission import Gate
-from perfkit.tokens.budgeting import Budgeting
 from perfkit.tokens.counting import TokenCounter
 from perfkit.tokens.learning import Experience
 from perfkit.tokens.ledger import SharedBudgets
 from perfkit.tokens.periods import time_zone
+from perfkit.tokens.prefix import Detector, Traffic
 from perfkit.tokens.pricing import PriceTable
+from perfkit.tokens.prompting import Prompting
 from perfkit.tokens.rules import parse_answers, parse_rules
 from perfkit.tokens.usage import UsageLog
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from perfkit.metrics import PerformanceTracker
     from perfkit.state import RedisLink, StateHub
 
 __all__ = ["TokenOptimizer"]
 
 
-class TokenOptimizer(Budgeting):
+class TokenOptimizer(Prompting):
     """Token counts, costs, budgets and usage reports; `perfkit.optimizer` is the shared one.
 
     Args:
@@ -55,7 +59,7 @@ class TokenOptimizer(Budgeting):
         self._given_tracker, self._given_state = tracker, state
         self._counter = TokenCounter()
         self._usage = UsageLog(clock)
-        self._experience = Experience()
+        self._experience, self._traffic, self._detector = Experience(), Traffic(), Detector()
         self._budgets = SharedBudgets(clock, time_zone("UTC"), self._redis)
         self._budgets.listener = self._on_spent
         self._gate = Gate(self._budgets, clock, self._quote)
@@ -70,11 +74,11 @@ class TokenOptimizer(Budgeting):
         try:
             prices = PriceTable(settings.prices, settings.fallback_price)
             rules, answers = parse_rules(settings.budgets), parse_answers(settings.budgets)
-            zone = time_zone(settings.timezone)
+            zone, patterns = time_zone(settings.timezone), _compiled(settings.volatile)
         except ConfigError:
             self.settings = self._applied
             raise
-        self._prices, self._applied = prices, settings
+        self._prices, self._patterns, self._applied = prices, patterns, settings
         self._budgets.configure(rules, zone, answers)
 
     def _after_fork(self) -> None:
@@ -83,7 +87,8 @@ class TokenOptimizer(Budgeting):
         self._usage.after_fork()
         self._budgets.after_fork()
         self._gate.after_fork()
-        self._experience.after_fork()
+        for learned in (self._experience, self._traffic, self._detector):
+            learned.after_fork()
 
     def close(self) -> None:
         """Nothing to let go: no thread, no socket, no file is held."""
@@ -93,7 +98,8 @@ class TokenOptimizer(Budgeting):
         self._counter.clear()
         self._usage.clear()
         self._budgets.clear()
-        self._experience.clear()
+        for learned in (self._experience, self._traffic, self._detector):
+            learned.clear()
         with self._lock:
             self._warned.clear()
         self._apply()
@@ -111,3 +117,12 @@ class TokenOptimizer(Budgeting):
 
     def __repr__(self) -> str:
         return f"TokenOptimizer({len(self.budgets())} budgets)"
+
+
+def _compiled(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    try:
+        return tuple(re.compile(pattern) for pattern in patterns)
+    except (re.error, TypeError) as error:
+        raise ConfigError(
+            f"tokens.volatile has a pattern that cannot be used: {error}", key="tokens.volatile"
+        ) from None

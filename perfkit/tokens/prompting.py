@@ -1,0 +1,127 @@
+"""Prompts that cost less: their layout for prefix caching, and what is learned and found out from each answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from perfkit.tokens.budgeting import Budgeting, route_of
+from perfkit.tokens.prefix import LaidOutRequest, lay_out, rule_of
+from perfkit.tokens.prefix.traffic import conversation
+from perfkit.tokens.pricing import from_nano
+from perfkit.values import ChatRequest, Usage
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from perfkit.clock import Clock
+    from perfkit.tokens.prefix import Detector, Finding, Traffic
+    from perfkit.values import ChatResponse
+
+__all__ = ["Prompting"]
+
+CALIBRATED: Final = 20  # answers that the learned factor is taken from without a break; then every eighth
+EVERY: Final = 8
+MINUTES_A_DAY: Final = 1440
+KEY_MOST: Final = 15.0  # requests a minute that one prompt_cache_key should have (OpenAI, "Prompt caching")
+TOLD_EVERY: Final = 10  # requests whose broken prefix is counted in one go
+
+
+class Prompting(Budgeting):
+    """Layout, detection and learning."""
+
+    _clock: Clock
+    _traffic: Traffic
+    _detector: Detector
+    _patterns: tuple[re.Pattern[str], ...]
+
+    def layout(self, request: ChatRequest, *, volatile: Iterable[str | re.Pattern[str]] = ()) -> LaidOutRequest:
+        """Return `request` ordered for prefix caching, with a `.report`; the one given stays as it is.
+
+        Tools are sorted by name and their keys sorted, system messages stand first, breakpoints are set where the
+        model's vendor wants them marked and the route's rhythm makes them pay. Nothing is reworded.
+
+        Args:
+            request: what is to be sent.
+            volatile: texts, or patterns of texts, of the system prompt that change from request to request, such as the
+                time: they move to the end. Those of the setting `volatile` and of `metadata["volatile"]` count too.
+        """
+        rule, route = rule_of(request.model), route_of(request)
+        rhythm = self._traffic.rhythm(route)
+        marked = request.metadata.get("volatile", ())
+        patterns = [*self._patterns, *([marked] if isinstance(marked, str) else marked), *volatile]
+        ttl = rhythm.ttl(rule) if rule is not None else None
+        key = None
+        if rule is not None and rule.key is not None:
+            bucket = conversation(request.messages, request.user) % (1 + int(rhythm.per_minute // KEY_MOST))
+            key = f"{route}:{bucket}"
+        return lay_out(request, rule, volatile=patterns, ttl=ttl, key=key, count=self._counted(request.model))
+
+    def _counted(self, model: str) -> Any:
+        def count(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> int:
+            return self._counter.messages(messages, model) + self._counter.tools(tools, model)
+
+        return count
+
+    def prepare(self, request: ChatRequest) -> ChatRequest:
+        """Return what to send for `request`: laid out if the setting `layout` is on, else itself."""
+        return self.layout(request) if self.settings.layout else request
+
+    def observe(self, request: ChatRequest, response: ChatResponse, seconds: float | None = None) -> None:
+        """Learn from a fresh answer: lengths and times, how far counts are off, prefixes that were cached or broken.
+
+        Args:
+            request: as it was sent.
+            response: to it.
+            seconds: the provider took.
+        """
+        route, usage = route_of(request), response.usage
+        if usage.estimated:
+            return
+        bound = request.max_tokens
+        self._experience.add(route, request.model, bound, usage.completion_tokens, seconds)
+        share = self._traffic.note(route, usage, self._clock.now())
+        rule = rule_of(request.model)
+        if rule is not None and (usage.cached_tokens or usage.cache_write_tokens):
+            talk, life = conversation(request.messages, request.user), rule.ttls[rule.ttl].seconds
+            self._traffic.warm(route, talk, response.provider, self._clock.now() + life)
+        calls = self._traffic.rhythm(route).calls
+        if calls <= CALIBRATED or calls % EVERY == 0:
+            self._experience.correct(route, request.model, self._raw_prompt(request), usage.prompt_tokens)
+            if share:
+                self._tracker.gauge("prefix_hit_ratio", share, {"route": route})
+        if self.settings.detect:
+            self._look(route, request)
+
+    def _look(self, route: str, request: ChatRequest) -> None:
+        found = self._detector.look(route, request)
+        if found is not None and found.times % TOLD_EVERY == 0:
+            self._tracker.increment("prefix_broken", TOLD_EVERY, {"route": route, "cause": found.cause})
+
+    def warm_provider(self, request: ChatRequest) -> str | None:
+        """Return the provider that has the prefix of this conversation in its cache now, None if none is known to."""
+        talk = conversation(request.messages, request.user)
+        return self._traffic.warm_provider(route_of(request), talk, self._clock.now())
+
+    def prefix_report(self) -> list[dict[str, Any]]:
+        """Return one dict a route whose prefix breaks: what breaks it, where, and what that costs.
+
+        Each has route, cause, where, before, now (the differing spans), offset, lost (share of tools and system prompt
+        behind it), times (requests in a row), hit_ratio (of all its prompt tokens), per_day (US dollars at the present
+        rate; None where the price or the rate is not known).
+        """
+        return [self._told(finding) for finding in self._detector.findings()]
+
+    def _told(self, finding: Finding) -> dict[str, Any]:
+        rhythm = self._traffic.rhythm(finding.route)
+        told = {name: getattr(finding, name) for name in finding.__dataclass_fields__}
+        ratio = rhythm.read / rhythm.prompt if rhythm.prompt else 0.0
+        return {**told, "hit_ratio": ratio, "per_day": self._per_day(finding, rhythm.per_minute)}
+
+    def _per_day(self, finding: Finding, per_minute: float) -> float | None:
+        price, rule = self._prices.find(finding.model), rule_of(finding.model)
+        if price is None or rule is None or not per_minute:
+            return None
+        tokens = int(finding.tokens * finding.lost)
+        saved = price.cost(Usage(tokens, 0)) - price.cost(Usage(tokens, 0, cached_tokens=tokens))
+        return from_nano(saved) * per_minute * MINUTES_A_DAY
