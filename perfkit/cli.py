@@ -22,6 +22,7 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": ("perfkit.demo", "the same workload the way people write it today, then through perfkit"),
     "report": ("perfkit.report", "what all workers have measured: providers, costs, durations, counts"),
+    "doctor": ("perfkit.doctor", "what on this machine slows or breaks calls, why, and what to do"),
     "config": ("perfkit.cli", "show every setting and where it comes from"),
 }
 

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +169,38 @@ def await_child(process: int, receiving: int) -> Any:
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+V4, V6 = "127.0.0.1", "::1"
+
+
+class Place:
+    """A port of the loopback that is open, refuses, or swallows what is sent to it, for each family."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self.port = 0
+
+    def listen(self, family: socket.AddressFamily, backlog: int = 8) -> socket.socket:
+        sock = self._open.enter_context(socket.socket(family))
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((V6 if family == socket.AF_INET6 else V4, self.port))
+        self.port = sock.getsockname()[1]
+        sock.listen(backlog)
+        return sock
+
+    def swallow(self, family: socket.AddressFamily) -> None:
+        """Have the kernel drop each further SYN: the queue of the listener is full and nobody accepts."""
+        where = self.listen(family, 0).getsockname()
+        while True:
+            filler = self._open.enter_context(socket.socket(family))
+            filler.settimeout(0.3)
+            try:
+                filler.connect(where)
+            except TimeoutError:
+                return
+
+    def close(self) -> None:
+        self._open.close()

@@ -4,49 +4,16 @@ import errno
 import selectors
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from transport.peers import descriptors
+from transport.peers import V4, V6, Place, descriptors
 
 from perfkit.transport import dial as dialling
 from perfkit.transport.dial import dial
 
-V4, V6 = "127.0.0.1", "::1"
+NUMBERS = {socket.AF_INET: V4, socket.AF_INET6: V6}
 LONG = 60.0  # seconds; longer than a test may take
-
-
-class Place:
-    """A port of the loopback that is open, refuses, or swallows what is sent to it, for each family."""
-
-    def __init__(self) -> None:
-        self._open = ExitStack()
-        self.port = 0
-
-    def listen(self, family: socket.AddressFamily, backlog: int = 8) -> socket.socket:
-        sock = self._open.enter_context(socket.socket(family))
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((V6 if family == socket.AF_INET6 else V4, self.port))
-        self.port = sock.getsockname()[1]
-        sock.listen(backlog)
-        return sock
-
-    def swallow(self, family: socket.AddressFamily) -> None:
-        """Have the kernel drop each further SYN: the queue of the listener is full and nobody accepts."""
-        where = self.listen(family, 0).getsockname()
-        while True:
-            filler = self._open.enter_context(socket.socket(family))
-            filler.settimeout(0.3)
-            try:
-                filler.connect(where)
-            except TimeoutError:
-                return
-
-    def close(self) -> None:
-        self._open.close()
 
 
 @pytest.fixture
@@ -67,7 +34,10 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Give the name "both.test" the addresses of these families at a port."""
 
     def name(port: int, *families: socket.AddressFamily) -> None:
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry(family, port) for family in families])
+        def found(host: str, *_: Any, **__: Any) -> list[Any]:
+            return [entry(family, port) for family in families if host in ("both.test", NUMBERS[family])]
+
+        monkeypatch.setattr(socket, "getaddrinfo", found)
 
     return name
 
