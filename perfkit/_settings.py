@@ -65,7 +65,7 @@ class StateSettings:
 class CacheSettings:
     """`[cache]`: what ResponseCache may hold and what is cacheable."""
 
-    backend: str = choice("memory", "sqlite")
+    backend: str = choice("memory", "redis", "sqlite")
     url: str | None = field(default=None, repr=False)  # of its Redis or SQLite file; None: that of `[state]`
     max_bytes: int = number(100 * 2**20, least=1)
     max_entries: int | None = number(None, least=1)

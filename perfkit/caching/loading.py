@@ -145,7 +145,8 @@ class Loader:
             error = raised
             raise
         finally:
-            turn.finish(kept=kept, error=None if isinstance(error, LIMITS) else error)
+            own_limit = isinstance(error, LIMITS)  # who waits may have more left: his turn
+            turn.finish(kept=kept or own_limit, error=None if own_limit else error)
         return landing
 
     def _compute(self, job: Job, held: Entry | None) -> _Landing:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fnmatch
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 __all__ = ["Departures", "Match"]
 
-REMEMBERED = 256  # invalidations; what began before the oldest of them is not kept
+MOST_KINDS, MOST_KEYS = 256, 4096  # remembered; what began before the oldest of them is not kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +46,35 @@ class Departures:
 
     def after_fork(self) -> None:
         """Make the lock new; invalidations of the parent do not matter to what begins here."""
-        self._lock = threading.Lock()  # guards _last; `count` is written under it
+        self._lock = threading.Lock()  # guards all below; `count` is also read without it
         self.count = 0
-        self._last: deque[Match | None] = deque(maxlen=REMEMBERED)
+        self._forgotten = 0  # the count of the last one that is remembered no more
+        self._kinds: deque[tuple[int, Match | None]] = deque()
+        self._keys: OrderedDict[str, int] = OrderedDict()  # single keys, of which there are many
 
     def add(self, match: Match | None) -> None:
         """Note that all this was made invalid; None: everything."""
         with self._lock:
             self.count += 1
-            self._last.append(match)
+            if match is None or not match.exact:
+                self._kinds.append((self.count, match))
+            else:
+                self._keys.pop(match.wanted, None)  # the newest last
+                self._keys[match.wanted] = self.count
+            self._forget()
+
+    def _forget(self) -> None:
+        if len(self._kinds) > MOST_KINDS:
+            self._forgotten = max(self._forgotten, self._kinds.popleft()[0])
+        if len(self._keys) > MOST_KEYS:
+            self._forgotten = max(self._forgotten, self._keys.popitem(last=False)[1])
 
     def cover(self, since: int, key: str, tags: frozenset[str]) -> bool:
         """Tell whether an entry whose making began when `count` was `since` has been invalidated meanwhile."""
         if since == self.count:
             return False
         with self._lock:
-            newer = self.count - since
-            if newer > len(self._last):
+            if since < self._forgotten or self._keys.get(key, 0) > since:
                 return True
-            recent = list(self._last)[len(self._last) - newer :]
+            recent = [match for count, match in self._kinds if count > since]
         return any(match is None or match.covers(key, tags) for match in recent)

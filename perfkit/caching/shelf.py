@@ -68,8 +68,9 @@ class Shelf:
         far = self.far
         if far is None or (entry is not None and entry.expires > self._clock.now()):
             return entry
-        since = self.departures.count
         try:
+            far.listen()
+            since = self.departures.count
             found = far.get(key)
         except StateUnavailableError:
             return entry

@@ -47,6 +47,10 @@ class Backend(Protocol):
         """What lets one process at a time compute a key; None: each process computes for itself."""
         ...
 
+    def listen(self) -> None:
+        """Begin to hear of what other processes make invalid; called before each look-up, and costs nothing then."""
+        ...
+
     def get(self, key: str) -> Entry | None:
         """Return what is kept and not gone, fresh or stale."""
         ...
@@ -117,6 +121,7 @@ BACKENDS = Registry(
     "cache backend",
     {
         "memory": "perfkit.caching.backends.memory:none",
+        "redis": "perfkit.caching.backends.redis:RedisBackend",
         "sqlite": "perfkit.caching.backends.sqlite:SqliteBackend",
     },
 )

@@ -76,6 +76,9 @@ class SqliteBackend:
     def _name(self, key: str) -> str:
         return f"{self._setup.settings.generation}:{key}"
 
+    def listen(self) -> None:
+        """Nobody tells anything."""
+
     def get(self, key: str) -> Entry | None:
         """Return what is kept and not gone."""
         with self._opened() as file:
