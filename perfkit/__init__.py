@@ -34,12 +34,14 @@ __all__ = [
     "ModelNotFoundError",
     "NetworkError",
     "NoAvailableProviderError",
+    "OverloadedError",
     "PerfkitError",
     "PerformanceTracker",
     "PoolTimeout",
     "Profiler",
     "ProviderError",
     "ProviderRouter",
+    "Quality",
     "RateLimitError",
     "RecursiveCallError",
     "ResponseCache",
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
         ModelNotFoundError,
         NetworkError,
         NoAvailableProviderError,
+        OverloadedError,
         PerfkitError,
         PoolTimeout,
         ProviderError,
@@ -105,7 +108,7 @@ if TYPE_CHECKING:
     from perfkit.metrics import PerformanceTracker
     from perfkit.pipeline import ChatStream, Client, scope
     from perfkit.profiling import Profiler
-    from perfkit.routing import ProviderRouter
+    from perfkit.routing import ProviderRouter, Quality
     from perfkit.tokens import TokenOptimizer
     from perfkit.transport import ConnectionPool, HTTPClient
     from perfkit.values import Attempt, ChatRequest, ChatResponse, Usage
@@ -128,6 +131,7 @@ _MODULES = {
     "ResponseCache": "perfkit.caching",
     "CachePolicy": "perfkit.caching",
     "ProviderRouter": "perfkit.routing",
+    "Quality": "perfkit.routing",
     "TokenOptimizer": "perfkit.tokens",
     "AgentPool": "perfkit.agents",
     "Profiler": "perfkit.profiling",
@@ -154,6 +158,7 @@ _MODULES = {
     "ModelNotFoundError": "perfkit.errors",
     "NetworkError": "perfkit.errors",
     "NoAvailableProviderError": "perfkit.errors",
+    "OverloadedError": "perfkit.errors",
     "PerfkitError": "perfkit.errors",
     "PoolTimeout": "perfkit.errors",
     "ProviderError": "perfkit.errors",

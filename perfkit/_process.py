@@ -120,13 +120,14 @@ def _hook_exit_of_workers() -> None:
 
 
 class Background:
-    """Small periodic jobs on one daemon thread named `perfkit-background`.
+    """Small periodic jobs on one daemon thread, named `perfkit-background` unless told otherwise.
 
     The thread starts with the first job, is started again in a forked child by the next `ensure`, and ends when no job
     is left. Jobs hold their owners weakly and must not block; their errors are logged and the thread goes on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "perfkit-background") -> None:
+        self._name = name
         self._jobs: dict[weakref.WeakMethod[Callable[[], None]], tuple[float, float]] = {}
         self._after_fork()
         bind(self)
@@ -176,7 +177,7 @@ class Background:
 
     def _start(self) -> None:
         if self._thread is None and not self._closed:
-            thread = threading.Thread(target=self._run, name="perfkit-background", daemon=True)
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             with suppress(RuntimeError):  # no more threads, or the interpreter is ending: the next call tries again
                 thread.start()
                 self._thread = thread

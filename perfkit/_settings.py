@@ -87,13 +87,39 @@ class RouterSettings:
     """`[router]`: how a provider is chosen and when it is left."""
 
     strategy: str = "least_latency"
+    primary: str | None = None  # provider of the strategy "manual"
     max_attempts: int = number(3, least=1)
     timeout: float = number(30.0, above=0)  # of a whole call that gives none
     attempt_timeout: float | None = number(
         None, above=0
     )  # of one try; None: two thirds of what is left, all for the last
-    failure_threshold: int = number(5, least=1)
+    # When a provider is left, and looked at again:
+    failure_threshold: int = number(5, least=1)  # in a row
+    failure_rate: float = number(0.5, above=0)  # of the calls of 30 s; 1: only a row counts
+    slow_seconds: float | None = number(None, above=0)  # an answer that takes longer is a slow one
+    slow_rate: float = number(0.8, above=0)  # of the calls of 30 s
+    minimum_calls: int = number(20, least=1)  # in those 30 s, before a rate says anything
     open_seconds: float = number(60.0, above=0)
+    probe_interval: float | None = number(5.0, above=0)  # between looks at what is out of use; None: no looks
+    outlier_factor: float | None = number(5.0, above=1)  # slower than the others' median; None: nobody is ejected
+    # What is tried beyond the first attempt:
+    retry_share: float = number(0.2, least=0)  # extra attempts for each call, and
+    retries_per_second: float = number(10.0, least=0)
+    hedge: bool = False  # ask a second provider when the first takes longer than usual
+    hedge_delay: float | None = number(None, above=0)  # None: the 95th percentile of the first one's latency
+    hedge_share: float = number(0.02, above=0)  # of the calls
+    fallbacks: Mapping[str, Any] = field(default_factory=dict)  # trouble to {model: [models]}; see perfkit.routing
+    fallback_response: str | None = None  # answers when nobody else does
+    resume: bool = False  # go on elsewhere with a stream that broke after output
+    min_tokens_per_second: float | None = number(None, above=0)  # a stream that is slower for 5 s is cut
+    # Who may be chosen:
+    max_waiting: int = number(64, least=0)  # calls that wait for one provider's limits
+    queue_timeout: float = number(10.0, above=0)  # seconds they wait
+    max_latency: float | None = number(None, above=0)  # seconds
+    min_quality: float | None = number(None, least=0)  # 0..1
+    max_cost: float | None = number(None, least=0)  # dollars per 1,000 tokens
+    tasks: Mapping[str, Any] = field(default_factory=dict)  # task to the names of providers, for the strategy "task"
+    reward: Mapping[str, Any] = field(default_factory=dict)  # weights of quality, latency, cost for "adaptive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +208,15 @@ class ProviderSettings:
     models: tuple[str, ...] | Mapping[str, str] | None = None  # names, or what callers say to the provider's own name
     weight: float = number(1.0, above=0)
     priority: int = 1  # 1 is first
+    quality: float | None = number(None, least=0)  # 0..1
+    max_concurrency: int | str | None = None  # calls at a time; "adaptive" learns it from latency
+    rpm: float | None = number(None, above=0)  # requests a minute
+    tpm: float | None = number(None, above=0)  # tokens a minute
+    cost_limit_per_request: float | None = number(None, least=0)  # dollars
+    cost_limit_per_day: float | None = number(None, least=0)  # dollars
+    context_window: int | None = number(None, least=1)  # tokens
+    capabilities: tuple[str, ...] | None = None  # of "tools", "vision", "audio", "json", "streaming"; None: unknown
+    prefill: bool = False  # goes on with an assistant's message that is the last one
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -195,6 +230,9 @@ class RouteSettings:
     ttl: float | None = number(None, above=0)
     timeout: float | None = number(None, above=0)
     semantic: bool = False  # serve answers of questions that mean the same
+    fallback_response: str | None = None  # what is answered when every provider failed
+    hedge: bool | None = None  # as in [router]
+    resume: bool | None = None
 
 
 TABLES: dict[str, type[Any]] = {

@@ -25,6 +25,7 @@ __all__ = [
     "ModelNotFoundError",
     "NetworkError",
     "NoAvailableProviderError",
+    "OverloadedError",
     "PerfkitError",
     "PoolTimeout",
     "ProviderError",
@@ -193,6 +194,10 @@ class NoAvailableProviderError(PerfkitError):
     """
 
     reasons: Mapping[str, str] = {}
+
+
+class OverloadedError(NoAvailableProviderError):
+    """The limits set for the providers are used up, and the queue is full or was too slow: the call was shed."""
 
 
 class MaxRetriesExceededError(PerfkitError):

@@ -214,6 +214,7 @@ class ChatRequest(_Value):
         extra: further parameters of the wire format, sent as they are.
         agent: who in the application asks; a tag of metrics and usage reports.
         first_token_timeout: seconds until the first text of a stream; None means `timeout`.
+        min_tokens_per_second: a stream that is slower than that for 5 s is given up.
 
     Raises:
         TypeError: a value has the wrong type.
@@ -232,6 +233,7 @@ class ChatRequest(_Value):
     extra: Mapping[str, Any] = field(default_factory=dict)
     agent: str = "default"
     first_token_timeout: float | None = None
+    min_tokens_per_second: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", _messages(self.messages))

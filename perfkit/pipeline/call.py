@@ -18,13 +18,25 @@ if TYPE_CHECKING:
     from perfkit._settings import RouteSettings
     from perfkit.agents import Result
     from perfkit.caching import Decision
+    from perfkit.routing import Quality
+    from perfkit.routing.lastresort import FallbackResponse
     from perfkit.tokens import Admission, TokenOptimizer
     from perfkit.values import ChatRequest, ChatResponse
 
-__all__ = ["Call", "Purse", "checked_context", "routed", "unpacked"]
+__all__ = ["Call", "Purse", "Ways", "checked_context", "routed", "unpacked"]
 
 ALWAYS = CachePolicy.of("always")
 NOTICEABLE = 0.01  # seconds: the pipeline's own work is not taken from a call's time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """What the caller, or the route, says of the ways to an answer; None leaves it to the `[router]` table."""
+
+    fallback_response: FallbackResponse | None = None
+    hedge: bool | float | None = None
+    resume: bool | None = None
+    quality: Quality | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -40,13 +52,13 @@ class Call:
     budget: float | None = None  # US dollars for all attempts together
     policy: CachePolicy = ALWAYS
     spent: float = 0.0  # US dollars paid for attempts so far
-    answered_by: str = ""
     cost: float | None = None
     first_token: float | None = None
     heard: list[str] = field(default_factory=list)
     abandoned: bool = False
     sent: ChatRequest | None = None  # `target` as it was laid out
     unkept: str = ""  # why the answer is not one to keep, if it is not
+    ways: Ways = Ways()
 
     def retarget(self, target: ChatRequest) -> None:
         """Go on with another request, perhaps to another model than was asked for."""
@@ -69,26 +81,31 @@ class Purse:
     counted prompt and the text that came. That is so of a stream that broke or was left after output, and, for the
     prompt alone, of a request that was sent and then timed out, broke off or got an answer nobody can read. Nothing is
     due when the request was never sent, or was answered with an error. Such an attempt is not part of the call's own
-    `cost`, if another one answers it.
+    `cost`, if another one answers it; so a resumed stream pays for each part at whoever gave it, and of a hedged pair
+    both are paid.
     """
 
-    __slots__ = ("_call", "_hold", "_optimizer", "max_tokens")
+    __slots__ = ("_before", "_call", "_hold", "_optimizer", "_provider", "_request", "max_tokens")
 
-    def __init__(self, optimizer: TokenOptimizer, call: Call, admission: Admission) -> None:
+    def __init__(
+        self, optimizer: TokenOptimizer, call: Call, admission: Admission, request: ChatRequest, provider: str
+    ) -> None:
         self._optimizer = optimizer
         self._call = call
         self._hold = admission.hold
         self.max_tokens = admission.max_tokens
+        self._request, self._provider = request, provider
+        self._before = len(call.heard)  # pieces that others have given
 
     def settle(self, response: ChatResponse) -> None:
         """Pay what `response` cost; if that cannot be told, all that was held."""
         call, cost = self._call, None
         if self.max_tokens is not None and response.finish_reason == "length":
             call.unkept = "cut short by a budget"
+        if self._request.model != call.target.model:
+            call.unkept = "answered by another model"
         try:
-            cost = self._optimizer.calculate_cost(response.usage, response.model)
-            if cost is None and response.model != call.target.model:
-                cost = self._optimizer.calculate_cost(response.usage, call.target.model)
+            cost = self._cost(response)
         finally:
             call.cost = cost
             if self._hold is not None:
@@ -96,9 +113,26 @@ class Purse:
         if call.abandoned:  # nobody is there to be given the response, and to count it
             self._track(response.usage, cost)
 
+    def _cost(self, response: ChatResponse) -> float | None:
+        cost = self._optimizer.calculate_cost(response.usage, response.model)
+        if cost is None and response.model != self._request.model:
+            cost = self._optimizer.calculate_cost(response.usage, self._request.model)
+        return cost
+
+    def write_off(self, response: ChatResponse) -> None:
+        """Pay and count an answer that is not used."""
+        cost = None
+        try:
+            cost = self._cost(response)
+        finally:
+            if self._hold is not None:
+                self._hold.settle(cost)
+        self._call.spent += cost or 0.0
+        self._track(response.usage, cost)
+
     def release(self, error: BaseException | None) -> None:
         """Give back what was held, or pay for what was done before `error`; None: the caller left the stream."""
-        if error is None or self._call.heard or _may_have_run(error):
+        if error is None or len(self._call.heard) > self._before or _may_have_run(error):
             self._pay_estimate()
         elif self._hold is not None:
             self._hold.release()
@@ -106,8 +140,8 @@ class Purse:
     def _pay_estimate(self) -> None:
         cost = None
         try:
-            usage = _heard_usage(self._optimizer, self._call)
-            cost = self._optimizer.calculate_cost(usage, self._call.target.model)
+            usage = self._heard_usage()
+            cost = self._optimizer.calculate_cost(usage, self._request.model)
         finally:
             if self._hold is not None:
                 self._hold.settle(cost)
@@ -115,9 +149,14 @@ class Purse:
         self._track(usage, cost)
 
     def _track(self, usage: Usage, cost: float | None) -> None:
-        call = self._call
-        asked, model = call.asked, call.target.model
-        self._optimizer.track_usage(asked.agent, model, usage, cost, provider=call.answered_by, user=asked.user)
+        asked, model = self._call.asked, self._request.model
+        self._optimizer.track_usage(asked.agent, model, usage, cost, provider=self._provider, user=asked.user)
+
+    def _heard_usage(self) -> Usage:
+        """Return the estimated usage of the prompt and what was heard of this attempt."""
+        count, model = self._optimizer.count_tokens, self._request.model
+        heard = "".join(self._call.heard[self._before :])
+        return Usage(count(self._request.messages, model), count(heard, model), estimated=True)
 
 
 def _may_have_run(error: BaseException) -> bool:
@@ -125,13 +164,6 @@ def _may_have_run(error: BaseException) -> bool:
     if isinstance(error, TransportError):
         return error.sent
     return isinstance(error, ResponseFormatError | TimeoutError) or judge(error) is TABLE[BaseException]
-
-
-def _heard_usage(optimizer: TokenOptimizer, call: Call) -> Usage:
-    """Return the estimated usage of the prompt and what was heard of the answer."""
-    model = call.target.model
-    prompt = optimizer.count_tokens(call.target.messages, model)
-    return Usage(prompt, optimizer.count_tokens("".join(call.heard), model), estimated=True)
 
 
 def checked_context(context: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -18,11 +18,11 @@ from perfkit.caching import CachePolicy, ResponseCache
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import BudgetExceededError
 from perfkit.metrics import PerformanceTracker
-from perfkit.pipeline.call import Call, Purse, checked_context, unpacked
+from perfkit.pipeline.call import Call, Purse, Ways, checked_context, unpacked
 from perfkit.pipeline.meter import Meter
 from perfkit.pipeline.plan import Planner
 from perfkit.pipeline.scoping import current_scope
-from perfkit.pipeline.stream import ChatStream
+from perfkit.pipeline.stream import ChatStream, listen
 from perfkit.routing import ProviderRouter
 from perfkit.tokens import TokenOptimizer
 from perfkit.values import ChatRequest, ChatResponse, Usage
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from perfkit.caching import Entry
     from perfkit.caching.policy import PolicyOf
     from perfkit.config import Config
+    from perfkit.routing import Quality
+    from perfkit.routing.lastresort import FallbackResponse
 
 __all__ = ["Client"]
 
@@ -89,6 +91,9 @@ class Client(Shared):
         user: str | None = None,
         agent: str = "default",
         budget: float | None = None,
+        fallback_response: FallbackResponse | None = None,
+        hedge: bool | float | None = None,
+        quality: Quality | None = None,
         **extra: Any,
     ) -> ChatResponse:
         """Ask a model and return its answer.
@@ -108,6 +113,9 @@ class Client(Shared):
             user: whose question it is: scopes the cache and budgets.
             agent: who in the application asks: a tag of metrics and reports.
             budget: US dollars this call may cost at most.
+            fallback_response: text, or callable(request, error), that answers when every provider failed.
+            hedge: ask a second provider if the first takes long: True for longer than usual, or seconds.
+            quality: what is expected of the answer; if it is less, a better one is looked for.
             **extra: sent to the provider as they are.
 
         Raises:
@@ -116,20 +124,13 @@ class Client(Shared):
             NoAvailableProviderError, MaxRetriesExceededError: providers are known, but none could answer.
             ProviderError, TransportError: the only provider tried failed.
         """
+        asked: Any = messages
         request = ChatRequest(
-            messages,  # type: ignore[arg-type]
-            self._model(model),
-            temperature,
-            max_tokens,
-            tools,
-            response_format,
-            timeout,
-            user,
-            metadata=checked_context(context),
-            extra=extra,
-            agent=agent,
-        )
-        return self.run(request, provider=provider, cache=cache, budget=budget)
+            asked, self._model(model), temperature, max_tokens, tools, response_format, timeout, user,
+            metadata=checked_context(context), extra=extra, agent=agent,
+        )  # fmt: skip
+        ways = Ways(fallback_response=fallback_response, hedge=hedge, quality=quality)
+        return self.run(request, provider=provider, cache=cache, budget=budget, ways=ways)
 
     def stream(  # noqa: PLR0913 - the parameters of a chat call
         self,
@@ -147,27 +148,23 @@ class Client(Shared):
         user: str | None = None,
         agent: str = "default",
         budget: float | None = None,
+        fallback_response: FallbackResponse | None = None,
+        resume: bool | None = None,
         **extra: Any,
     ) -> ChatStream:
         """Ask a model and iterate its answer as it comes; parameters and errors are those of `chat`.
 
         Input is checked now, the request is sent when iteration begins. A provider that fails before its first text is
-        replaced unseen; afterwards StreamInterruptedError carries the text so far.
+        replaced unseen; afterwards StreamInterruptedError carries the text so far, or, with `resume`, another provider
+        goes on with it.
         """
+        asked: Any = messages
         request = ChatRequest(
-            messages,  # type: ignore[arg-type]
-            self._model(model),
-            temperature,
-            max_tokens,
-            tools,
-            response_format,
-            timeout,
-            user,
-            metadata=checked_context(context),
-            extra=extra,
-            agent=agent,
-        )
-        call = self._plan(request, provider, cache, budget)
+            asked, self._model(model), temperature, max_tokens, tools, response_format, timeout, user,
+            metadata=checked_context(context), extra=extra, agent=agent,
+        )  # fmt: skip
+        ways = Ways(fallback_response=fallback_response, resume=resume)
+        call = self._plan(request, provider, cache, budget, ways)
         self._router.ensure_offered(call.target.model, call.provider)
         return ChatStream(self._streamed(call))
 
@@ -227,14 +224,18 @@ class Client(Shared):
         provider: str | None = None,
         cache: CachePolicy | str | PolicyOf | None = None,
         budget: float | None = None,
+        ways: Ways | None = None,
     ) -> ChatResponse:
         """Answer a ready ChatRequest; `chat` is this with the request's parts as arguments."""
-        call = self._plan(request, provider, cache, budget)
+        call = self._plan(request, provider, cache, budget, ways)
         try:
             return self._answered(call)
         except BaseException as error:
             self._meter.failed(call, error)
-            raise
+            instead = self._router.instead(call.target, error, call.ways.fallback_response)
+            if instead is None:
+                raise
+        return instead.evolve(latency=self._clock.now() - call.started, cache_decision="answered by the fallback")
 
     def _answered(self, call: Call) -> ChatResponse:
         if call.key is None:
@@ -254,6 +255,7 @@ class Client(Shared):
         provider: str | None,
         cache: CachePolicy | str | PolicyOf | None,
         budget: float | None,
+        ways: Ways | None = None,
     ) -> Call:
         _process.check()
         _process.deferred.run()
@@ -267,6 +269,7 @@ class Client(Shared):
             policy=cache,
             cache=self._cache.settings,
             budget=budget,
+            ways=ways,
         )
 
     def _model(self, model: str | None) -> str:
@@ -281,8 +284,11 @@ class Client(Shared):
             try:
                 response = self._router.execute_with_fallback(
                     self._prepared(call),
+                    hedge=call.ways.hedge,
+                    fallback_response="",  # which `run` sees to, outside the cache
                     provider=call.provider,
                     reserve=lambda request, name: self._hold(call, request, name),
+                    quality=call.ways.quality,
                 )
             except BudgetExceededError as refusal:
                 call.retarget(self._optimizer.otherwise(refusal, call.target))
@@ -294,16 +300,20 @@ class Client(Shared):
         return call.sent
 
     def _hold(self, call: Call, request: ChatRequest, provider: str) -> Purse:
-        call.answered_by = provider
         admission = self._optimizer.admit(request, provider, budget=call.budget, spent=call.spent)
-        return Purse(self._optimizer, call, admission)
+        return Purse(self._optimizer, call, admission, request, provider)
 
     def _streamed(self, call: Call) -> Generator[str, None, ChatResponse]:
         try:
             return (yield from self._spoken(call))
         except Exception as error:
             self._meter.failed(call, error)
-            raise
+            fallback = call.ways.fallback_response
+            instead = None if call.heard else self._router.instead(call.target, error, fallback)
+            if instead is None:
+                raise
+        yield instead.text
+        return instead.evolve(latency=self._clock.now() - call.started, cache_decision="answered by the fallback")
 
     def _spoken(self, call: Call) -> Generator[str, None, ChatResponse]:
         found = self._cache.lookup(call.key) if call.key is not None else None
@@ -316,9 +326,12 @@ class Client(Shared):
                 self._prepared(call),
                 provider=call.provider,
                 reserve=lambda request, name: self._hold(call, request, name),
+                resume=call.ways.resume,
             )
             try:
-                response = (yield from self._listen(call, deltas)).evolve(cost=call.cost, cache_decision=call.unkept)
+                response = (yield from listen(call, deltas, self._clock)).evolve(
+                    cost=call.cost, cache_decision=call.unkept
+                )
             except BudgetExceededError as refusal:  # before the first text: it is asked for money only once
                 call.retarget(self._optimizer.otherwise(refusal, call.target))
             else:
@@ -326,22 +339,6 @@ class Client(Shared):
         if call.key is not None:
             self._cache.store(call.key, response, ttl=call.decision.ttl)
         return self._finish(call, response)
-
-    def _listen(self, call: Call, deltas: Generator[str, None, ChatResponse]) -> Generator[str, None, ChatResponse]:
-        try:
-            while True:
-                delta = next(deltas)
-                if call.first_token is None:
-                    call.first_token = self._clock.now() - call.started
-                call.heard.append(delta)
-                yield delta
-        except StopIteration as end:
-            response: ChatResponse = end.value
-            return response
-        except GeneratorExit:
-            call.abandoned = True
-            deltas.close()
-            raise
 
     def _finish(self, call: Call, response: ChatResponse) -> ChatResponse:
         latency = self._clock.now() - call.started

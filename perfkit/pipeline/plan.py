@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from perfkit.caching import NOT_ASKED, TTLS, CachePolicy, Decision, decide, read_traits, request_digest, scoped_key
 from perfkit.clock import SYSTEM_CLOCK
-from perfkit.pipeline.call import Call, routed
+from perfkit.pipeline.call import Call, Ways, routed
 from perfkit.values import ChatRequest, finite
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Planner:
         """Forget what was decided about earlier requests."""
         self._decisions.clear()
 
-    def plan(
+    def plan(  # noqa: PLR0913 - what a call is told
         self,
         request: ChatRequest,
         started: float,
@@ -49,6 +49,7 @@ class Planner:
         policy: CachePolicy | str | PolicyOf | None,
         cache: CacheSettings,
         budget: float | None,
+        ways: Ways | None = None,
     ) -> Call:
         """Return the call that answers `request`.
 
@@ -59,6 +60,7 @@ class Planner:
             policy: the caller's cache policy, None for the route's or the configured one.
             cache: the cache's settings.
             budget: US dollars for all attempts together.
+            ways: what the caller says of the ways to an answer; the route says the rest.
 
         Raises:
             TypeError, ValueError: one of them is not what it has to be.
@@ -80,7 +82,11 @@ class Planner:
             self._ttls = cache.ttls
             self.forget()
         decision, key = self._decide(request, target, provider, chosen)
-        return Call(request, target, provider, decision, key, started, budget, chosen)
+        told = ways if ways is not None else Ways()
+        return Call(
+            request, target, provider, decision, key, started, budget, chosen,
+            ways=told if route is None else _routed_ways(told, route),
+        )  # fmt: skip
 
     def _decide(
         self, request: ChatRequest, target: ChatRequest, provider: str | None, policy: CachePolicy
@@ -106,6 +112,11 @@ class Planner:
             context = {name: context[name] for name in policy.context if name in context}
         bucket = None if policy.time_bucket is None else int(self._clock.wall() // policy.time_bucket)
         return request.evolve(metadata={"context": context, "time_bucket": [bucket, policy.time_bucket]})
+
+
+def _routed_ways(told: Ways, route: RouteSettings) -> Ways:
+    given = {name: getattr(route, name) for name in ("fallback_response", "hedge", "resume")}
+    return replace(told, **{name: value for name, value in given.items() if getattr(told, name) is None})
 
 
 def _policy(given: CachePolicy | str | None, route: RouteSettings | None, default: str) -> CachePolicy:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from types import TracebackType
 
+    from perfkit.clock import Clock
+    from perfkit.pipeline.call import Call
     from perfkit.values import ChatResponse
 
-__all__ = ["ChatStream"]
+__all__ = ["ChatStream", "listen"]
 
 
 class ChatStream(Iterator[str]):
@@ -57,3 +59,21 @@ class ChatStream(Iterator[str]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def listen(call: Call, deltas: Generator[str, None, ChatResponse], clock: Clock) -> Generator[str, None, ChatResponse]:
+    """Pass the text of a call on, and note it; closing this closes the router's stream at once."""
+    try:
+        while True:
+            delta = next(deltas)
+            if call.first_token is None:
+                call.first_token = clock.now() - call.started
+            call.heard.append(delta)
+            yield delta
+    except StopIteration as end:
+        response: ChatResponse = end.value
+        return response
+    except GeneratorExit:
+        call.abandoned = True
+        deltas.close()
+        raise

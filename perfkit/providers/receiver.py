@@ -6,7 +6,9 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from perfkit.clock import SYSTEM_CLOCK
 from perfkit.errors import DeadlineExceeded, ProviderError, TransportError
+from perfkit.providers.pace import Pace
 from perfkit.providers.wire.reply import MISSHAPEN, UNREADABLE, ErrorReply
 from perfkit.values import ChatResponse, Usage
 
@@ -93,12 +95,15 @@ class Receiver:
             return response
         pieces: list[str] = []
         reader = self._reader()
+        asked, rate = SYSTEM_CLOCK.now(), request.min_tokens_per_second
+        pace = None if rate is None else Pace(rate, SYSTEM_CLOCK)
         try:
             for text in self._texts(request, stream, reader):
                 if not pieces and request.first_token_timeout is not None:
                     stream.extend(request.timeout or math.inf)
                 pieces.append(text)
                 yield text
+                _hurry(stream, pace, text, request, asked)
             said = self._whole(request, stream, reader, "".join(pieces))
         except DeadlineExceeded as error:
             error.__dict__["partial"] = "".join(pieces)
@@ -145,6 +150,13 @@ class Receiver:
             id=said.id,
             raw=raw,
         )
+
+
+def _hurry(stream: HTTPStream, pace: Pace | None, text: str, request: ChatRequest, asked: float) -> None:
+    """Give a stream that has to keep a pace no more time than that for what comes next."""
+    if pace is not None:
+        pace.heard(text)
+        stream.extend(min(SYSTEM_CLOCK.now() - asked + pace.left, request.timeout or math.inf))
 
 
 def _require_text(told: Any) -> None:

@@ -1,12 +1,12 @@
-"""Circuit breaker: after enough failures in a row stop asking, later let exactly one caller try whether it works again.
+"""Circuit breaker: after enough failures stop asking, later let exactly one caller try whether it works again.
 
-    closed --failures reach the threshold, or a fatal one--> open --its time is over--> half-open (one probe is out)
+    closed --too many failures, or a fatal one--> open --its time is over--> half-open (one probe is out)
     half-open --the probe succeeds--> closed         half-open --the probe fails--> open, for longer
 
 The table below says all of it; `transition` is pure. A permit is the epoch its call began in, and every change of mode
 begins a new epoch: the late result of a call from before the change is no news about the state after it, so it is
-dropped. The state is one immutable value, so reading it needs no lock, and a call that meets a closed breaker and
-succeeds takes none at all.
+dropped. The state is one immutable value, so reading it needs no lock. Too many are so many failures in a row, or such
+a share of the calls of a window, which rotates in two halves, that failed or were slow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["TABLE", "CircuitBreaker", "Event", "Rules", "State", "transition"]
 log = logging.getLogger("perfkit.resilience")
 
 Mode = Literal["closed", "open", "half-open"]
-Event = Literal["ask", "success", "failure", "fatal", "abandoned"]
+Event = Literal["ask", "success", "slow", "failure", "fatal", "abandoned"]
 
 
 class Rules(NamedTuple):
@@ -37,11 +37,24 @@ class Rules(NamedTuple):
         failure_threshold: failures in a row that open it.
         open_seconds: length of the first opening; each one after a failed probe is twice as long.
         max_open_seconds: bound of that growth (Envoy's outlier detection ends at the same 300 s).
+        failure_rate: share of the window's calls that open it when they fail; 1 or more: never.
+        slow_rate: the same of slow calls.
+        minimum_calls: in the window, before a share says anything.
+        window: seconds.
     """
 
     failure_threshold: int = 5
     open_seconds: float = 60.0
     max_open_seconds: float = 300.0
+    failure_rate: float = 1.0
+    slow_rate: float = 1.0
+    minimum_calls: int = 20
+    window: float = 30.0
+
+    @property
+    def by_share(self) -> bool:
+        """Whether shares of the window can open it."""
+        return self.failure_rate < 1 or self.slow_rate < 1
 
     def length(self, openings: int, jitter: float) -> float:
         """Return the seconds the next opening lasts after `openings` earlier ones; jitter 1 takes a fifth off.
@@ -53,6 +66,18 @@ class Rules(NamedTuple):
         return length if openings == 0 else length * (1 - jitter / 5)
 
 
+class Counts(NamedTuple):
+    """Calls of half a window."""
+
+    calls: int = 0
+    failed: int = 0
+    slow: int = 0
+
+    def plus(self, event: Event) -> Counts:
+        """Count one more."""
+        return Counts(self.calls + 1, self.failed + (event == "failure"), self.slow + (event == "slow"))
+
+
 class State(NamedTuple):
     """All that a breaker remembers.
 
@@ -61,6 +86,9 @@ class State(NamedTuple):
         failures: in a row, while closed.
         openings: since it was last closed.
         until: open: when a probe may go; half-open: when the probe that is out counts as lost.
+        began: when the present half of the window began.
+        recent: its calls.
+        earlier: calls of the half before.
     """
 
     mode: Mode = "closed"
@@ -68,6 +96,29 @@ class State(NamedTuple):
     failures: int = 0
     openings: int = 0
     until: float = 0.0
+    began: float = 0.0
+    recent: Counts = Counts()
+    earlier: Counts = Counts()
+
+    def noted(self, event: Event, now: float, rules: Rules) -> State:
+        """Count a call in the window, if its shares matter."""
+        if not rules.by_share:
+            return self
+        age = now - self.began
+        if age < rules.window / 2:
+            return self._replace(recent=self.recent.plus(event))
+        earlier = self.recent if age < rules.window else Counts()
+        return self._replace(began=now, recent=Counts().plus(event), earlier=earlier)
+
+    def too_bad(self, rules: Rules) -> bool:
+        """Whether the shares of the window open it."""
+        calls = self.recent.calls + self.earlier.calls
+        if calls < rules.minimum_calls:
+            return False
+        failed, slow = self.recent.failed + self.earlier.failed, self.recent.slow + self.earlier.slow
+        return (rules.failure_rate < 1 and failed >= rules.failure_rate * calls) or (
+            rules.slow_rate < 1 and slow >= rules.slow_rate * calls
+        )
 
 
 def _stay(state: State, now: float, rules: Rules, jitter: float) -> State:  # noqa: ARG001 - all rows are called alike
@@ -75,13 +126,19 @@ def _stay(state: State, now: float, rules: Rules, jitter: float) -> State:  # no
 
 
 def _forgive(state: State, now: float, rules: Rules, jitter: float) -> State:  # noqa: ARG001
-    return state._replace(failures=0)
+    return state._replace(failures=0).noted("success", now, rules)
+
+
+def _note_slow(state: State, now: float, rules: Rules, jitter: float) -> State:
+    noted = state._replace(failures=0).noted("slow", now, rules)
+    return _open(noted, now, rules, jitter) if noted.too_bad(rules) else noted
 
 
 def _count(state: State, now: float, rules: Rules, jitter: float) -> State:
-    if state.failures + 1 >= rules.failure_threshold:
+    noted = state._replace(failures=state.failures + 1).noted("failure", now, rules)
+    if noted.failures >= rules.failure_threshold or noted.too_bad(rules):
         return _open(state, now, rules, jitter)
-    return state._replace(failures=state.failures + 1)
+    return noted
 
 
 def _open(state: State, now: float, rules: Rules, jitter: float) -> State:
@@ -107,16 +164,19 @@ def _hand_back(state: State, now: float, rules: Rules, jitter: float) -> State: 
 TABLE: dict[tuple[Mode, Event], Callable[[State, float, Rules, float], State]] = {
     ("closed", "ask"): _stay,
     ("closed", "success"): _forgive,
+    ("closed", "slow"): _note_slow,
     ("closed", "failure"): _count,
     ("closed", "fatal"): _open,
     ("closed", "abandoned"): _stay,
     ("open", "ask"): _probe,
     ("open", "success"): _stay,
+    ("open", "slow"): _stay,
     ("open", "failure"): _stay,
     ("open", "fatal"): _stay,
     ("open", "abandoned"): _stay,
     ("half-open", "ask"): _probe,  # only once the probe that is out counts as lost
     ("half-open", "success"): _close,
+    ("half-open", "slow"): _open,
     ("half-open", "failure"): _open,
     ("half-open", "fatal"): _open,
     ("half-open", "abandoned"): _hand_back,
@@ -181,10 +241,11 @@ class CircuitBreaker:
 
         Args:
             permit: what `acquire` returned.
-            event: "success", "failure", "fatal" (opens at once), or "abandoned" when the call says nothing.
+            event: "success", "slow" (a success that took too long), "failure", "fatal" (opens at once), or "abandoned"
+                when the call says nothing.
         """
         state = self._state
-        if event == "success" and state.mode == "closed" and not state.failures:
+        if event == "success" and state.mode == "closed" and not state.failures and not self.rules.by_share:
             return  # as it is already
         now, jitter = self._clock.now(), random.random()
         with self._lock:
@@ -196,6 +257,22 @@ class CircuitBreaker:
             log.info("circuit of %s closed again", self.name)
         elif after.openings > before.openings:
             log.warning("circuit of %s opened for %.0f s after a %s", self.name, after.until - now, event)
+
+    def hold_open(self, seconds: float) -> None:
+        """Open it for `seconds`, because somebody else has seen enough failures; a longer opening stays."""
+        now = self._clock.now()
+        with self._lock:
+            state = self._state
+            until = max(state.until, now + seconds) if state.mode == "open" else now + seconds
+            epoch, openings = state.epoch + (state.mode != "open"), max(1, state.openings)
+            self._state = State("open", epoch, 0, openings, until)
+
+    def allow_probe(self) -> None:
+        """Let the next caller be the probe: there is reason to think that it works again."""
+        now = self._clock.now()
+        with self._lock:
+            if self._state.mode == "open":
+                self._state = self._state._replace(until=min(self._state.until, now))
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self.describe()}>"

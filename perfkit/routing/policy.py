@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from perfkit.errors import (
     AuthenticationError,
     BadRequestError,
+    BudgetExceededError,
+    ContentFilterError,
+    ContextWindowExceededError,
     ModelNotFoundError,
     NetworkError,
     PerfkitError,
@@ -24,7 +27,7 @@ from perfkit.errors import (
 if TYPE_CHECKING:
     from perfkit.resilience.breaker import Event
 
-__all__ = ["TABLE", "Verdict", "backoff", "judge"]
+__all__ = ["TABLE", "Verdict", "backoff", "judge", "trouble"]
 
 
 class Verdict(NamedTuple):
@@ -65,6 +68,18 @@ def judge(error: BaseException) -> Verdict:
     if type(error).__name__ == "SoftTimeLimitExceeded":  # Celery ends the task; it is an Exception, yet not a failure
         return TABLE[BaseException]
     return next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+
+
+_TROUBLE: dict[type[BaseException], str] = {
+    ContextWindowExceededError: "context_window",  # a larger model
+    ContentFilterError: "content_filter",  # those named for it, nobody else
+    BudgetExceededError: "cost",  # a cheaper model
+}
+
+
+def trouble(error: BaseException) -> str | None:
+    """Return the kind of trouble that another model may be asked for, None where the error is the answer."""
+    return next((_TROUBLE[cls] for cls in type(error).__mro__ if cls in _TROUBLE), None)
 
 
 def backoff(attempt: int, luck: float) -> float:

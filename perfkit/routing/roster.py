@@ -5,7 +5,9 @@ The table is never changed, it is replaced: calls read it without a lock.
 
 from __future__ import annotations
 
+import logging
 import threading
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from perfkit._shared import Shared
@@ -13,8 +15,12 @@ from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import UnknownModelError, UnknownNameError, nearest
 from perfkit.resilience.breaker import Rules
 from perfkit.routing.configured import close_all, provider_of
+from perfkit.routing.gates import Gates
 from perfkit.routing.health import Candidate
-from perfkit.values import finite
+from perfkit.routing.outliers import SWEEP, eject
+from perfkit.routing.probes import Prober
+from perfkit.routing.sharing import Sharing
+from perfkit.routing.terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,8 +28,11 @@ if TYPE_CHECKING:
     from perfkit._settings import ProviderSettings
     from perfkit.config import Config
     from perfkit.metrics import PerformanceTracker
+    from perfkit.state import RedisLink
 
 __all__ = ["Roster"]
+
+log = logging.getLogger("perfkit.routing")
 
 
 class Roster(Shared):
@@ -32,28 +41,71 @@ class Roster(Shared):
     Args:
         clock: None means the system's.
         tracker: handed to the providers that are made here.
+        state: Redis that processes share health and limits through; None means that of the `[state]` table, if any.
         settings: of the `[router]` table.
     """
 
     _table = "router"
 
-    def __init__(self, *, clock: Clock | None, tracker: PerformanceTracker | None, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock | None,
+        tracker: PerformanceTracker | None,
+        state: RedisLink | None,
+        settings: Mapping[str, Any],
+    ) -> None:
         self._clock = clock if clock is not None else SYSTEM_CLOCK
         self._tracker = tracker
         self._candidates: Mapping[str, Candidate] = {}  # never changed, replaced: read without a lock
         self._rows: dict[str, ProviderSettings] = {}  # of the candidates that come from the configuration
-        self._lock = threading.Lock()  # guards the replacement of _candidates and _rows
+        self._lock = threading.Lock()  # guards the replacement of _candidates and _rows, and _sweep_at
+        self._sharing = Sharing(state, self._find, self._all)
+        self._prober = Prober(self._all, lambda: self.settings.probe_interval, self._clock)
+        self._sweep_at = 0.0
         super().__init__(settings)
 
+    def _find(self, name: str) -> Candidate | None:
+        return self._candidates.get(name)
+
+    def _all(self) -> list[Candidate]:
+        return list(self._candidates.values())
+
     def _rules(self) -> Rules:
-        return Rules(self.settings.failure_threshold, self.settings.open_seconds)
+        settings = self.settings
+        return Rules(
+            settings.failure_threshold,
+            settings.open_seconds,
+            failure_rate=settings.failure_rate,
+            slow_rate=settings.slow_rate if settings.slow_seconds is not None else 1.0,
+            minimum_calls=settings.minimum_calls,
+        )
+
+    def _news(self, name: str, kind: str, seconds: float, model: str | None) -> None:
+        if kind == "open":
+            self._prober.watch()
+        self._sharing.tell(name, kind, seconds, model)
+
+    def _sweep(self) -> None:
+        """Look for outliers when it is time."""
+        now, factor = self._clock.now(), self.settings.outlier_factor
+        if now < self._sweep_at or factor is None:
+            return
+        with self._lock:
+            if now < self._sweep_at:
+                return
+            self._sweep_at = now + SWEEP
+        for candidate in eject(self._all(), now, factor):
+            log.warning("%s is an outlier and preferred last for %.0f s", candidate.name, candidate.ejected_until - now)
 
     def _forget(self) -> None:
+        self._prober.stop()
         with self._lock:
             self._candidates, self._rows = {}, {}
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
+        self._sharing._after_fork()  # noqa: SLF001 - its owner
         for candidate in self._candidates.values():
             candidate._after_fork()  # noqa: SLF001 - its owner
 
@@ -63,7 +115,7 @@ class Roster(Shared):
 
     # --- who is there
 
-    def register_provider(
+    def register_provider(  # noqa: PLR0913 - what is agreed about a provider
         self,
         name: str,
         provider: Any,
@@ -71,46 +123,53 @@ class Roster(Shared):
         weight: float = 1,
         priority: int = 1,
         models: Iterable[str] | None = None,
+        quality: float | None = None,
+        max_concurrency: int | str | None = None,
+        rpm: float | None = None,
+        tpm: float | None = None,
+        cost_limit_per_request: float | None = None,
+        cost_limit_per_day: float | None = None,
+        context_window: int | None = None,
+        capabilities: Iterable[str] | None = None,
+        prefill: bool = False,
     ) -> None:
         """Add a provider, or put another one, with a clean record, in the place of the one called `name`.
 
         Args:
             name: unique; a tag of metrics and part of errors.
             provider: any object with `chat_completion(request) -> ChatResponse`; `stream` is used if there.
-            weight: share of the traffic for the strategy "weighted".
+            weight: share of the traffic for the strategies "weighted" and "round_robin".
             priority: 1 is first for the strategy "priority".
             models: names it offers; None means its `supported_models`, and any model if that is None too.
+            quality: 0..1, until its answers are judged.
+            max_concurrency: calls at a time; "adaptive" learns it from latency. More wait if nobody else can serve.
+            rpm: requests a minute, of all processes that share a Redis.
+            tpm: tokens a minute, the same.
+            cost_limit_per_request: US dollars; a request that may cost more goes elsewhere.
+            cost_limit_per_day: US dollars of this process since midnight UTC.
+            context_window: tokens; None means what the price table knows.
+            capabilities: of "tools", "vision", "audio", "json", "streaming"; None means unknown, and nothing is held
+                against it.
+            prefill: it continues an assistant's message that is the last one, so a broken stream is resumed exactly.
 
         Raises:
             TypeError: it is no provider, or an argument has the wrong type.
-            ValueError: the name is empty or the weight is not above 0.
+            ValueError: the name is empty or an argument is out of bounds.
         """
-        candidate = self._candidate(name, provider, weight, priority, models)
+        given = {key: value for key, value in locals().items() if key not in ("self", "name", "provider")}
+        candidate = self._candidate(name, provider, Terms.of(name, provider, given))
         with self._lock:
             replaced = self._candidates.get(name) if self._rows.pop(name, None) is not None else None
             self._candidates = {**self._candidates, name: candidate}
         close_all([replaced] if replaced is not None else [])
 
-    def _candidate(
-        self, name: str, provider: Any, weight: float, priority: int, models: Iterable[str] | None
-    ) -> Candidate:
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"a provider's name must be a string that is not empty, not {name!r}")
-        if not callable(getattr(provider, "chat_completion", None)):
-            raise TypeError(f"provider {name!r} has no method chat_completion(request): {provider!r}")
-        if models is None:
-            models = getattr(provider, "supported_models", None)
-        if isinstance(models, str):
-            raise TypeError(f"models of provider {name!r} must be a list of names, not the string {models!r}")
-        return Candidate(
-            name,
-            provider,
-            weight=finite("weight", weight, above=0),
-            priority=int(finite("priority", priority)),
-            models=frozenset(models) if models is not None else None,
-            rules=self._rules(),
-            clock=self._clock,
+    def _candidate(self, name: str, provider: Any, terms: Terms) -> Candidate:
+        gates = Gates(name, terms, self._clock, self._sharing, self.settings) if terms.limited else None
+        candidate = Candidate(
+            name, provider, terms=terms, rules=self._rules(), clock=self._clock, gates=gates, tell=self._news
         )
+        candidate.slow_seconds = self.settings.slow_seconds
+        return candidate
 
     def unregister_provider(self, name: str) -> None:
         """Take a provider out; calls that are at it end normally.
@@ -143,7 +202,8 @@ class Roster(Shared):
 
     def _made(self, name: str, row: ProviderSettings) -> Candidate:
         provider = provider_of(name, row, self._tracker)
-        return self._candidate(name, provider, row.weight, row.priority, row.models)
+        given = {field.name: getattr(row, field.name) for field in fields(Terms)}
+        return self._candidate(name, provider, Terms.of(name, provider, given))
 
     def list_providers(self) -> tuple[str, ...]:
         """Return the names of the registered providers."""
@@ -176,6 +236,10 @@ class Roster(Shared):
         if not offers:
             raise self._unknown(model, provider)
         return offers
+
+    def _asked_for(self, model: str) -> list[Candidate]:
+        """Return who may be asked for `model`, whatever his health; nobody may."""
+        return [candidate for candidate in self._candidates.values() if candidate.offers(model)]
 
     def _unknown(self, model: str | None, provider: str | None) -> UnknownModelError:
         if provider is not None:

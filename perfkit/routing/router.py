@@ -7,21 +7,32 @@ says which. Failing over is immediate. Health is kept by the providers' `Candida
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from perfkit.errors import ConfigError
-from perfkit.routing.attempts import Call, Reserve, Setup, none_available
+from perfkit.errors import ConfigError, NoAvailableProviderError
+from perfkit.resilience.allowance import Allowance
+from perfkit.routing.attempts import Call
+from perfkit.routing.course import Options, Setup
+from perfkit.routing.endings import none_available
 from perfkit.routing.experiments import Experiments
+from perfkit.routing.fitness import Limits, unfit
+from perfkit.routing.hedge import Racer
+from perfkit.routing.lastresort import FallbackResponse, answer_instead, hopeless
 from perfkit.routing.strategies import called, choose, strategy_named
-from perfkit.routing.streams import checked, open_stream, relay
+from perfkit.routing.streams import checked, streamed
 from perfkit.values import ChatRequest, ChatResponse, finite
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
     from perfkit.clock import Clock
     from perfkit.metrics import PerformanceTracker
+    from perfkit.routing.health import Candidate
+    from perfkit.routing.quality import Quality
     from perfkit.routing.strategies import Strategy
+    from perfkit.routing.trial import Reserve, Trial
+    from perfkit.state import RedisLink
 
 __all__ = ["ProviderRouter"]
 
@@ -34,8 +45,8 @@ class ProviderRouter(Experiments):
             request and returns the candidate to ask, its name, or several with the best first.
         clock: None means the system's.
         tracker: gets `provider_latency`, `provider_failure` and `provider_fallback`; None means the shared one.
-        **settings: keys of the `[router]` table: `max_attempts`, `timeout`, `attempt_timeout`, `failure_threshold`,
-            `open_seconds`.
+        state: Redis that processes share health and limits through; None means that of the `[state]` table, if any.
+        **settings: keys of the `[router]` table.
     """
 
     def __init__(
@@ -44,6 +55,7 @@ class ProviderRouter(Experiments):
         strategy: str | Strategy | None = None,
         clock: Clock | None = None,
         tracker: PerformanceTracker | None = None,
+        state: RedisLink | None = None,
         **settings: Any,
     ) -> None:
         self._callable: Strategy | None = None
@@ -51,7 +63,8 @@ class ProviderRouter(Experiments):
             self._callable = strategy
         elif strategy is not None:
             settings["strategy"] = strategy
-        super().__init__(clock=clock, tracker=tracker, settings=settings)
+        self._racer = Racer(_ask)
+        super().__init__(clock=clock, tracker=tracker, state=state, settings=settings)
         self._apply()
 
     def configure(self, **settings: Any) -> None:
@@ -82,10 +95,22 @@ class ProviderRouter(Experiments):
         self.configure(strategy=strategy)
 
     def _apply(self) -> None:
-        strategy = self._callable if self._callable is not None else strategy_named(self.settings.strategy)
-        self._setup = Setup(self.settings, strategy, self._clock)
+        settings = self.settings
+        strategy = self._callable if self._callable is not None else strategy_named(settings.strategy)
+        configure = getattr(strategy, "configure", None)
+        if configure is not None:
+            configure(settings)
+        retries = Allowance(
+            settings.retry_share,
+            per_second=settings.retries_per_second,
+            most=max(1.0, 10 * settings.retries_per_second),
+            clock=self._clock,
+        )
+        self._hedges = Allowance(settings.hedge_share, most=10.0, start=0.0, clock=self._clock)
+        self._setup = Setup(settings, strategy, self._clock, retries, self._asked_for, self.models)
         for candidate in self._candidates.values():
             candidate.breaker.rules = self._rules()
+            candidate.slow_seconds = settings.slow_seconds
 
     # --- calls
 
@@ -111,7 +136,8 @@ class ProviderRouter(Experiments):
         """Return the name of the provider that would be asked now; nothing is sent and nothing is taken.
 
         Args:
-            context: a request, or a mapping; its "model", if there is one, has to be offered.
+            context: a request, or a mapping; its "model", if there is one, has to be offered, and "max_latency",
+                "min_quality" and "max_cost" kept.
 
         Raises:
             UnknownModelError: nobody offers the model.
@@ -121,21 +147,26 @@ class ProviderRouter(Experiments):
             model: str | None = context.model
         else:
             model = None if context is None else context.get("model")
-        offers = self._offers(model, None)
+        given = context if isinstance(context, Mapping) else None
+        offers = self._fit(self._offers(model, None), context, given)
         now = self._clock.now()
         usable = [candidate for candidate in offers if candidate.usable(model, now)]
         if not usable:
             raise none_available(model, offers)
         return (usable[0] if len(usable) == 1 else choose(self._setup.strategy, usable, context)).name
 
-    def execute_with_fallback(
+    def execute_with_fallback(  # noqa: PLR0913 - the ways of one call
         self,
         request: ChatRequest,
         max_attempts: int | None = None,
         deadline: float | None = None,
+        hedge: bool | float | None = None,
+        fallback_response: FallbackResponse | None = None,
         *,
         provider: str | None = None,
         reserve: Reserve | None = None,
+        quality: Quality | None = None,
+        limits: Mapping[str, Any] | None = None,
     ) -> ChatResponse:
         """Ask a provider, and another one if it fails, until there is an answer; it carries all `attempts`.
 
@@ -143,13 +174,21 @@ class ProviderRouter(Experiments):
             request: its `timeout` is for the whole; each attempt gets a share of it.
             max_attempts: None means the setting.
             deadline: seconds for the whole, in the place of the request's `timeout`.
+            hedge: ask a second provider when the first takes long: True at the 95th percentile of its latency, a
+                number after so many seconds; None means the setting.
+            fallback_response: text, or callable(request, error) -> text or ChatResponse, that answers when every
+                provider failed; None means the setting, "" none at all.
             provider: ask this one only.
             reserve: called before each attempt with its request and the provider's name; holds money.
+            quality: how good the answer has to be; if it is not, a better one is looked for.
+            limits: any of `max_latency` (seconds), `min_quality` (0..1) and `max_cost` (US dollars for 1,000 tokens)
+                that whoever answers has to keep, over those of the settings.
 
         Raises:
             UnknownModelError: nobody offers the model.
             UnknownNameError: there is no provider called `provider`.
             NoAvailableProviderError: nobody may be asked now; its `reasons` say why.
+            OverloadedError: of those, the limits set here were used up and the queue was full or too slow.
             BadRequestError: the request is wrong; nobody else is asked.
             BudgetExceededError: from `reserve`, at once.
             MaxRetriesExceededError: every attempt failed; a single one raises its own error.
@@ -157,16 +196,50 @@ class ProviderRouter(Experiments):
         """
         if deadline is not None:
             request = request.evolve(timeout=finite("deadline", deadline, above=0))
-        call = self._call(request, provider, max_attempts, reserve, streaming=False)
-        while True:
-            candidate = call.begin()
+        try:
+            options = Options(max_attempts=max_attempts, pinned=provider is not None, reserve=reserve, quality=quality)
+            answer = self._answered(self._call(request, provider, options, limits), hedge)
+            return self._mirrored(request, answer)
+        except Exception as error:
+            instead = self.instead(request, error, fallback_response)
+            if instead is None:
+                raise
+            return instead
+
+    def _answered(self, call: Call, hedge: bool | float | None) -> ChatResponse:
+        response = None
+        while response is None:
             try:
-                response = checked(candidate.provider.chat_completion(call.request), candidate.name)
-            except BaseException as error:
-                if not call.fail(error):
+                response = self._round(call, hedge)
+            except Exception:
+                response = call.settle_for_less()
+                if response is None:
                     raise
-            else:
-                return self._mirrored(request, call.succeed(response))
+        return response
+
+    def _round(self, call: Call, hedge: bool | float | None) -> ChatResponse | None:
+        """Make one attempt, or a hedged pair; None if another one has to follow."""
+        if hedge is None:
+            hedge = self.settings.hedge and (self.settings.hedge_delay or True)
+        if hedge:
+            return self._racer.run(call, None if hedge is True else float(hedge), self._hedges)
+        trial = call.begin()
+        try:
+            response = _ask(trial)
+        except BaseException as error:
+            if not call.fail(trial, error):
+                raise
+            return None
+        return call.succeed(trial, response)
+
+    def instead(
+        self, request: ChatRequest, error: BaseException, fallback_response: FallbackResponse | None = None
+    ) -> ChatResponse | None:
+        """Return what is configured to answer in the place of `error`, None where the error stands."""
+        chosen = self.settings.fallback_response if fallback_response is None else fallback_response
+        if not chosen or not hopeless(error):
+            return None
+        return answer_instead(chosen, request, error, self._measured())
 
     def stream_with_fallback(
         self,
@@ -175,54 +248,61 @@ class ProviderRouter(Experiments):
         provider: str | None = None,
         max_attempts: int | None = None,
         reserve: Reserve | None = None,
+        resume: bool | None = None,
+        limits: Mapping[str, Any] | None = None,
     ) -> Generator[str, None, ChatResponse]:
         """Yield an answer as it comes and return it whole; arguments and errors as in `execute_with_fallback`.
 
-        A provider that fails before its first delta is replaced unseen; afterwards its error passes through. Closing
-        the generator early closes the provider's stream at once.
+        A provider that fails before its first delta is replaced unseen. Afterwards its error passes through, with the
+        text so far as `partial`; with `resume` (None means the setting) another provider goes on with the answer.
+        Closing the generator early closes the provider's stream at once.
         """
-        call = self._call(request, provider, max_attempts, reserve, streaming=True)
-        while True:
-            candidate = call.begin()
-            try:
-                deltas = open_stream(candidate.provider, call.request)
-                response = checked((yield from relay(call, deltas, self._clock)), candidate.name)
-            except BaseException as error:
-                if call.left or not call.fail(error):
-                    raise
-            else:
-                return call.succeed(response)
+        options = Options(
+            max_attempts=max_attempts,
+            pinned=provider is not None,
+            streaming=True,
+            resume=self.settings.resume if resume is None else resume,
+            reserve=reserve,
+        )
+        return (yield from streamed(self._call(request, provider, options, limits), self._clock))
 
     def _call(
-        self,
-        request: ChatRequest,
-        provider: str | None,
-        max_attempts: int | None,
-        reserve: Reserve | None,
-        *,
-        streaming: bool,
+        self, request: ChatRequest, provider: str | None, options: Options, limits: Mapping[str, Any] | None
     ) -> Call:
-        offers = self._offers(request.model, provider)
-        pinned, tracker = provider is not None, self._tracker
+        offers = self._fit(self._offers(request.model, provider), request, limits, streaming=options.streaming)
+        self._sharing.listen()
+        self._sweep()
+        return Call(self._setup, request, offers, self._measured(), options)
+
+    def _fit(
+        self, offers: list[Candidate], request: Any, limits: Mapping[str, Any] | None, *, streaming: bool = False
+    ) -> list[Candidate]:
+        """Return who of `offers` is able to serve a request and keeps the caller's limits.
+
+        Raises:
+            NoAvailableProviderError: nobody; its `reasons` name what each lacks.
+        """
+        wanted = Limits.of(self.settings, limits)
+        reasons = {one.name: unfit(one, request, wanted, streaming=streaming) for one in offers}
+        fit = [one for one in offers if reasons[one.name] is None]
+        if not fit:
+            told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            raise NoAvailableProviderError(f"no provider fits the request: {told}", reasons=reasons, attempts=())
+        return fit
+
+    def _measured(self) -> PerformanceTracker:
+        tracker = self._tracker
         if tracker is None:
             from perfkit.metrics import PerformanceTracker
 
             tracker = self._tracker = PerformanceTracker.instance()
-        return Call(
-            self._setup,
-            request,
-            offers,
-            tracker,
-            pinned=pinned,
-            streaming=streaming,
-            reserve=reserve,
-            max_attempts=max_attempts,
-        )
+        return tracker
 
     # --- life
 
     def _after_fork(self) -> None:
         super()._after_fork()
+        self._racer._after_fork()  # noqa: SLF001 - its owner
         self._apply()  # a strategy made new has new locks
 
     def reset(self) -> None:
@@ -231,6 +311,15 @@ class ProviderRouter(Experiments):
         self._forget()
         self._apply()
 
+    def close(self) -> None:
+        """Let the configured providers and the threads go; all may be used again."""
+        super().close()
+        self._racer.close()
+
     def __repr__(self) -> str:
         told = ", ".join(f"{name} {one.breaker.describe()}" for name, one in self._candidates.items())
         return f"<ProviderRouter {called(self._setup.strategy)}: {told or 'no providers'}>"
+
+
+def _ask(trial: Trial) -> ChatResponse:
+    return checked(trial.candidate.provider.chat_completion(trial.request), trial.candidate.name)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from perfkit.errors import ResponseFormatError
+from perfkit.errors import ResponseFormatError, StreamInterruptedError
+from perfkit.providers.pace import Pace
+from perfkit.routing.continuation import Seam
 from perfkit.values import ChatResponse, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from perfkit.clock import Clock
     from perfkit.routing.attempts import Call
+    from perfkit.routing.trial import Trial
     from perfkit.values import ChatRequest
 
-__all__ = ["checked", "open_stream", "relay"]
+__all__ = ["checked", "open_stream", "streamed"]
 
 _KINDS: tuple[tuple[str, type], ...] = (("text", str), ("usage", Usage), ("model", str))  # what is read of any answer
 
@@ -50,28 +53,95 @@ def _whole(provider: Any, request: ChatRequest) -> Generator[str, None, ChatResp
     return response
 
 
-def relay(call: Call, deltas: Generator[str, None, ChatResponse], clock: Clock) -> Generator[str, None, Any]:
+def streamed(call: Call, clock: Clock) -> Generator[str, None, ChatResponse]:
+    """Yield the answer of a call, whoever gives it, and return it whole."""
+    while True:
+        trial, before = call.begin(), call.shown
+        try:
+            deltas = open_stream(trial.candidate.provider, trial.request)
+            seam = Seam(before, exact=trial.candidate.terms.prefill)
+            response = checked((yield from _relay(call, trial, _joined(deltas, seam), clock)), trial.candidate.name)
+        except BaseException as error:
+            if trial.left or not call.fail(trial, error):
+                raise
+        else:
+            answer = call.succeed(trial, response)
+            assert answer is not None  # a stream is not looked at before it is shown
+            return answer if not before else answer.evolve(text=call.shown)
+
+
+class _joined:  # noqa: N801 - used like a function
+    """A provider's stream without what repeats the text before."""
+
+    def __init__(self, deltas: Generator[str, None, ChatResponse], seam: Seam) -> None:
+        self._deltas, self._seam = deltas, seam
+        self._end: StopIteration | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._end is not None:
+            raise StopIteration(self._end.value)
+        try:
+            while not (delta := self._seam.feed(next(self._deltas))):
+                continue
+        except StopIteration as end:
+            delta = self._seam.rest()
+            if not delta:
+                raise
+            self._end = end
+        return delta
+
+    def throw(self, error: type[BaseException]) -> None:
+        self._deltas.throw(error)
+
+    def close(self) -> None:
+        self._deltas.close()
+
+
+def _relay(call: Call, trial: Trial, deltas: Any, clock: Clock) -> Generator[str, None, Any]:
     """Yield every delta and return the provider's response; its errors pass through.
 
     If the caller leaves in between, the provider's stream is closed at once and the attempt ends as abandoned.
     """
+    rate = trial.request.min_tokens_per_second
+    pace = None if rate is None else Pace(rate, clock)
     with closing(deltas):
         while True:
             try:
                 delta = next(deltas)
             except StopIteration as end:
                 return end.value
-            call.shown = True
+            if pace is not None:
+                _keep(pace, delta, trial)
+            trial.shown = True
+            call.heard(delta)
             handed_out = clock.now()
             try:
                 yield delta
             except BaseException:
-                call.abandon(_partial(deltas))
+                call.abandon(trial, _partial(deltas))
                 raise
-            call.pauses += clock.now() - handed_out
+            pause = clock.now() - handed_out
+            trial.pauses += pause
+            if pace is not None:
+                pace.paused(pause)
 
 
-def _partial(deltas: Generator[str, None, ChatResponse]) -> ChatResponse | None:
+def _keep(pace: Pace, delta: str, trial: Trial) -> None:
+    """Note a delta.
+
+    Raises:
+        StreamInterruptedError: it came too late.
+    """
+    if pace.left < 0:
+        rate, name = trial.request.min_tokens_per_second, trial.candidate.name
+        raise StreamInterruptedError(f"the stream of {name} fell below {rate:g} tokens a second", provider=name)
+    pace.heard(delta)
+
+
+def _partial(deltas: Any) -> ChatResponse | None:
     """Close the provider's stream; return the response if it makes one of what came so far."""
     try:
         deltas.throw(GeneratorExit)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from perfkit import _process
 from perfkit.errors import DeadlineExceeded, NetworkError, TransportError
+from perfkit.resilience import cancel
 from perfkit.transport import message
 from perfkit.transport.failures import CONNECTING, FAILURES, READING, WAITING, explain
 from perfkit.transport.limits import BUFFER
@@ -65,6 +66,7 @@ class Exchange:
         head = message.head(call.method, host.prefix + call.target, fields)
         connection = self._take()
         self._held.append(connection)
+        cancel.watch(self.drop)
         connection.limits.arm(call.now, call.deadline, call.patience)
         try:
             self.reply = self._converse(connection, head)

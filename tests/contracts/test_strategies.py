@@ -16,6 +16,7 @@ from perfkit.errors import ServerError
 from perfkit.resilience.breaker import Rules
 from perfkit.routing import STRATEGIES, Candidate, ProviderRouter
 from perfkit.routing.strategies import choose, explain, strategy_named
+from perfkit.routing.terms import Terms
 from perfkit.values import ChatRequest, ChatResponse, Usage
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Fails:
 def candidates(weights: Sequence[float], clock: FakeClock | None = None) -> list[Candidate]:
     clock = clock if clock is not None else FakeClock()
     return [
-        Candidate(f"p{n}", Works(), weight=w, priority=n % 3, models=None, rules=Rules(), clock=clock)
+        Candidate(f"p{n}", Works(), terms=Terms(weight=w, priority=n % 3), rules=Rules(), clock=clock)
         for n, w in enumerate(weights)
     ]
 

@@ -122,6 +122,9 @@ class Entry:
     def settle(self, response: ChatResponse) -> None:
         self.entry.append(("settled", response.text))
 
+    def write_off(self, response: ChatResponse) -> None:
+        self.entry.append(("written off", response.text))
+
     def release(self, error: BaseException | None) -> None:
         self.entry.append("released")
         self.errors.append(error)

@@ -52,7 +52,11 @@ def test_health_tells_real_numbers(router: MakeRouter, clock: SlowClock, request
             "reason": None,
             "avg_latency": pytest.approx(2.0),
             "success_rate": 75.0,
+            "error": "ServerError",
+            "model": "m",
             "in_flight": 0,
+            "waiting": 0,
+            "ejected": 0.0,
             "last_error": {"error": "ServerError", "at": clock.wall()},
             "cooldown": 0.0,
             "missing_models": [],
@@ -343,14 +347,14 @@ def test_what_other_calls_learn_in_between_is_heeded(
     assert candidate.why_not("m") == "was just taken by another call's probe"
     assert candidate.ready_at("m", 7.0) == 7.0
     fail(made, request_)
-    assert candidate.admit("m") is None
+    assert candidate.admit(ChatRequest(HELLO, "m")) is None
     assert candidate.ready_at("m", 7.0) is None
     assert candidate.ready_at("other", 7.0) == 7.0
     assert candidate.in_flight == 0
     clock.advance(60)
     assert candidate.usable("m", clock.now())
-    assert candidate.admit("m") is not None
-    assert candidate.admit("m") is None
+    assert candidate.admit(ChatRequest(HELLO, "m")) is not None
+    assert candidate.admit(ChatRequest(HELLO, "m")) is None
 
 
 def test_counts_are_exact_under_threads(router: MakeRouter) -> None:

@@ -2,12 +2,14 @@
 
 A strategy is called with the candidates (two or more) and what was asked, a ChatRequest or whatever
 `route_request` was given, and returns the candidate it wants, its name, or several of them with the best first. A class
-in the registry is constructed once for each router, so it may keep state, and may say why in `reason(candidate)`.
+in the registry is constructed once for each router, so it may keep state. It may say why in `reason(candidate)`, take
+the router's settings in `configure(settings)`, and hear what came of each attempt in
+`learn(candidate, request, seconds, response, score)`, where the response is None for a failure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perfkit._registry import Registry, load
@@ -16,7 +18,7 @@ from perfkit.errors import ConfigError
 if TYPE_CHECKING:
     from perfkit.routing.health import Candidate
 
-__all__ = ["STRATEGIES", "Strategy", "called", "choose", "explain", "strategy_named"]
+__all__ = ["STRATEGIES", "Strategy", "called", "choose", "explain", "model_of", "strategy_named", "text_of"]
 
 Strategy = Callable[["Sequence[Candidate]", Any], "Candidate | str | Iterable[Candidate | str]"]
 
@@ -28,6 +30,14 @@ STRATEGIES = Registry(
         "round_robin": "perfkit.routing.strategies.shares:RoundRobin",
         "weighted": "perfkit.routing.strategies.shares:Weighted",
         "random": "perfkit.routing.strategies.shares:Random",
+        "p2c": "perfkit.routing.strategies.shares:TwoChoices",
+        "least_busy": "perfkit.routing.strategies.ranked:LeastBusy",
+        "cost": "perfkit.routing.strategies.ranked:Cheapest",
+        "quality": "perfkit.routing.strategies.ranked:BestQuality",
+        "manual": "perfkit.routing.strategies.ranked:Manual",
+        "dynamic": "perfkit.routing.strategies.meaning:Dynamic",
+        "task": "perfkit.routing.strategies.meaning:ByTask",
+        "adaptive": "perfkit.routing.strategies.adaptive:Adaptive",
     },
 )
 
@@ -81,3 +91,26 @@ def explain(strategy: Strategy, candidate: Candidate) -> str:
 def called(strategy: Strategy) -> str:
     """Return the name of a strategy, for people."""
     return str(getattr(strategy, "__name__", type(strategy).__name__))
+
+
+def model_of(request: Any) -> str | None:
+    """Return the model a request asks for, in any of the forms a strategy may be given."""
+    if isinstance(request, Mapping):
+        return request.get("model")
+    return getattr(request, "model", None)
+
+
+def text_of(request: Any) -> str:
+    """Return what the user says in a request: the text of the last user message, or of "query" or "message"."""
+    if isinstance(request, Mapping):
+        return str(request.get("query") or request.get("message") or "")
+    for message in reversed(getattr(request, "messages", ())):
+        if message.get("role") == "user":
+            return _plain(message.get("content"))
+    return ""
+
+
+def _plain(content: Any) -> str:
+    if isinstance(content, str) or content is None:
+        return content or ""
+    return " ".join(str(part.get("text", "")) for part in content)

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from perfkit.routing.health import Candidate
 
-__all__ = ["Random", "RoundRobin", "Weighted"]
+__all__ = ["Random", "RoundRobin", "TwoChoices", "Weighted"]
+
+
+LEAST_SHARE = 0.01  # of a provider's weight, however little room its limits have
 
 
 class RoundRobin:
@@ -36,7 +39,10 @@ class RoundRobin:
 
 
 class Weighted:
-    """Shares by weight, spread smoothly: 5:1:1 gives a a b a c a a (nginx's smooth weighted round robin)."""
+    """Shares by weight, spread smoothly: 5:1:1 gives a a b a c a a (nginx's smooth weighted round robin).
+
+    A weight counts as far as the provider's own limits have room, so traffic moves away before anybody answers 429.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _credit
@@ -45,9 +51,10 @@ class Weighted:
     def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
         """Choose one of `candidates`."""
         with self._lock:
-            credit = {c.name: self._credit.get(c.name, 0.0) + c.weight for c in candidates}
+            weights = {c.name: c.weight * max(c.headroom, LEAST_SHARE) for c in candidates}
+            credit = {name: self._credit.get(name, 0.0) + weight for name, weight in weights.items()}
             chosen = max(candidates, key=lambda candidate: credit[candidate.name])
-            credit[chosen.name] -= sum(candidate.weight for candidate in candidates)
+            credit[chosen.name] -= sum(weights.values())
             self._credit.update(credit)
         return chosen
 
@@ -66,3 +73,24 @@ class Random:
     def reason(self, candidate: Candidate) -> str:  # noqa: ARG002
         """Say why `candidate` was chosen."""
         return "random"
+
+
+class TwoChoices:
+    """The better of two taken by chance: expected seconds times calls under way, this one included.
+
+    The power of two choices on peak EWMA, as in Finagle: no herd runs to whoever was fastest a moment ago, and who was
+    left out is found again, because expectations fade.
+    """
+
+    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
+        """Choose one of `candidates`."""
+        return min(random.sample(candidates, 2), key=self.load) if len(candidates) > 1 else candidates[0]
+
+    @staticmethod
+    def load(candidate: Candidate) -> float:
+        """Return the expected seconds of all that would be under way."""
+        return candidate.expected * (candidate.in_flight + candidate.waiting + 1)
+
+    def reason(self, candidate: Candidate) -> str:
+        """Say why `candidate` was chosen."""
+        return f"better of two, {self.load(candidate):.2f} s of work"

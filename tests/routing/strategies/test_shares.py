@@ -11,6 +11,7 @@ from perfkit.clock import FakeClock
 from perfkit.resilience.breaker import Rules
 from perfkit.routing import Candidate
 from perfkit.routing.strategies.shares import Random, RoundRobin, Weighted
+from perfkit.routing.terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def candidates(weights: Mapping[str, float]) -> list[Candidate]:
     return [
-        Candidate(name, object(), weight=weight, priority=1, models=None, rules=Rules(), clock=FakeClock())
+        Candidate(name, object(), terms=Terms(weight=weight), rules=Rules(), clock=FakeClock())
         for name, weight in weights.items()
     ]
 

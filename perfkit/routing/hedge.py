@@ -1,0 +1,149 @@
+"""Hedging: a second provider is asked when the first takes longer than usual, and the first answer wins.
+
+So "The tail at scale" (Dean and Barroso, 2013) has it, with a cap on how many second requests there may be. Attempts
+run in threads of their own, so that the caller can return as soon as one is done; the other one's connection is dropped
+at once, which ends the work at the provider, and what it cost is counted.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, NamedTuple
+
+from perfkit.resilience.cancel import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
+
+    from perfkit.resilience.allowance import Allowance
+    from perfkit.routing.attempts import Call
+    from perfkit.routing.trial import Trial
+    from perfkit.values import ChatResponse
+
+__all__ = ["Racer"]
+
+THREADS = 1000  # more hedged calls at a time wait for a thread
+
+
+class Result(NamedTuple):
+    """How an attempt ended."""
+
+    trial: Trial
+    response: ChatResponse | None
+    error: BaseException | None
+
+
+class Racer:
+    """Runs attempts beside one another.
+
+    Args:
+        ask: makes one attempt.
+    """
+
+    def __init__(self, ask: Callable[[Trial], ChatResponse]) -> None:
+        self._ask = ask
+        self._after_fork()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards the making of _pool
+        self._pool: ThreadPoolExecutor | None = None
+
+    def close(self) -> None:
+        """Let the threads end."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._pool = ThreadPoolExecutor(THREADS, "perfkit-hedge")
+            return self._pool
+
+    def run(self, call: Call, delay: float | None, allowance: Allowance) -> ChatResponse | None:
+        """Return the first answer, None if it is not good enough (as `Call.succeed`).
+
+        Args:
+            call: whose attempts they are.
+            delay: seconds after which a second provider is asked; None: the usual 95 % of the first one's.
+            allowance: how many second requests there may be.
+
+        Raises:
+            Exception: as `Call.begin`, or what an attempt raised after which nobody else is asked.
+        """
+        race = _Race(self._ask, self._threads(), call)
+        try:
+            race.start(call.begin())
+            allowance.earn()
+            return race.finish(delay, allowance)
+        except BaseException:
+            race.cancel()
+            raise
+
+
+class _Race:
+    """The attempts of one call that run now; used by the caller's thread, which alone tells the call."""
+
+    def __init__(self, ask: Callable[[Trial], ChatResponse], pool: ThreadPoolExecutor, call: Call) -> None:
+        self._ask, self._pool, self._call = ask, pool, call
+        self._ended: SimpleQueue[Result] = SimpleQueue()
+        self._running: dict[Trial, Scope] = {}
+
+    def start(self, trial: Trial) -> None:
+        scope = self._running[trial] = Scope()
+        self._pool.submit(contextvars.copy_context().run, self._work, trial, scope)
+
+    def _work(self, trial: Trial, scope: Scope) -> None:
+        response = error = None
+        try:
+            with scope:
+                response = self._ask(trial)
+        except BaseException as caught:  # told to the thread that waits
+            error = caught
+        self._ended.put(Result(trial, response, error))
+
+    def finish(self, delay: float | None, allowance: Allowance) -> ChatResponse | None:
+        (first,) = self._running
+        patience = delay if delay is not None else first.candidate.percentile_95()
+        while True:
+            try:
+                trial, response, error = self._ended.get(timeout=patience)
+            except Empty:
+                self._hedge(patience, allowance)
+                patience = None
+                continue
+            del self._running[trial]
+            if response is not None:
+                self.cancel()
+                return self._call.succeed(trial, response)
+            assert error is not None
+            if not self._call.fail(trial, error):
+                raise error
+            if not self._running:
+                self.start(self._call.begin())
+
+    def _hedge(self, patience: float | None, allowance: Allowance) -> None:
+        """Ask a second provider, if that is allowed and there is one; there is no third."""
+        if allowance.spend():
+            second = self._call.beside(f"beside the first after {patience or 0.0:.2f} s")
+            if second is not None:
+                self._call.tracker.increment("provider_hedge", tags={"provider": second.candidate.name})
+                self.start(second)
+
+    def cancel(self) -> None:
+        """Give up what still runs."""
+        running, self._running = self._running, {}
+        for scope in running.values():
+            scope.cancel()
+        ended: dict[Trial, ChatResponse | None] = {}
+        while not self._ended.empty():
+            result = self._ended.get_nowait()
+            ended[result.trial] = result.response
+        for trial in running:
+            self._call.outrun(trial, ended.get(trial))
