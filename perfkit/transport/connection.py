@@ -20,6 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from perfkit.transport.dial import dial
+from perfkit.transport.failures import FAILURES
 from perfkit.transport.limits import BUFFER, BoundedReader, Limits
 from perfkit.transport.reply import Reply, WholeReply, parse_head, whole_reply
 
@@ -32,6 +33,8 @@ __all__ = ["PooledConnection", "PooledTLSConnection"]
 
 _ONE_SEND = 64 * 1024  # bytes; above, copying the body behind the head costs more than a second send
 _PIECE = 256 * 1024  # bytes
+_BARELY = 0.001  # seconds, to read what is there
+_MOST_DRAINED = 16  # reads; what follows an end mark is the end of the stream or nothing
 _JITTER = 0.1  # of the lifetime: connections opened together do not all end together
 
 
@@ -48,6 +51,7 @@ class PooledConnection(HTTPConnection):
         lifespan: share of the pool's longest lifetime this connection gets.
         idle_since: clock time it was last put back.
         round_trip: seconds the network took to connect.
+        rest: a reply whose reader has left at its end mark; what follows is read before the connection is used again.
         idle_most: seconds the peer will keep it open when idle, as announced.
     """
 
@@ -60,12 +64,13 @@ class PooledConnection(HTTPConnection):
     lifespan = 1.0
     idle_since = 0.0
     round_trip = 0.0
+    rest: Reply | None = None
     _watch: select.poll | None = None
     idle_most = math.inf
 
     def connect(self) -> None:
         """Connect, through a tunnel and TLS as needed."""
-        self._watch = None
+        self._watch = self.rest = None
         super().connect()
         if isinstance(self.sock, ssl.SSLSocket):
             vars(self.sock)["suppress_ragged_eofs"] = False  # an end without close_notify is a cut, not an end
@@ -113,6 +118,36 @@ class PooledConnection(HTTPConnection):
             self._watch = select.poll()
             self._watch.register(self.sock, select.POLLIN)
         return bool(self._watch.poll(0))
+
+    def drain(self, seconds: float) -> bool:
+        """Read the rest of a reply, if one is owed; return whether the connection is free for the next.
+
+        Args:
+            seconds: how long to wait for it; after that the connection is closed. 0 to read what is there and, if it is
+                not the end, to be asked again.
+        """
+        reply, limits = self.rest, self.limits
+        if reply is None:
+            return True
+        if not seconds and not self._has_rest(reply):
+            return False
+        self.rest = None
+        limits.arm(self.now, self.now() + max(seconds, _BARELY), seconds + _BARELY)
+        try:
+            ended = _reads_to_its_end(reply)
+        except FAILURES:
+            ended = False
+        finally:
+            limits.deadline = None
+        if not ended:
+            self.close()
+        return ended
+
+    def _has_rest(self, reply: Reply) -> bool:
+        if self.sock is None or self._has_come():
+            return True
+        self.limits.arm(self.now, self.now(), 0.0)  # so that looking into the buffer does not receive
+        return reply.ends_in_buffer()
 
     def converse(self, method: str, head: bytes, body: bytes, most: float) -> Reply | WholeReply:
         """Send a request and return its reply, the head read.
@@ -202,6 +237,14 @@ class PooledConnection(HTTPConnection):
         descriptor = sock.detach()
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _reads_to_its_end(reply: Reply) -> bool:
+    for _ in range(_MOST_DRAINED):
+        if not reply.read1(BUFFER) or reply.length == 0:
+            reply.end()
+            return reply.clean and not reply.will_close
+    return False
 
 
 class PooledTLSConnection(PooledConnection, HTTPSConnection):

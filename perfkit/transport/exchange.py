@@ -13,7 +13,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Self
 
 from perfkit import _process
-from perfkit.errors import DeadlineExceeded, NetworkError, TransportError
+from perfkit.errors import NetworkError, TransportError
 from perfkit.resilience import cancel
 from perfkit.transport import message
 from perfkit.transport.failures import CONNECTING, FAILURES, READING, WAITING, explain
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Exchange"]
 
 _ANNOUNCED = re.compile(r"\btimeout\s*=\s*(\d+)", re.IGNORECASE).search
-_MOST_DRAINED = 16  # reads; what is already there when a consumer stops is the end of the stream or nothing
 
 
 class Exchange:
@@ -203,18 +202,16 @@ class Exchange:
         for connection in self._held:
             connection.limits.deadline = self._call.deadline
 
-    def settle(self, seconds: float) -> None:
-        """Keep the connection if the rest of the reply is there within `seconds`, else close it."""
-        if not self._held:
+    def leave(self) -> None:
+        """Give the connection back although the end of the reply is still to come: it is read before the next call."""
+        connection = self._let_go()
+        if connection is None:
             return
-        self._held[0].limits.deadline = min(self._call.deadline, self._call.now() + seconds)
-        try:
-            for _ in range(_MOST_DRAINED):
-                if not self.read1():
-                    break
-        except (NetworkError, DeadlineExceeded):
-            pass
-        self.drop()
+        _process.check()  # as in `drop`
+        assert isinstance(self.reply, Reply)
+        connection.rest = self.reply
+        connection.drain(0.0)
+        self._host.give(connection)
 
     def _let_go(self) -> PooledConnection | None:
         try:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPHost", "HTTPSHost", "HostPool", "Origin", "host_pool"]
 
+_LEAST_DRAIN, _LONGEST_DRAIN = 0.01, 0.05  # seconds, less than a handshake takes; threads may be late themselves
+_LONGEST_OWED = 1.0  # seconds an idle connection may owe the end of its last reply
 Origin = tuple[str, str, int]  # scheme, host, port
 
 
@@ -113,7 +115,7 @@ class HostPool(HTTPConnectionPool):
     def _prepared(self, connection: PooledConnection | None, now: float) -> PooledConnection:
         if connection is None:
             connection = self._new_conn()
-        elif unfit := self._unfit(connection, now):
+        elif unfit := self._unfit(connection, now, min(max(connection.round_trip, _LEAST_DRAIN), _LONGEST_DRAIN)):
             connection.close()
             self._tally.add(unfit)
             self._tally.add("reconnected")
@@ -134,12 +136,14 @@ class HostPool(HTTPConnectionPool):
             f"{waiting} more waiting; raise connections.maxsize, or close streams that are no longer read"
         )
 
-    def _unfit(self, connection: PooledConnection, now: float) -> str:
-        """Return why an idle connection is not to be used, "" when it is good."""
+    def _unfit(self, connection: PooledConnection, now: float, wait: float) -> str:
+        """Return why an idle connection is not to be used, "" when it is good; `wait` for the end of its last reply."""
         if now - connection.idle_since > min(self.settings.keep_alive, connection.idle_most):
             return "closed_idle"
         if now - connection.born > self.settings.max_lifetime * connection.lifespan:
             return "closed_old"
+        if not connection.drain(wait):
+            return "closed_by_peer" if wait or now - connection.idle_since > _LONGEST_OWED else ""
         return "" if connection.is_connected else "closed_by_peer"
 
     def _new_conn(self) -> PooledConnection:
@@ -217,7 +221,7 @@ class HostPool(HTTPConnectionPool):
         They are looked at under the queue's lock, so that nobody takes one meanwhile; looking never waits.
         """
         now = self._now()
-        return self._close_idle(lambda connection: bool(self._unfit(connection, now)))
+        return self._close_idle(lambda connection: bool(self._unfit(connection, now, 0.0)))
 
     def _close_idle(self, unwanted: Callable[[PooledConnection], bool]) -> int:
         closed = self.pool.remove(unwanted)

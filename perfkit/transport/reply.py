@@ -22,6 +22,7 @@ _FIELDS = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)\r\n", 
 _FOLD = re.compile(r"[ \t]*\r\n[ \t]+")
 _FRAMING = ("content-length", "transfer-encoding", "connection", "keep-alive")
 _MOST_FIELDS, _LONGEST_LINE = 100, 65536  # http.client's own limits
+_LAST_CHUNK = b"0\r\n\r\n"
 _NO_BODY = frozenset((http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED))
 
 
@@ -230,6 +231,14 @@ class Reply(http.client.HTTPResponse):
         if not data and n and self.length:
             raise http.client.IncompleteRead(b"", self.length)
         return data
+
+    def ends_in_buffer(self) -> bool:
+        """Return whether the end seems to be there; the reader must be out of time, so that it does not wait."""
+        try:
+            ahead = b"" if self.fp is None else self.fp.peek(1)
+        except TimeoutError:
+            return False
+        return ahead.endswith(_LAST_CHUNK) if self.chunked else len(ahead) == self.length
 
     def end(self) -> None:
         """Stop reading; `clean` says afterwards whether the connection may carry another request."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["HTTPStream"]
 
 _END_MARK = "[DONE]"  # what the OpenAI format says last, before the connection's own end of the reply
-_DRAIN = 0.05  # seconds; the end follows the mark in the same packet or the next
 
 
 class HTTPStream:
@@ -123,8 +122,12 @@ class HTTPStream:
         self._exchange.extend(timeout)
 
     def finish(self) -> None:
-        """Close after the last event of interest: the connection is kept if the end of the reply is already there."""
-        self._exchange.settle(_DRAIN)
+        """Close after the last event of interest: the connection is kept if only the end of the reply is to come.
+
+        Nothing is waited for here. The next call on the connection reads the end, or waits for it one round trip, 50 ms
+        at most; if it is not there by then, the connection is closed.
+        """
+        self._exchange.leave()
         self._end()
 
     def close(self) -> None:

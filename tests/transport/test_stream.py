@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 from _servers import polled
-from transport.peers import Peer, answering, read_request, reply
+from transport.peers import Peer, answering, in_child, read_request, reply
 
+from perfkit.clock import FakeClock
 from perfkit.errors import DeadlineExceeded, NetworkError
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
@@ -100,25 +101,108 @@ def test_line_that_is_not_json_is_an_error(peer: StartPeer, connections: Connect
         next(values)
 
 
-@pytest.mark.parametrize("rest", [b"", chunk(b"data: more\n\n") * 100])
-def test_end_that_does_not_come_closes_the_connection(
-    peer: StartPeer, connections: ConnectionPool, rest: bytes
-) -> None:
-    gone = threading.Event()
-
-    def script(sock: socket.socket) -> None:
-        read_request(sock)
-        sock.sendall(HEAD + chunk(b"data: [DONE]\n\n") + rest)
-        while sock.recv(1000):
-            pass
-        gone.set()
-
-    server = peer(script)
-    client = HTTPClient(server.url, connections=connections)
+def left_at_the_mark(client: HTTPClient) -> None:
     with client.stream("/", b"{}") as stream:
         assert next(stream.events()).data == "[DONE]"
-    assert gone.wait(10)
-    assert state(client) == (0, 0)
+
+
+def ending(*rests: bytes, wait: threading.Event) -> Callable[[socket.socket], None]:
+    """Answer each request up to its end mark, and go on with the next of `rests` once `wait` is set."""
+
+    def script(sock: socket.socket) -> None:
+        for rest in rests:
+            if not read_request(sock):
+                return
+            sock.sendall(HEAD + chunk(b"data: [DONE]\n\n"))
+            assert wait.wait(10)
+            sock.sendall(rest)
+        sock.recv(1)
+
+    return script
+
+
+def test_end_of_a_stream_is_read_by_who_comes_next(peer: StartPeer, connections: ConnectionPool) -> None:
+    wait = threading.Event()
+    server = peer(ending(chunk(b""), chunk(b""), wait=wait))
+    client = HTTPClient(server.url, connections=connections)
+    left_at_the_mark(client)
+    assert state(client) == (0, 1)  # though the server has not ended it
+    wait.set()
+    pool = connections.host(("http", "127.0.0.1", server.port))
+    (connection,) = pool._alive
+    polled(connection._has_come)
+    left_at_the_mark(client)
+    assert server.accepted == 1
+
+
+def test_end_that_does_not_come_is_waited_for_one_round_trip_at_most(
+    peer: StartPeer, connections: ConnectionPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = list[float]()
+    drain = PooledConnection.drain
+
+    def noting(self: PooledConnection, seconds: float) -> bool:
+        waits.append(seconds)
+        return drain(self, seconds)
+
+    monkeypatch.setattr(PooledConnection, "drain", noting)
+    wait = threading.Event()
+    server = peer(ending(b"", wait=wait), answering(reply(b"fine")))
+    client = HTTPClient(server.url, connections=connections)
+    left_at_the_mark(client)
+    (connection,) = connections.host(("http", "127.0.0.1", server.port))._alive
+    connection.round_trip = 10.0
+    assert client.get("/").body == b"fine"
+    assert waits == [0.0, 0.05]
+    assert (server.accepted, state(client)) == (2, (0, 1))
+    wait.set()
+
+
+@pytest.mark.parametrize("rest", [chunk(b"data: more\n\n") * 100, b"zz\r\n", chunk(b"") + b"HTTP/1.1 200 OK\r\n"])
+def test_connection_is_not_used_again_after_anything_but_the_end(
+    peer: StartPeer, connections: ConnectionPool, rest: bytes
+) -> None:
+    wait = threading.Event()
+    wait.set()
+    server = peer(ending(rest, wait=wait), answering(reply(b"fine")))
+    client = HTTPClient(server.url, connections=connections)
+    left_at_the_mark(client)
+    assert client.get("/").body == b"fine"
+    assert server.accepted == 2
+
+
+def test_sweep_reads_the_end_that_has_come_and_closes_what_stays_silent(peer: StartPeer) -> None:
+    clock, wait = FakeClock(), threading.Event()
+    connections = ConnectionPool(proxy="", clock=clock)
+    server = peer(ending(chunk(b""), wait=wait), ending(b"", wait=wait))
+    client, pool = HTTPClient(server.url, connections=connections), connections.host(("http", "127.0.0.1", server.port))
+    left_at_the_mark(client)
+    (first,) = pool._alive
+    assert pool.sweep() == 0
+    wait.set()
+    polled(first._has_come)
+    assert pool.sweep() == 0
+    assert first.rest is None
+    with client.stream("/", b"{}"):
+        left_at_the_mark(client)  # on another connection, for the first has a reader
+    clock.advance(2.0)
+    assert pool.sweep() == 1
+    connections.close()
+
+
+def test_stream_left_at_its_mark_does_not_touch_the_parents_connection_in_a_child(
+    peer: StartPeer, connections: ConnectionPool
+) -> None:
+    wait = threading.Event()
+    server = peer(ending(chunk(b""), chunk(b""), wait=wait))
+    client = HTTPClient(server.url, connections=connections)
+    stream = client.stream("/", b"{}")
+    assert next(stream.events()).data == "[DONE]"
+    assert in_child(lambda: stream.finish() or state(client)) == (0, 0)  # type: ignore[func-returns-value]
+    stream.finish()
+    wait.set()
+    left_at_the_mark(client)
+    assert server.accepted == 1
 
 
 def test_leaving_early_closes_the_connection_at_once(any_client: HTTPClient, any_fault: FaultServer) -> None:
