@@ -41,6 +41,7 @@ class ConnectionsSettings:
 
     maxsize: int = number(20, least=1)
     timeout: float = number(30.0, above=0)  # waiting for a free connection
+    max_idle: int | None = number(None, least=0)  # idle connections that stay when traffic ebbs; None: all
     keep_alive: float = number(300.0, above=0)  # idle seconds, less when the server announces less
     max_lifetime: float = number(3600.0, above=0)
     connect_timeout: float = number(10.0, above=0)

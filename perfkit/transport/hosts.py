@@ -216,12 +216,18 @@ class HostPool(HTTPConnectionPool):
             self.give(conn)
 
     def sweep(self) -> int:
-        """Close idle connections that would not be handed out any more; return how many.
+        """Close idle connections that would not be handed out any more, or are more than `max_idle`; return how many.
 
         They are looked at under the queue's lock, so that nobody takes one meanwhile; looking never waits.
         """
-        now = self._now()
-        return self._close_idle(lambda connection: bool(self._unfit(connection, now, 0.0)))
+        now, most = self._now(), self.settings.max_idle
+        closed = self._close_idle(lambda connection: bool(self._unfit(connection, now, 0.0)))
+        surplus = 0 if most is None else self.pool.counts()[1] - most
+        return closed + (self._close_longest_idle(surplus) if surplus > 0 else 0)
+
+    def _close_longest_idle(self, number: int) -> int:
+        left = iter(range(number))  # the queue shows the longest idle first
+        return self._close_idle(lambda _: next(left, None) is not None)
 
     def _close_idle(self, unwanted: Callable[[PooledConnection], bool]) -> int:
         closed = self.pool.remove(unwanted)

@@ -21,6 +21,7 @@ from perfkit.transport.call import authority, prepare, split_url
 from perfkit.transport.exchange import Exchange
 from perfkit.transport.failures import FAILURES
 from perfkit.transport.hosts import HostPool, Origin, host_pool
+from perfkit.transport.presets import PRESETS
 from perfkit.transport.response import HTTPResponse, read_whole
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionPool"]
 
 log = logging.getLogger("perfkit.transport")
+_DEFAULTS = asdict(ConnectionsSettings())
 _SWEEP = 10.0  # seconds between closings of connections that have been idle too long
 
 
@@ -86,7 +88,9 @@ class ConnectionPool(Shared):
         _, host, port = origin
         rows = {name.lower(): row for name, row in self.settings.hosts.items()}
         special = {**rows.get(host, {}), **rows.get(f"{host}:{port}", {})}
-        return build(ConnectionsSettings, {**asdict(self.settings), "hosts": {}, **special}, where="connections.hosts")
+        general = {**asdict(self.settings), "hosts": {}}
+        preset = {name: value for name, value in PRESETS.get(host, {}).items() if general[name] == _DEFAULTS[name]}
+        return build(ConnectionsSettings, {**general, **preset, **special}, where="connections.hosts")
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # the hosts reset themselves
@@ -216,4 +220,4 @@ def _check_rows(rows: Mapping[str, Any]) -> None:
             raise ConfigError(f"{where} must be a table of settings, not {type(row).__name__}", key=where)
         if "hosts" in row:
             raise ConfigError(f"{where} cannot have hosts of its own", key=where)
-        build(ConnectionsSettings, {**asdict(ConnectionsSettings()), **row}, where=where)
+        build(ConnectionsSettings, {**_DEFAULTS, **row}, where=where)

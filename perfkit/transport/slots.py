@@ -3,37 +3,44 @@
 urllib3 keeps its connections in a queue.LifoQueue, where a late comer takes a connection before those who wait: with 64
 threads on 10 connections the slowest waits 60 times the median. Here a returned connection is handed to the first
 waiter directly. `put` never blocks, even inside a thread that holds the lock, where a signal handler or a user's own
-finalizer may call it; so returned items go through a deque, and whoever lets go of the lock last sorts them in.
+finalizer may call it; so returned items go through a deque, and whoever lets go of the lock last sorts them in. An
+exception from outside (Ctrl-C, a worker's timeout) may come between any two steps of the interpreter: an item moves
+from one container to the next in a single one, and what an interrupted thread has left half done the next one finishes.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from itertools import islice
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["FairLifo"]
 
 
 _NOTHING = object()
+_WITHOUT_WAITING = (False,)  # arguments of one call
 
 
 class _Waiter:
-    __slots__ = ("gate", "item", "served")
+    __slots__ = ("box", "gate")
 
     def __init__(self) -> None:
         self.gate = threading.Lock()
         self.gate.acquire()
-        self.item: Any = _NOTHING
-        self.served = False
+        self.box: deque[Any] = deque()  # empty, or what it is given
 
-    def serve(self, item: Any) -> None:
-        self.item, self.served = item, True
-        self.gate.release()
+    @property
+    def item(self) -> Any:
+        return self.box[0] if self.box else _NOTHING
+
+    def wake(self) -> None:
+        if self.gate.locked():  # else it is awake: an interrupted thread has got as far as that
+            self.gate.release()
 
 
 class FairLifo:
@@ -81,12 +88,12 @@ class FairLifo:
         except BaseException:  # a thread that is interrupted must not take a slot with it
             self.put(self._leave(waiter))
             raise
-        return waiter.item if waiter.served else self._leave(waiter)
+        return self._leave(waiter) if waiter.item is _NOTHING else waiter.item
 
     def _leave(self, waiter: _Waiter) -> Any:
         """Stop waiting; return what was handed over in the last moment, else _NOTHING."""
         with self._lock:
-            if not waiter.served:
+            if waiter.item is _NOTHING:
                 self._waiting.remove(waiter)
         if self._returned:
             self._settle()
@@ -99,22 +106,32 @@ class FairLifo:
             self._settle()
 
     def _settle(self) -> None:
-        while self._returned and self._lock.acquire(blocking=False):
+        while self._returned:
+            taken: list[bool] = []
             try:
+                taken.extend(map(self._lock.acquire, _WITHOUT_WAITING))  # taken and known to be taken, in one step
+                if not taken[0]:
+                    return
                 self._sort_in()
             finally:
-                self._lock.release()
+                if True in taken:
+                    self._lock.release()
 
     def _sort_in(self) -> None:
         """Hand what came back to those who wait, keep the rest; the lock is held."""
-        while self._returned:
-            item = self._returned.popleft()
-            if self._waiting:
-                self._waiting.popleft().serve(item)
-            elif item is not None:
-                self._free.append(item)
-            elif len(self._free) < self.maxsize:
-                self._free.appendleft(None)  # so that open connections are taken first
+        returned, free, waiting = self._returned, self._free, self._waiting
+        while returned or (waiting and waiting[0].box):
+            if waiting:
+                if not waiting[0].box:
+                    _move_first(returned, waiting[0].box.extend)
+                waiting[0].wake()
+                waiting.popleft()
+            elif returned[0] is not None:
+                _move_first(returned, free.extend)
+            elif len(free) < self.maxsize:
+                _move_first(returned, free.extendleft)  # so that open connections are taken first
+            else:
+                returned.popleft()
 
     def remove(self, unwanted: Callable[[Any], bool]) -> list[Any]:
         """Take out free connections for which `unwanted(connection)`, leaving empty slots; return them."""
@@ -142,3 +159,8 @@ class FairLifo:
     def qsize(self) -> int:
         """Return the number of free slots."""
         return len(self._free)
+
+
+def _move_first(source: deque[Any], extend: Callable[[Iterable[Any]], None]) -> None:
+    """Move the first item of `source` by the `extend` of another deque: one step of C, which nothing interrupts."""
+    extend(islice(iter(source.popleft, _NOTHING), 1))

@@ -17,6 +17,8 @@ from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
 from perfkit.transport.dial import SOCKET_OPTIONS
+from perfkit.transport.pool import _check_rows
+from perfkit.transport.presets import PRESETS
 
 StartPeer = Callable[..., Peer]
 CHAT = "/chat/completions"
@@ -377,3 +379,35 @@ def test_sockets_notice_dead_peers(connections: ConnectionPool, fault: FaultServ
     pool.give(connection)
     if sys.platform == "linux":
         assert (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000) in SOCKET_OPTIONS
+
+
+# --- presets
+
+
+def test_presets_hold_where_the_table_says_nothing() -> None:
+    origin = ("https", "api.openai.com", 443)
+    assert ConnectionPool(proxy="").host(origin).settings.maxsize == 100
+    assert ConnectionPool(proxy="").host(origin).settings.max_idle == 20
+    assert ConnectionPool(proxy="", maxsize=7).host(origin).settings.maxsize == 7
+    hosts = {"api.openai.com": {"maxsize": 30}}
+    assert ConnectionPool(proxy="", maxsize=7, hosts=hosts).host(origin).settings.maxsize == 30
+    assert ConnectionPool(proxy="").host(("https", "api.anthropic.com", 443)).settings.maxsize == 50
+    assert ConnectionPool(proxy="").host(("https", "api.test", 443)).settings.maxsize == 20
+
+
+@pytest.mark.parametrize("host", PRESETS)
+def test_presets_are_settings(host: str) -> None:
+    _check_rows({host: PRESETS[host]})
+
+
+def test_sweep_keeps_the_latest_connections_when_traffic_ebbs(aging: ConnectionPool, fault: FaultServer) -> None:
+    aging.configure(max_idle=2)
+    assert aging.warm_up(fault.root_url, 5) == 5
+    (pool,) = aging._hosts.values()
+    taken = [pool.take(1.0) for _ in range(5)]
+    for connection in taken:
+        pool.give(connection)
+    assert pool.sweep() == 3
+    assert [connection.sock is not None for connection in taken] == [False, False, False, True, True]
+    assert stats(aging) | {"idle": 2, "closed_idle": 3} == stats(aging)
+    assert pool.sweep() == 0

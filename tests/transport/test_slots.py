@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import dis
+import itertools
+import sys
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -10,7 +16,11 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from transport.peers import until
 
+from perfkit.transport import slots as slots_module
 from perfkit.transport.slots import FairLifo
+
+
+class Interrupted(BaseException): ...
 
 
 def full(size: int) -> FairLifo:
@@ -109,14 +119,15 @@ def test_interrupted_caller_takes_no_slot_with_it() -> None:
     slots = full(1)
     slots.get()
 
-    class Interrupted(BaseException): ...
-
     class Gate:
         def acquire(self, timeout: float) -> bool:
             slots.put("handed over in the last moment")
             raise Interrupted
 
         def release(self) -> None: ...
+
+        def locked(self) -> bool:
+            return True
 
     slots_await = slots._await
 
@@ -158,6 +169,61 @@ def test_removed_connections_leave_their_slots() -> None:
         slots.put(item)
     assert slots.remove(lambda item: item != 2) == [1, 3]
     assert [slots.get() for _ in range(3)] == [2, None, None]
+
+
+class Interruption:
+    """A trace function that raises where the interpreter looks for signals: after a call, a jump back, an entry."""
+
+    LOOKS = frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD", "RESUME"})
+
+    def __init__(self, step: int) -> None:
+        self.left, self.came = step, False
+        self._last: dict[FrameType, str] = {}
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_filename != slots_module.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and not self.came:
+            last = self._last.get(frame, "RESUME")
+            self._last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            self.left -= last in self.LOOKS
+            if self.left < 0:
+                self.came = True
+                raise Interrupted
+        return self
+
+    def during(self, work: Callable[[], Any]) -> None:
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            with suppress(Interrupted):
+                work()
+        finally:
+            sys.settrace(before)
+
+
+@pytest.mark.parametrize("item", ["connection", None])
+@pytest.mark.parametrize("someone_waits", [False, True])
+def test_exception_between_any_two_steps_loses_no_slot_that_has_come_back(item: Any, someone_waits: bool) -> None:
+    for step in itertools.count():
+        slots = full(1)
+        slots.get()
+        waiter = slots_module._Waiter()
+        if someone_waits:
+            slots._waiting.append(waiter)
+        slots._returned.append(item)
+        interruption = Interruption(step)
+        interruption.during(slots._settle)
+        assert not slots._lock.locked()
+        in_use, idle, waiting = slots.counts()  # whoever comes next finishes what was left half done
+        if someone_waits:
+            assert (list(waiter.box), waiter.gate.locked(), in_use, waiting) == ([item], False, 1, 0)
+        else:
+            assert (in_use, idle, slots.get(block=False)) == (0, int(item is not None), item)
+        if not interruption.came:
+            assert step > 8
+            return
 
 
 class SlotsModel(RuleBasedStateMachine):
