@@ -178,7 +178,7 @@ class SeriesTable:
             except Exception:
                 self.complain(sink)
 
-    def complain(self, sink: Sink) -> None:
+    def complain(self, sink: object) -> None:
         """Log the error of a sink being handled: the first as a warning, further ones for debugging only."""
         level = logging.DEBUG if id(sink) in self._failed else logging.WARNING
         self._failed.add(id(sink))

@@ -25,6 +25,7 @@ from perfkit.metrics.sharing.ledger import Worker
 from perfkit.metrics.sharing.stores import store_of
 from perfkit.metrics.sharing.view import MergedView
 from perfkit.metrics.sinks import SINKS, Sink
+from perfkit.metrics.sinks.calls import CallSink, FinishedCall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +70,7 @@ class PerformanceTracker(Shared, Readable):
         self._series = SeriesTable(self._clock, self._start)
         self._cache = self._series.cache
         self._added: tuple[Sink, ...] = ()
+        self._call_sinks: tuple[CallSink, ...] = ()
         self._statsd: Sink | None = None
         self._statsd_settings: tuple[str | None, dict[str, Any]] = (None, {})
         self._exchange: Exchange | None = None
@@ -133,6 +135,7 @@ class PerformanceTracker(Shared, Readable):
 
     def _join_sinks(self) -> None:
         self._series.sinks = self._added if self._statsd is None else (self._statsd, *self._added)
+        self._call_sinks = tuple(sink for sink in self._series.sinks if isinstance(sink, CallSink))
 
     # --- recording
 
@@ -279,6 +282,20 @@ class PerformanceTracker(Shared, Readable):
             self._added = (*self._added, made)
             self._join_sinks()
         return made
+
+    @property
+    def follows_calls(self) -> bool:
+        """Whether a sink wants to be told of chat calls."""
+        return bool(self._call_sinks)
+
+    def finished(self, **call: Any) -> None:
+        """Tell the sinks that follow calls of one that has just ended: the fields of FinishedCall but `ended`."""
+        finished = FinishedCall(**call, ended=self._clock.wall())
+        for sink in self._call_sinks:
+            try:
+                sink.finished(finished)
+            except Exception:
+                self._series.complain(sink)
 
     def _start(self) -> None:
         """See that the background jobs run, now that something is recorded in this process."""

@@ -231,11 +231,17 @@ class Client(Shared):
         try:
             return self._answered(call)
         except BaseException as error:
-            self._meter.failed(call, error)
-            instead = self._router.instead(call.target, error, call.ways.fallback_response)
+            instead = self._instead(call, error)
             if instead is None:
                 raise
-        return instead.evolve(latency=self._clock.now() - call.started, cache_decision="answered by the fallback")
+        return instead
+
+    def _instead(self, call: Call, error: BaseException) -> ChatResponse | None:
+        """Record what went wrong, and return what is configured to be answered then: never after text was shown."""
+        latency = self._clock.now() - call.started
+        self._meter.failed(call, error, latency)
+        instead = None if call.heard else self._router.instead(call.target, error, call.ways.fallback_response)
+        return instead and instead.evolve(latency=latency, cache_decision="answered by the fallback")
 
     def _answered(self, call: Call) -> ChatResponse:
         if call.key is None:
@@ -307,13 +313,11 @@ class Client(Shared):
         try:
             return (yield from self._spoken(call))
         except Exception as error:
-            self._meter.failed(call, error)
-            fallback = call.ways.fallback_response
-            instead = None if call.heard else self._router.instead(call.target, error, fallback)
+            instead = self._instead(call, error)
             if instead is None:
                 raise
         yield instead.text
-        return instead.evolve(latency=self._clock.now() - call.started, cache_decision="answered by the fallback")
+        return instead
 
     def _spoken(self, call: Call) -> Generator[str, None, ChatResponse]:
         found = self._cache.lookup(call.key) if call.key is not None else None
@@ -353,8 +357,7 @@ class Client(Shared):
 
     def _serve(self, call: Call, found: Entry) -> ChatResponse:
         latency = self._clock.now() - call.started
-        self._meter.hit(call, found.cost, latency)
-        return found.answer(
+        answer = found.answer(
             cost=0.0,
             cached="context" if call.policy.by_context else "exact",
             cached_at=found.stored_at,
@@ -364,6 +367,8 @@ class Client(Shared):
             first_token=None,
             attempts=(),
         )
+        self._meter.hit(call, answer, found.cost, latency)
+        return answer
 
     def _track(self, call: Call, provider: str, usage: Usage, cost: float | None) -> None:
         model = call.target.model  # as asked for, so that usage and latency are told of the same name

@@ -66,15 +66,17 @@ class Meter:
         self._tagged.clear()
         self._look_again = 0.0
 
-    def hit(self, call: Call, saved: float | None, latency: float) -> None:
+    def hit(self, call: Call, response: ChatResponse, saved: float | None, latency: float) -> None:
         """Record a call that the cache answered, and the dollars it would have cost."""
         self._asked(call, "exact", latency)
+        self._tell(call, latency, response=response)
         if saved:
             self._of("agent", call.asked.agent).record("cache_saving", saved, "value")
 
     def answered(self, call: Call, response: ChatResponse, latency: float) -> None:
         """Record a call that a provider answered."""
         self._asked(call, "miss" if call.key is not None else "none", latency)
+        self._tell(call, latency, response=response)
         series = self._of("provider", response.provider, "model", call.target.model, "agent", call.asked.agent)
         series.record("llm_duration", latency)
         for name, tokens in _tokens(response):
@@ -93,12 +95,18 @@ class Meter:
         if response.id and isinstance(response.id, str):  # providers send what they like
             self._tracker.remember(response.id, series.tags)
 
-    def failed(self, call: Call, error: BaseException) -> None:
+    def failed(self, call: Call, error: BaseException, latency: float) -> None:
         """Record a call that ended with an error."""
+        self._tell(call, latency, error=error)
         self._of("model", call.target.model, "agent", call.asked.agent, "kind", type(error).__name__).count("llm_error")
         attempts: Sequence[Attempt] = getattr(error, "attempts", ())
         if len(attempts) > 1:
             self._repeated(attempts, call)
+
+    def _tell(self, call: Call, latency: float, **outcome: Any) -> None:
+        if self._tracker.follows_calls:
+            first, chunks = call.first_token, len(call.heard)
+            self._tracker.finished(request=call.target, seconds=latency, first_token=first, chunks=chunks, **outcome)
 
     def budgets(self, rows: Callable[[], Iterable[Mapping[str, Any]]], now: float) -> None:
         """Record how full the budgets are that `rows()` tells of, unless that was done in the second before `now`."""

@@ -391,7 +391,7 @@ def test_a_sink_that_fails_harms_nobody(tracker: PerformanceTracker, caplog: pyt
 
 
 def test_an_unknown_sink_is_an_error_naming_the_known_ones(tracker: PerformanceTracker) -> None:
-    with pytest.raises(UnknownNameError, match="memory, statsd; did you mean 'statsd'"):
+    with pytest.raises(UnknownNameError, match="logging, memory, otel, statsd; did you mean 'statsd'"):
         tracker.add_sink("statds")
 
 

@@ -20,6 +20,8 @@ Kind = Literal["timing", "value", "counter", "gauge"]
 class Sink(Protocol):
     """Takes metrics on; called from any thread, outside perfkit's locks, must not block, and must not record itself.
 
+    One that has a method `finished` too gets every chat call, see `perfkit.metrics.sinks.calls`.
+
     A sink with sockets, locks or buffers calls `perfkit._process.bind(self)`, which drops them in forked children.
     """
 
@@ -41,6 +43,7 @@ SINKS = Registry(
     {
         "logging": "perfkit.metrics.sinks.logging:LoggingSink",
         "memory": "perfkit.metrics.sinks.memory:MemorySink",
+        "otel": "perfkit.metrics.sinks.otel:OtelSink",
         "statsd": "perfkit.metrics.sinks.statsd:StatsdSink",
     },
 )

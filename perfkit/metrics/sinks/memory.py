@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perfkit.metrics.sinks import Kind
+    from perfkit.metrics.sinks.calls import FinishedCall
 
 __all__ = ["Emitted", "MemorySink"]
 
@@ -30,14 +31,20 @@ class MemorySink:
 
     Attributes:
         emitted: what came in, oldest first.
+        calls: the chat calls that ended, oldest first.
     """
 
     def __init__(self, *, size: int = 10_000) -> None:
         self.emitted: deque[Emitted] = deque(maxlen=size)
+        self.calls: deque[FinishedCall] = deque(maxlen=size)
 
     def emit(self, kind: Kind, name: str, value: float, tags: Mapping[str, str]) -> None:
         """Keep one value."""
         self.emitted.append(Emitted(kind, name, value, dict(tags)))
+
+    def finished(self, call: FinishedCall) -> None:
+        """Keep one call."""
+        self.calls.append(call)
 
     def flush(self) -> None:
         """Nothing waits."""
