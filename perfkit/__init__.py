@@ -56,6 +56,7 @@ __all__ = [
     "Usage",
     "__version__",
     "agent_pool",
+    "alerts",
     "batch",
     "cache",
     "chat",
@@ -74,6 +75,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from perfkit import alerts
     from perfkit._shared import configure, reset
     from perfkit.agents import AgentPool
     from perfkit.caching import CachePolicy, ResponseCache

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import json
 import logging
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _receiver import Receiver
 
 from perfkit.alerts import Alert, Webhook
 from perfkit.alerts.hooks import describe, log_change
@@ -25,34 +24,6 @@ FIRING = Alert(
     condition="error_rate > 0.05",
     severity="critical",
 )
-
-
-class Receiver(ThreadingHTTPServer):
-    """Takes webhooks."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.got: list[tuple[str, Any]] = []
-        self.status = 200
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/hook?key=secret"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append((self.path, json.loads(body)))
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None: ...
 
 
 @pytest.fixture
