@@ -1,6 +1,7 @@
 """`perfkit doctor`: what on this machine slows or breaks calls, why, and what to do about it.
 
-It reads settings and, for hosts named on the command line, looks names up and connects; it changes and sends nothing.
+It reads settings and, for hosts named on the command line, looks names up and connects; with --providers it asks each
+configured provider for its models. It changes nothing and uses no tokens.
 A further part is one function that yields findings, and one line in `findings`.
 """
 
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `perfkit doctor`."""
     parser.add_argument("hosts", nargs="*", metavar="host", help="look up and connect to, such as api.openai.com")
     parser.add_argument("--uwsgi", type=Path, default=_UWSGI, help="ini file to look at (default: ./uwsgi.ini)")
+    parser.add_argument("--providers", action="store_true", help="check address and key of the configured providers")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -37,6 +39,10 @@ def findings(options: argparse.Namespace) -> Iterator[Finding]:
     yield from server.uwsgi(server.options_of(options.uwsgi))
     for host in options.hosts:
         yield from network.examine(host, SYSTEM_CLOCK)
+    if options.providers:
+        from perfkit.doctor import providers  # with the router and all it needs
+
+        yield from providers.examine()
 
 
 def run(options: argparse.Namespace) -> int:
