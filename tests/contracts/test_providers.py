@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import pickle
+import re
 import time
 import traceback
 from collections.abc import Generator, Iterator
@@ -17,7 +18,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from _parts import needs_module
+from _parts import REPOSITORY, needs_module
 
 from perfkit.errors import (
     AuthenticationError,
@@ -177,6 +178,27 @@ FORMATS = {
 }
 
 
+def documented() -> str:
+    """Return the code of the provider that the documents show how to write."""
+    text = (REPOSITORY / "docs/providers.md").read_text()
+    blocks: list[str] = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return next(code for code in blocks if "class House" in code)
+
+
+exec(documented())  # registers "house"
+FORMATS["house"] = FORMATS["openai"]._replace(variable="HOUSE_API_KEY")
+OPTIONS: dict[str, dict[str, Any]] = {"house": {"key_variable": "HOUSE_API_KEY"}}
+
+
+def test_the_documented_provider_is_written_in_twenty_lines() -> None:
+    lines = [line for line in documented().splitlines() if line.strip()]
+    assert len(lines) <= 20
+
+
+def made(kind: str, **settings: Any) -> Provider:
+    return create_provider(kind, **OPTIONS.get(kind, {}), **settings)
+
+
 @pytest.fixture(params=FORMATS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -200,7 +222,7 @@ def connections() -> Iterator[ConnectionPool]:
 
 @pytest.fixture
 def provider(kind: str, fault: FaultServer, connections: ConnectionPool) -> Provider:
-    return create_provider(kind, base_url=fault.base_url, api_key=KEY, connections=connections, timeout=10)
+    return made(kind, base_url=fault.base_url, api_key=KEY, connections=connections, timeout=10)
 
 
 def request(messages: Any = "hi", model: str = "m", **settings: Any) -> ChatRequest:
@@ -716,7 +738,7 @@ SPOKEN = [kind for kind, form in FORMATS.items() if form.real]  # by llama.cpp
 
 @pytest.fixture
 def real(kind: str, locked: LlamaServer, connections: ConnectionPool) -> Provider:
-    return create_provider(kind, base_url=locked.base_url, api_key=KEY, connections=connections)
+    return made(kind, base_url=locked.base_url, api_key=KEY, connections=connections)
 
 
 def long_question(salt: str) -> ChatRequest:
@@ -753,7 +775,7 @@ def test_a_real_prompt_cache_is_counted_inside_the_prompt(real: Provider, kind: 
 @pytest.mark.parametrize("kind", SPOKEN)
 def test_a_real_refusal_of_the_key(locked: LlamaServer, kind: str) -> None:
     for key in ("sk-wrong-key-0000", None):
-        provider = create_provider(kind, base_url=locked.base_url, api_key=key)
+        provider = made(kind, base_url=locked.base_url, api_key=key)
         for stream in (False, True):
             assert type(fail(provider, stream=stream)) is AuthenticationError
         with pytest.raises(AuthenticationError, match=variable(kind)):

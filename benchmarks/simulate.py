@@ -1,0 +1,134 @@
+"""Strategies of the router on one simulated trace: a provider slows down, answers stall, the best changes.
+
+    python benchmarks/simulate.py [--quick] [--json] [--svg FILE]
+
+The router's own code runs on a clock that jumps, against modelled providers; nothing is slept. Beside its strategies
+stands litellm's latency-based rule, written down from its source (1.106): the lowest mean of the last ten latencies,
+untried deployments first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from perfkit.bench import Change, Model, Simulation, simulate
+
+HEALTHY, SLOW = 10.0, 60.0  # seconds before, and of, the slow-down
+CHANGED = 1000  # calls before the silent change
+
+
+class LiteLLMLatency:
+    """litellm's "latency-based-routing", from `router_strategy/lowest_latency.py`."""
+
+    def __call__(self, candidates: Any, _: Any) -> Any:
+        shuffled = random.sample(list(candidates), len(candidates))
+        return min(shuffled, key=lambda one: self._mean(one.provider.history))
+
+    @staticmethod
+    def _mean(history: Any) -> float:
+        return sum(history) / len(history) if history else 0.0
+
+
+def one_slows_down(rate: float, slow: float) -> Simulation:
+    """Eight providers, the fastest of which takes 20 times as long for a while."""
+    change = Change(HEALTHY, slow, slower=20)
+    models = [
+        Model(f"p{n}", median=0.2 + 0.05 * n, p99=0.5 + 0.125 * n, changes=[change] if n == 0 else []) for n in range(8)
+    ]
+    strategies = {
+        "random": "random",
+        "litellm latency": LiteLLMLatency,
+        "least_latency": "least_latency",
+        "p2c": "p2c",
+    }
+    return simulate(models, strategies, rate=rate, seconds=HEALTHY + slow, settings=QUIET)
+
+
+def answers_stall(rate: float, seconds: float) -> Simulation:
+    """Two like providers, of whose answers one in two hundred takes 10 s."""
+
+    def quantile(share: float) -> float:
+        return 10.0 if share > 0.995 else 0.2 + 0.2 * share
+
+    models = [Model(name, quantile=quantile) for name in ("a", "b")]
+    hedged = {"strategy": "random", "hedge": True, "hedge_delay": 0.5, "hedge_share": 0.02}
+    return simulate(models, {"plain": "random", "hedged": hedged}, rate=rate, seconds=seconds, settings=QUIET)
+
+
+def best_changes(seed: int) -> int:
+    """Return after how many calls the new best provider gets most of them, when the best one silently gets slow."""
+    at = CHANGED / 20.0
+    models = [
+        Model("fast", median=0.2, p99=0.3, changes=[Change(at, slower=10)]),
+        Model("good", median=0.5, p99=0.75),
+        Model("slow", median=1.5, p99=2.2),
+        Model("slower", median=2.0, p99=3.0),
+    ]
+    found = simulate(models, ["adaptive"], rate=20.0, seconds=2 * at, seed=seed, settings=QUIET)
+    after = [outcome.provider for outcome in found.outcomes["adaptive"] if outcome.began >= at]
+    return next(n for n in range(len(after)) if sum(name == "good" for name in after[n : n + 50]) > 25)
+
+
+QUIET = {"probe_interval": None, "outlier_factor": None}  # what is compared is the choice alone
+
+
+def measure(*, quick: bool) -> tuple[dict[str, Any], Simulation]:
+    rate, slow, seeds = (500.0, 20.0, 5) if quick else (2000.0, SLOW, 20)
+    slowed = one_slows_down(rate, slow)
+    told = {name: slowed.summary(name, HEALTHY, HEALTHY + slow) for name in slowed.outcomes}
+    stalled = answers_stall(200.0, 50.0 if quick else 250.0)
+    plain, hedged = stalled.summary("plain"), stalled.summary("hedged")
+    found = sorted(best_changes(seed) for seed in range(seeds))
+    results = {
+        f"one of 8 is 20x slower for {slow:g} s at {rate:g} calls/s": {
+            name: {
+                "p50": round(one.p50, 3),
+                "p99": round(one.p99, 3),
+                "p99_9": round(one.p99_9, 3),
+                "failed": one.failed,
+            }
+            for name, one in told.items()
+        },
+        "p99 over that of p2c": {name: round(one.p99 / told["p2c"].p99, 2) for name, one in told.items()},
+        "one answer in 200 takes 10 s": {
+            "p99_9 plain": round(plain.p99_9, 3),
+            "p99_9 hedged": round(hedged.p99_9, 3),
+            "times less": round(plain.p99_9 / hedged.p99_9, 1),
+            "more requests": f"{stalled.requests('hedged') / stalled.requests('plain') - 1:.2%}",
+        },
+        "adaptive: calls until a new best gets most": {"median": found[len(found) // 2], "worst": found[-1]},
+    }
+    return results, slowed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="fewer calls, under thirty seconds")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--svg", type=Path, help="keep a chart of the slow-down here")
+    options = parser.parse_args()
+    began = time.process_time()
+    results, slowed = measure(quick=options.quick)
+    print(f"simulated in {time.process_time() - began:.1f} s of CPU", file=sys.stderr)
+    if options.svg is not None:
+        options.svg.write_text(slowed.svg())
+    machine = f"{platform.python_implementation()} {platform.python_version()}"
+    if options.json:
+        print(json.dumps({"machine": machine, "unit": "simulated seconds", "results": results}))
+        return
+    print(machine)
+    for title, rows in results.items():
+        print(f"\n{title}")
+        for name, row in rows.items():
+            print(f"  {name:20} {row if not isinstance(row, dict) else '  '.join(f'{k} {v}' for k, v in row.items())}")
+
+
+if __name__ == "__main__":
+    main()
