@@ -131,6 +131,8 @@ class TokensSettings:
     fallback_price: Mapping[str, float] | None = None  # for models without a price: {"input": $/M, "output": $/M}
     # {"scope": ["user", "*"], "limit": 1.0, "period": "day"}, and perhaps "exhausted": "refuse", "queue" or [models]
     budgets: tuple[Mapping[str, Any], ...] = ()
+    models: Mapping[str, Any] = field(default_factory=dict)  # model to {"quality", "first_token", "tokens_per_second"}
+    default_model: str | None = None  # what select_optimal_model returns where there is nothing to choose by
     answer_tokens: int = number(4096, least=2)  # bound of answers under a budget, where the caller gives none
     queue_size: int = number(100, least=0)  # calls that may wait for a budget at the same time, and
     queue_timeout: float = number(30.0, above=0)  # seconds for those without a timeout

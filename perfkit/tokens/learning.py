@@ -157,15 +157,18 @@ class Experience:
         start, each = _line(pairs)
         off = sorted(seconds - start - each * length for length, seconds in pairs)
         middle = start + each * tokens + quantile(off, 0.5)
-        late = start + each * max(tokens, tokens_p95) + quantile(off, 0.5)
-        return max(0.0, middle), max(middle, late, quantile(sorted(seconds for _, seconds in pairs), 0.95))
+        late = start + each * max(tokens, tokens_p95) + quantile(off, 0.95)
+        return max(0.0, middle), max(0.0, middle, late)
 
 
 def _line(pairs: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """Return start and slope of the least-squares line of seconds over tokens; a slope below 0 is noise."""
-    count = len(pairs)
-    mean_tokens, mean_seconds = sum(t for t, _ in pairs) / count, sum(s for _, s in pairs) / count
-    spread = sum((tokens - mean_tokens) ** 2 for tokens, _ in pairs)
-    shared = sum((tokens - mean_tokens) * (seconds - mean_seconds) for tokens, seconds in pairs)
-    each = max(0.0, shared / spread) if spread > 0 else 0.0
-    return mean_seconds - each * mean_tokens, each
+    """Return start and slope of Tukey's resistant line of seconds over tokens: a call that hung does not bend it."""
+    ordered = sorted(pairs)
+    third = max(1, len(ordered) // 3)
+    (low, begin), (high, end) = (_middle(part) for part in (ordered[:third], ordered[-third:]))
+    each = max(0.0, (end - begin) / (high - low)) if high > low else 0.0
+    return quantile(sorted(seconds - each * tokens for tokens, seconds in pairs), 0.5), each
+
+
+def _middle(pairs: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    return quantile(sorted(t for t, _ in pairs), 0.5), quantile(sorted(s for _, s in pairs), 0.5)

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import ConfigError
 from perfkit.tokens.admission import Gate
+from perfkit.tokens.choosing import Choosing
 from perfkit.tokens.counting import TokenCounter
 from perfkit.tokens.learning import Experience
 from perfkit.tokens.ledger import SharedBudgets
 from perfkit.tokens.periods import time_zone
 from perfkit.tokens.prefix import Detector, Traffic
 from perfkit.tokens.pricing import PriceTable
-from perfkit.tokens.prompting import Prompting
 from perfkit.tokens.rules import parse_answers, parse_rules
+from perfkit.tokens.selection import Scores, profiles_of
 from perfkit.tokens.usage import UsageLog
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["TokenOptimizer"]
 
 
-class TokenOptimizer(Prompting):
+class TokenOptimizer(Choosing):
     """Token counts, costs, budgets and usage reports; `perfkit.optimizer` is the shared one.
 
     Args:
@@ -60,6 +61,7 @@ class TokenOptimizer(Prompting):
         self._counter = TokenCounter()
         self._usage = UsageLog(clock)
         self._experience, self._traffic, self._detector = Experience(), Traffic(), Detector()
+        self._scores = Scores()
         self._budgets = SharedBudgets(clock, time_zone("UTC"), self._redis)
         self._budgets.listener = self._on_spent
         self._gate = Gate(self._budgets, clock, self._quote)
@@ -75,10 +77,11 @@ class TokenOptimizer(Prompting):
             prices = PriceTable(settings.prices, settings.fallback_price)
             rules, answers = parse_rules(settings.budgets), parse_answers(settings.budgets)
             zone, patterns = time_zone(settings.timezone), _compiled(settings.volatile)
+            profiles = profiles_of(settings.models)
         except ConfigError:
             self.settings = self._applied
             raise
-        self._prices, self._patterns, self._applied = prices, patterns, settings
+        self._prices, self._patterns, self._profiles, self._applied = prices, patterns, profiles, settings
         self._budgets.configure(rules, zone, answers)
 
     def _after_fork(self) -> None:
@@ -87,7 +90,7 @@ class TokenOptimizer(Prompting):
         self._usage.after_fork()
         self._budgets.after_fork()
         self._gate.after_fork()
-        for learned in (self._experience, self._traffic, self._detector):
+        for learned in (self._experience, self._traffic, self._detector, self._scores):
             learned.after_fork()
 
     def close(self) -> None:
@@ -98,7 +101,7 @@ class TokenOptimizer(Prompting):
         self._counter.clear()
         self._usage.clear()
         self._budgets.clear()
-        for learned in (self._experience, self._traffic, self._detector):
+        for learned in (self._experience, self._traffic, self._detector, self._scores):
             learned.clear()
         with self._lock:
             self._warned.clear()

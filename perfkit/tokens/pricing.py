@@ -79,6 +79,7 @@ class Price(Rates):
         priority: rates of its priority service.
         context: tokens a prompt may have.
         max_output: tokens an answer may have.
+        retired: day the source dropped the model, as YYYY-MM-DD; None while it is sold.
     """
 
     model: str
@@ -88,6 +89,7 @@ class Price(Rates):
     priority: Rates | None = None
     context: int | None = None
     max_output: int | None = None
+    retired: str | None = None
 
     def cost(self, usage: Usage) -> int:
         """Return nano-dollars for the tokens of one call, at the long-context rates where they apply."""
@@ -118,7 +120,7 @@ def shipped() -> dict[str, Any]:
 
 
 def _price(model: str, row: Mapping[str, Any]) -> Price:
-    values = {name: row[name] for name in (*RATES, "provider", "context", "max_output") if name in row}
+    values = {name: row[name] for name in (*RATES, "provider", "context", "max_output", "retired") if name in row}
     values |= {name: Rates(**row[name]) for name in ("batch", "priority") if name in row}
     tiers = [(int(above), Rates(**rates)) for above, rates in row.get("tiers", {}).items()]
     return Price(model=model, tiers=tuple(sorted(tiers, key=lambda tier: -tier[0])), **values)

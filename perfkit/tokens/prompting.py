@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from perfkit.tokens.budgeting import Budgeting, route_of
+from perfkit.tokens.compression import Aliases, Compressed, compress
+from perfkit.tokens.compression.steps import DEFAULT, STEPS
 from perfkit.tokens.prefix import LaidOutRequest, lay_out, rule_of
 from perfkit.tokens.prefix.traffic import conversation
 from perfkit.tokens.pricing import from_nano
@@ -12,13 +15,14 @@ from perfkit.values import ChatRequest, Usage
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from perfkit.clock import Clock
     from perfkit.tokens.prefix import Detector, Finding, Traffic
+    from perfkit.tokens.selection import Origin, Scores
     from perfkit.values import ChatResponse
 
-__all__ = ["Prompting"]
+__all__ = ["Prompting", "origin_of", "question_of"]
 
 CALIBRATED: Final = 20  # answers that the learned factor is taken from without a break; then every eighth
 EVERY: Final = 8
@@ -33,6 +37,7 @@ class Prompting(Budgeting):
     _clock: Clock
     _traffic: Traffic
     _detector: Detector
+    _scores: Scores
     _patterns: tuple[re.Pattern[str], ...]
 
     def layout(self, request: ChatRequest, *, volatile: Iterable[str | re.Pattern[str]] = ()) -> LaidOutRequest:
@@ -63,6 +68,50 @@ class Prompting(Budgeting):
 
         return count
 
+    def compress(
+        self,
+        text: str,
+        *,
+        model: str | None = None,
+        steps: Iterable[str] = DEFAULT,
+        aliases: Aliases | None = None,
+        lossy: Callable[[str], str] | None = None,
+    ) -> Compressed:
+        """Return `(text, saved_tokens)`: the text with fewer tokens, as a pair that also knows the way back.
+
+        For what is new in a request, a tool's result or a document: changing what was sent before costs its prefix.
+
+        Args:
+            text: JSON, HTML or any other text.
+            model: whose tokens are counted.
+            steps: any of "html" (to what a reader sees), "columns" (for lists of like objects), "json" (no spaces and
+                escapes), "lines" (told once) and "uuids" (short names; keep `aliases` to restore the answer).
+            aliases: those of the request's other texts.
+            lossy: `perfkit.tokens.extractive(...)`, `llmlingua(...)` or any function, for what is left; None: no loss.
+
+        Raises:
+            UnknownNameError: a step is not known.
+        """
+        count = partial(self._counter.count, model=model)
+        return compress(text, count=count, steps=steps, aliases=aliases, lossy=lossy)
+
+    def compress_request(self, request: ChatRequest, *, steps: Iterable[str] = STEPS) -> tuple[ChatRequest, Aliases]:
+        """Return a copy of `request` with the results of tools compressed, and the aliases to restore the answer with.
+
+        The same result is always written the same way, so the history of a conversation stays as it was sent.
+        """
+        aliases, steps = Aliases(), tuple(steps)
+        messages = [self._compressed(message, request.model, steps, aliases) for message in request.messages]
+        return request.evolve(messages=tuple(messages)), aliases
+
+    def _compressed(
+        self, message: Mapping[str, Any], model: str, steps: Sequence[str], aliases: Aliases
+    ) -> Mapping[str, Any]:
+        content = message.get("content")
+        if message["role"] != "tool" or not isinstance(content, str):
+            return message
+        return {**message, "content": self.compress(content, model=model, steps=steps, aliases=aliases).text}
+
     def prepare(self, request: ChatRequest) -> ChatRequest:
         """Return what to send for `request`: laid out if the setting `layout` is on, else itself."""
         return self.layout(request) if self.settings.layout else request
@@ -80,6 +129,8 @@ class Prompting(Budgeting):
             return
         bound = request.max_tokens
         self._experience.add(route, request.model, bound, usage.completion_tokens, seconds)
+        if response.id and isinstance(response.id, str):
+            self._scores.remember(response.id, origin_of(request))
         share = self._traffic.note(route, usage, self._clock.now())
         rule = rule_of(request.model)
         if rule is not None and (usage.cached_tokens or usage.cache_write_tokens):
@@ -125,3 +176,17 @@ class Prompting(Budgeting):
         tokens = int(finding.tokens * finding.lost)
         saved = price.cost(Usage(tokens, 0)) - price.cost(Usage(tokens, 0, cached_tokens=tokens))
         return from_nano(saved) * per_minute * MINUTES_A_DAY
+
+
+def origin_of(request: ChatRequest, model: str | None = None) -> Origin:
+    """Return where the answer to a request comes from: route, model, and the length of the question."""
+    return route_of(request), model if model is not None else request.model, len(question_of(request))
+
+
+def question_of(request: ChatRequest) -> str:
+    """Return the text of the user's last message."""
+    last = next((m for m in reversed(request.messages) if m.get("role") == "user"), None)
+    content = last.get("content") if last is not None else ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part.get("text", "")) for part in content or ())
