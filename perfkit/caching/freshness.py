@@ -90,6 +90,7 @@ class Decision:
     ttl: float | None = None
     user: str | None = None
     stale_ttl: float | None = None
+    tenant: str | None = None
 
 
 NOT_ASKED = Decision(keep=False, reason="policy never")
@@ -167,11 +168,12 @@ def decide(
     """
     if not policy.exact:
         return NOT_ASKED
-    if policy.scope == "user" and request.user is None:
-        return Decision(keep=False, reason="policy wants a user and none is given")
-    user = None if policy.scope == "public" else request.user
+    tenant = str(request.metadata.get("tenant", "")) or None if policy.scope == "tenant" else None
+    if (policy.scope == "user" and request.user is None) or (policy.scope == "tenant" and tenant is None):
+        return Decision(keep=False, reason=f"policy wants a {policy.scope} and none is given")
+    user = None if policy.scope in ("public", "tenant") else request.user
     if not policy.smart:
-        return Decision(True, "policy always", policy.ttl, user, policy.stale_ttl)
+        return Decision(True, "policy always", policy.ttl, user, policy.stale_ttl, tenant)
     applying = [rule for rule in RULES if rule.applies(request, traits, policy)]
     for rule in applying:
         if rule.outcome == "uncached":
@@ -182,7 +184,7 @@ def decide(
     kind = next((rule for rule in applying if rule.kind), _OTHERWISE)
     ttl = _seconds(kind.kind, policy.ttl, {**TTLS, **(ttls if ttls is not None else {})})
     reason = kind.reason or (applying[0].reason if applying else "public" if user is None else "for this user")
-    return Decision(True, reason, ttl, user, policy.stale_ttl)
+    return Decision(True, reason, ttl, user, policy.stale_ttl, tenant)
 
 
 _OTHERWISE = Rule("", lambda *_: True, "ttl", "default")

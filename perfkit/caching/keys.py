@@ -1,14 +1,17 @@
 """What makes two requests the same question.
 
 A key is the SHA-256 of canonical JSON (sorted keys, no spaces, every value under its own name, so that nothing can run
-together) of all that changes the answer. Nothing in the text is rewritten: dates, times, numbers and names make
-different questions. `1` and `1.0` are different values, except for the temperature, which is always a float.
+together) of all that changes the answer. Dates, times, numbers and names make different questions: nothing in a text is
+rewritten but what cannot change its meaning, the form of its Unicode (NFC) and white space at the very end of what a
+user or the system says. `1` and `1.0` are different values, except for the temperature, which is always a float; tuples
+and lists are the same, as they are on the wire.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from perfkit.values import ChatRequest
 
-__all__ = ["IGNORED_CONTEXT", "plain_key", "request_digest", "scoped_key"]
+__all__ = ["IGNORED_CONTEXT", "plain_key", "request_digest", "scope_of", "scoped_key"]
 
 # Context that identifies an occasion, not a question (RAAF guide 3.6).
 IGNORED_CONTEXT = frozenset({"session_id", "request_id", "timestamp", "trace_id", "span_id"})
@@ -26,6 +29,7 @@ IGNORED_CONTEXT = frozenset({"session_id", "request_id", "timestamp", "trace_id"
 _dumps = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
+SPEAKERS = frozenset({"user", "system", "developer"})
 _LONG = 4096  # characters: longer texts are not remembered
 
 
@@ -37,6 +41,20 @@ def _quoted_once(text: str) -> str:
 def _quoted(text: str) -> str:
     """Return a text as JSON writes it; system prompts, and questions with a cached answer, come again and again."""
     return _quoted_once(text) if len(text) <= _LONG else encode_basestring(text)
+
+
+@lru_cache(maxsize=512)
+def _spoken_once(text: str) -> str:
+    return _normal(text)
+
+
+def _spoken(text: str) -> str:
+    """Return what somebody said as JSON writes its normal form."""
+    return _spoken_once(text) if len(text) <= _LONG else _normal(text)
+
+
+def _normal(text: str) -> str:
+    return encode_basestring(unicodedata.normalize("NFC", text).rstrip())
 
 
 def request_digest(request: ChatRequest, *, provider: str | None = None, target: str | None = None) -> bytes:
@@ -85,10 +103,14 @@ def _is_writable(part: Any) -> bool:
 
 
 def _canonical(message: Mapping[str, Any]) -> str:
-    """Return `_dumps(message)`; for a dict of role and text, as most are, at half the cost."""
+    """Return `_dumps(message)` with normal text; for a dict of role and text, as most are, at half the cost.
+
+    What the assistant is made to say stays as it is: it goes on from there, white space included.
+    """
     role, content = message.get("role"), message.get("content")
     if len(message) == len(("role", "content")) and type(role) is str and type(content) is str:
-        return f'{{"content":{_quoted(content)},"role":{_quoted(role)}}}'
+        text = _quoted(content) if role not in SPEAKERS else _spoken(content)
+        return f'{{"content":{text},"role":{_quoted(role)}}}'
     return _dumps(dict(message))
 
 
@@ -102,9 +124,16 @@ def _owner(user: str) -> str:
     return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def scoped_key(digest: bytes, user: str | None) -> str:
-    """Return the cache key of a question asked publicly (`user` None) or by one user, whose name does not show."""
-    return f"chat:{digest.hex()}:{'public' if user is None else 'user:' + _owner(user)}"
+def scoped_key(digest: bytes, user: str | None, tenant: str | None = None) -> str:
+    """Return the cache key of a question asked publicly, or by one user or tenant, whose names do not show."""
+    return f"chat:{digest.hex()}:{scope_of(user, tenant)}"
+
+
+def scope_of(user: str | None, tenant: str | None = None) -> str:
+    """Return how a key ends that is a user's own, else a tenant's, else everybody's."""
+    if user is not None:
+        return "user:" + _owner(user)
+    return "public" if tenant is None else "tenant:" + _owner(tenant)
 
 
 def plain_key(key: Any, scope: str | None = None) -> str:

@@ -92,11 +92,11 @@ class Loader:
         now = self._clock.now()
         held = self._shelf.near.peek(job.key, now)
         if held is not None and held.expires <= now < held.stale_until:
-            return self._serve_stale(job, held)
+            return self.serve_stale(job, held)
         until = None if timeout is None else now + timeout
         landing, shared = self.flights.run(job.key, lambda: self._land(job, until), timeout=timeout)
         if landing.stale:
-            return self._serve_stale(job, landing.others)
+            return self.serve_stale(job, landing.others)
         if not shared:
             return landing.own
         self._shelf.near.count(hits=1)
@@ -172,7 +172,8 @@ class Loader:
             entry = Entry(job.key, Kept(None, value, 0), NOTHING, now=began, stored_at=self._clock.wall())
         return _Landing(Cached(value), entry)
 
-    def _serve_stale(self, job: Job, held: Entry) -> Entry:
+    def serve_stale(self, job: Job, held: Entry) -> Entry:
+        """Return a stale entry, counted, and have it made fresh."""
         self._shelf.near.count(stale_hits=1)
         self._count("cache_stale")
         self.refresh(job, held)

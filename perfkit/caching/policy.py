@@ -20,7 +20,8 @@ class CachePolicy:
 
     Args:
         exact: keep the answer and serve it to the same question again.
-        scope: whose the answer is: "user" or "public"; None means the user's if one is given, else public.
+        scope: whose the answer is: "user", "tenant" (of `context["tenant"]`) or "public"; None means the user's if one
+            is given, else public.
         ttl: seconds; None means the kind's own under the smart rules, else the cache's.
         smart: decide by the rules of `perfkit.caching.freshness` whether to keep it at all.
         cacheable: under the smart rules, keep answers whatever the temperature.
@@ -37,7 +38,7 @@ class CachePolicy:
     """
 
     exact: bool = True
-    scope: Literal["user", "public"] | None = None
+    scope: Literal["user", "tenant", "public"] | None = None
     ttl: float | None = None
     smart: bool = False
     cacheable: bool | None = None
@@ -51,8 +52,8 @@ class CachePolicy:
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "cacheable" and value is None):
                 raise TypeError(f"{name} must be True or False, not {value!r}")
-        if self.scope not in (None, "user", "public"):
-            raise ValueError(f"scope must be 'user', 'public' or None, not {self.scope!r}")
+        if self.scope not in (None, "user", "tenant", "public"):
+            raise ValueError(f"scope must be 'user', 'tenant', 'public' or None, not {self.scope!r}")
         for name in ("ttl", "stale_ttl", "time_bucket"):
             if getattr(self, name) is not None:
                 finite(name, getattr(self, name), above=0)

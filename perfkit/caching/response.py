@@ -18,7 +18,7 @@ from perfkit._shared import Shared
 from perfkit.caching.backends import BACKENDS, Backend, Setup
 from perfkit.caching.codec import Codec
 from perfkit.caching.entry import Cached, Entry, Life
-from perfkit.caching.keys import plain_key
+from perfkit.caching.keys import plain_key, scope_of
 from perfkit.caching.loading import Job, Loader
 from perfkit.caching.matching import Match
 from perfkit.caching.shelf import Shelf
@@ -174,20 +174,34 @@ class ResponseCache(Shared):
         """Remove `key` and tell whether it was there."""
         return self._shelf.delete(plain_key(key, scope))
 
-    def lookup(self, key: str) -> Entry | None:
-        """Return the fresh entry of a ready key, counting the hit or miss."""
+    def lookup(
+        self,
+        key: str,
+        *,
+        ttl: float | None = None,
+        stale_ttl: float | None = None,
+        refresh: Callable[[], Any] | None = None,
+    ) -> Entry | None:
+        """Return the entry of a ready key, counting the hit or miss; a stale one only where `refresh` makes it new.
+
+        The other parameters are those of `fetch`.
+        """
         now = self._clock.now()
         entry = self._shelf.near.get(key, now)
-        if entry is None:
-            if self._shelf.far is not None:
-                entry = self._shelf.find(key)
-            if entry is None or entry.expires <= now:
-                self._shelf.near.count(misses=1)
-                self._count("cache_miss")
-                return None
+        if entry is not None:
+            self._count("cache_hit")
+            return entry
+        entry = self._shelf.find(key)
+        if entry is not None and entry.expires > now:
             self._shelf.near.count(hits=1)
-        self._count("cache_hit")
-        return entry
+            self._count("cache_hit")
+            return entry
+        if entry is not None and refresh is not None and entry.stale_until > now:
+            job = Job(key, refresh, refresh, self._life(ttl, stale_ttl), entry.tags)
+            return self._loader.serve_stale(job, entry)
+        self._shelf.near.count(misses=1)
+        self._count("cache_miss")
+        return None
 
     def fetch(  # noqa: PLR0913 - as above
         self,
@@ -278,6 +292,16 @@ class ResponseCache(Shared):
         Flask's caches) count only what was removed from this process.
         """
         return self._shelf.invalidate(Match(pattern_or_tag))
+
+    def forget(self, *, user: str | None = None, tenant: str | None = None) -> int:
+        """Remove the answers of models that are one user's own, or one tenant's; return how many.
+
+        Raises:
+            ValueError: neither is given, or both.
+        """
+        if (user is None) == (tenant is None):
+            raise ValueError("forget() takes either user= or tenant=")
+        return self.invalidate(f"chat:*:{scope_of(user, tenant)}")
 
     def clear(self) -> None:
         """Remove every entry, of all processes where the backend is shared; counters stay."""

@@ -66,6 +66,17 @@ class Call:
             self.unkept = "answered by a cheaper model"
         self.target = target
 
+    def again(self, now: float) -> Call:
+        """Return the same call, begun anew."""
+        call = Call(self.asked, self.target, self.provider, self.decision, self.key, now, self.budget, self.policy)
+        call.ways = self.ways
+        return call
+
+    @property
+    def life(self) -> dict[str, Any]:
+        """How long the answer is to be kept, as the cache takes it."""
+        return {"ttl": self.decision.ttl, "stale_ttl": self.decision.stale_ttl}
+
     def in_time(self, timeout: float, now: float) -> Call:
         """Leave a call that has waited for another one's answer in vain no more than the rest of its time."""
         waited = now - self.started

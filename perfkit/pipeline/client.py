@@ -22,7 +22,7 @@ from perfkit.pipeline.call import Call, Purse, Ways, checked_context, unpacked
 from perfkit.pipeline.meter import Meter
 from perfkit.pipeline.plan import Planner
 from perfkit.pipeline.scoping import current_scope
-from perfkit.pipeline.stream import ChatStream, listen
+from perfkit.pipeline.stream import ChatStream, listen, replayed
 from perfkit.routing import ProviderRouter
 from perfkit.tokens import TokenOptimizer
 from perfkit.values import ChatRequest, ChatResponse, Usage
@@ -250,8 +250,9 @@ class Client(Shared):
         found = self._cache.fetch(
             call.key,
             lambda: self._ask(call.in_time(timeout, self._clock.now())),
-            ttl=call.decision.ttl,
             timeout=timeout,
+            refresh=lambda: self._ask_again(call),
+            **call.life,
         )
         return self._finish(call, found.value) if found.stored_at is None else self._serve(call, found)
 
@@ -305,6 +306,13 @@ class Client(Shared):
         call.sent = self._optimizer.prepare(call.target)
         return call.sent
 
+    def _ask_again(self, call: Call) -> ChatResponse:
+        """Get a new answer behind the caller's back, who is served the old one."""
+        call = call.again(self._clock.now())
+        response = self._ask(call)
+        self._track(call, response.provider, response.usage, response.cost)
+        return response
+
     def _hold(self, call: Call, request: ChatRequest, provider: str) -> Purse:
         admission = self._optimizer.admit(request, provider, budget=call.budget, spent=call.spent)
         return Purse(self._optimizer, call, admission, request, provider)
@@ -320,11 +328,13 @@ class Client(Shared):
         return instead
 
     def _spoken(self, call: Call) -> Generator[str, None, ChatResponse]:
-        found = self._cache.lookup(call.key) if call.key is not None else None
+        key = call.key
+        found = None if key is None else self._cache.lookup(key, refresh=lambda: self._ask_again(call), **call.life)
         if found is not None:
             answer = self._serve(call, found)
-            yield answer.text
+            yield from replayed(answer.text)
             return answer
+        since = self._cache.departures
         while True:
             deltas = self._router.stream_with_fallback(
                 self._prepared(call),
@@ -340,8 +350,8 @@ class Client(Shared):
                 call.retarget(self._optimizer.otherwise(refusal, call.target))
             else:
                 break
-        if call.key is not None:
-            self._cache.store(call.key, response, ttl=call.decision.ttl)
+        if key is not None:
+            self._cache.store(key, response, since=since, **call.life)
         return self._finish(call, response)
 
     def _finish(self, call: Call, response: ChatResponse) -> ChatResponse:

@@ -103,7 +103,7 @@ class Planner:
                 self._decisions.clear()
             if asked is request:  # else what is left out of the key may still have decided
                 self._decisions[memo] = decision
-        return decision, scoped_key(digest, decision.user) if decision.keep else None
+        return decision, scoped_key(digest, decision.user, decision.tenant) if decision.keep else None
 
     def _in_context(self, request: ChatRequest, policy: CachePolicy) -> ChatRequest:
         """Return the request with that context only that makes another question (RAAF guide 3.3)."""

@@ -6,6 +6,7 @@ them. So the generator is kept out of the stream's own garbage, and closed from 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
     from perfkit.pipeline.call import Call
     from perfkit.values import ChatResponse
 
-__all__ = ["ChatStream", "listen"]
+__all__ = ["ChatStream", "listen", "replayed"]
+
+_PIECES = re.compile(r".{1,40}(?:\s+|$)|.{1,40}", re.DOTALL)
+
+
+def replayed(text: str) -> Iterator[str]:
+    """Yield a kept answer in pieces of some words, as a provider sends them, but at once."""
+    return (piece[0] for piece in _PIECES.finditer(text))
 
 
 class ChatStream(Iterator[str]):
