@@ -16,6 +16,7 @@ __all__ = ["Bulkhead", "GradientLimit"]
 
 LONG = 600  # samples the long average is made of
 WARM_UP = 10  # samples it begins with as a plain mean
+RELUCTANCE = 20  # times less is learnt from slower samples: else what queues would become what is usual
 
 
 class GradientLimit:
@@ -43,6 +44,8 @@ class GradientLimit:
         """Learn from a call that took `seconds` while `in_flight` were under way."""
         self._seen += 1
         weight = 1 / self._seen if self._seen <= WARM_UP else 2 / (LONG + 1)
+        if self._seen > WARM_UP and seconds > self._long:
+            weight /= RELUCTANCE
         self._long += (seconds - self._long) * weight
         if self._long > 2 * seconds:
             self._long *= 0.95  # it was slow for long and is not any more

@@ -23,7 +23,8 @@ LEAST_OVERLAP = 8  # characters; what repeats less than that may be meant
 
 def continued(request: ChatRequest, shown: str, *, prefill: bool) -> ChatRequest:
     """Return the request for the rest of an answer of which `shown` is there already."""
-    messages = (*request.messages, {"role": "assistant", "content": shown})
+    said = shown.rstrip() if prefill else shown  # tokens begin with their space, so a last one leads astray
+    messages = (*request.messages, {"role": "assistant", "content": said})
     if not prefill:
         messages = (*messages, {"role": "user", "content": ASKED})
     if request.max_tokens is None:
@@ -41,34 +42,42 @@ class Seam:
 
     Args:
         shown: the text before.
-        exact: the continuation repeats nothing.
+        exact: the continuation repeats nothing but white space.
     """
 
     def __init__(self, shown: str, *, exact: bool) -> None:
         self._shown = shown
         self._held = ""
-        self._open = not exact and bool(shown)
+        self._exact = exact
+        self._open = bool(shown)
 
     def feed(self, delta: str) -> str:
         """Return what of the text until now is new and can be handed out."""
         if not self._open:
             return delta
         self._held += delta
-        if self._held in self._shown:
+        if not self._held or (not self._exact and self._held in self._shown):
             return ""
         return self.rest()
 
     def rest(self) -> str:
         """Return what was held back, without what repeats the end of the text before."""
         held, self._held, self._open = self._held, "", False
-        return held[overlap(self._shown, held) :]
+        return held[(repeated_space if self._exact else overlap)(self._shown, held) :]
 
 
 def overlap(before: str, after: str) -> int:
-    """Return how many characters at the beginning of `after` repeat the end of `before`."""
+    """Return how many characters at the beginning of `after` repeat the end of `before`; no space stands twice."""
     for length in range(min(len(before), len(after)), 0, -1):
         if length < LEAST_OVERLAP and length < len(before):
-            return 0
+            break
         if before.endswith(after[:length]):
             return length
-    return 0
+    return repeated_space(before, after)
+
+
+def repeated_space(before: str, after: str) -> int:
+    """Return how many characters of white space at the beginning of `after` repeat the end of `before`."""
+    space = len(after) - len(after.lstrip())
+    end = before[len(before.rstrip()) :]
+    return next((length for length in range(space, 0, -1) if end.endswith(after[:length])), 0)

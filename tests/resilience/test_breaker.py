@@ -363,3 +363,76 @@ class BreakerMachine(RuleBasedStateMachine):
 
 TestBreakerMachine = BreakerMachine.TestCase
 TestBreakerMachine.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+# --- shares of a window
+
+
+def by_share(clock: FakeClock, **more: float) -> CircuitBreaker:
+    rules = Rules(failure_threshold=1000, failure_rate=0.5, minimum_calls=10, slow_rate=more.get("slow_rate", 1.0))
+    return CircuitBreaker(rules=rules, clock=clock)
+
+
+OK: Event = "success"
+BAD: Event = "failure"
+SLOW: Event = "slow"
+
+
+def tell(breaker: CircuitBreaker, *events: Event) -> str:
+    for event in events:
+        permit = breaker.acquire()
+        if permit is not None:
+            breaker.record(permit, event)
+    return breaker.state.mode
+
+
+def test_half_of_the_calls_failing_opens_it_though_never_in_a_row() -> None:
+    breaker = by_share(FakeClock())
+    assert tell(breaker, *[OK, BAD] * 4, OK) == "closed"  # nine calls say nothing
+    assert tell(breaker, BAD) == "open"
+
+
+def test_less_than_the_share_never_opens_it() -> None:
+    breaker = by_share(FakeClock())
+    assert tell(breaker, *([OK, OK, BAD] * 200)) == "closed"
+
+
+def test_old_calls_do_not_count() -> None:
+    clock = FakeClock()
+    breaker = by_share(clock)
+    tell(breaker, *[OK] * 2, *[BAD] * 7)
+    clock.advance(31)
+    assert tell(breaker, BAD) == "closed"
+    assert tell(breaker, *[BAD] * 8) == "closed"
+    assert tell(breaker, BAD) == "open"
+
+
+def test_slow_calls_open_it_and_a_slow_probe_keeps_it_open() -> None:
+    clock = FakeClock()
+    breaker = by_share(clock, slow_rate=0.8)
+    assert tell(breaker, *[OK] * 2, *[SLOW] * 7) == "closed"
+    assert tell(breaker, SLOW) == "open"
+    clock.advance(60)
+    assert tell(breaker, SLOW) == "open"
+    clock.advance(120)
+    assert tell(breaker, OK) == "closed"
+
+
+def test_slow_calls_alone_are_no_failures() -> None:
+    assert tell(by_share(FakeClock()), *[SLOW] * 100) == "closed"
+
+
+def test_siblings_can_hold_it_open_and_let_a_probe_go() -> None:
+    clock = FakeClock()
+    breaker = CircuitBreaker(clock=clock)
+    late = breaker.acquire()
+    assert late is not None
+    breaker.hold_open(30)
+    breaker.record(late, OK)
+    assert breaker.acquire() is None
+    breaker.hold_open(5)  # a longer one stays
+    clock.advance(29)
+    assert breaker.acquire() is None
+    breaker.allow_probe()
+    assert breaker.acquire() is not None
+    assert breaker.acquire() is None  # exactly one
