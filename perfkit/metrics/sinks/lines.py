@@ -113,7 +113,8 @@ class DogLines(Dialect):
         head = (self._prefix + (_clean_name("_", name) or "_"))[:_DOG_NAME].encode()
         tail = ""
         for key, value in sorted(tags.items()):
-            tag = f"{_clean_key('_', key) or '_'}:{_clean_value('_', value)}"[:_DOG_NAME]
+            cleaned = (_clean_key("_", key) or "_")[: _DOG_NAME - 1]  # the colon has to fit
+            tag = f"{cleaned}:{_clean_value('_', value)}"[:_DOG_NAME]
             if len(tail) + len(tag) < _DOG_TAGS:
                 tail += ("," if tail else "|#") + tag
         return head, tail.encode()
