@@ -65,6 +65,7 @@ __all__ = [
     "connections",
     "gc_optimizer",
     "optimizer",
+    "prepare",
     "profile",
     "profiler",
     "reset",
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from perfkit.pipeline import ChatStream, Client, scope
     from perfkit.profiling import Profiler
     from perfkit.routing import ProviderRouter, Quality
+    from perfkit.startup import prepare
     from perfkit.tokens import TokenOptimizer
     from perfkit.transport import ConnectionPool, HTTPClient
     from perfkit.values import Attempt, ChatRequest, ChatResponse, Usage
@@ -141,6 +143,7 @@ _MODULES = {
     "Client": "perfkit.pipeline",
     "ChatStream": "perfkit.pipeline",
     "scope": "perfkit.pipeline",
+    "prepare": "perfkit.startup",
     "ChatRequest": "perfkit.values",
     "ChatResponse": "perfkit.values",
     "Usage": "perfkit.values",

@@ -101,6 +101,7 @@ class RouterSettings:
     slow_rate: float = number(0.8, above=0)  # of the calls of 30 s
     minimum_calls: int = number(20, least=1)  # in those 30 s, before a rate says anything
     open_seconds: float = number(60.0, above=0)
+    warm_up: int = number(0, least=0)  # connections to each provider that `perfkit.prepare()` opens
     probe_interval: float | None = number(5.0, above=0)  # between looks at what is out of use; None: no looks
     outlier_factor: float | None = number(5.0, above=1)  # slower than the others' median; None: nobody is ejected
     # What is tried beyond the first attempt:
@@ -146,6 +147,7 @@ class TokensSettings:
 class AgentsSettings:
     """`[agents]`: upkeep of AgentPool; seconds."""
 
+    warm_up: Mapping[str, Any] = field(default_factory=dict)  # agent type to the number made by `perfkit.prepare()`
     reap_interval: float = number(300.0, above=0)
     validate_after: float = number(0.5, least=0)  # idle time after which an agent is validated before it is lent
 
@@ -161,6 +163,8 @@ class ProfilerSettings:
 class GCSettings:
     """`[gc]`: how GCOptimizer collects between requests."""
 
+    workload: str | None = None  # what `perfkit.prepare()` sets the collector for
+    compaction: bool = False  # and whether it gives memory back when idle
     pause: float = number(0.002, above=0)  # seconds that one collection should take
     deep_age: float = number(600.0, above=0)  # seconds until all that is frozen is looked at again, or
     deep_growth: float = number(0.2, above=0)  # this part of the resident memory added
@@ -172,7 +176,18 @@ class ClientSettings:
     """`[client]`: defaults of `perfkit.chat`."""
 
     default_model: str | None = None
+    fast_model: str | None = None  # answers simple questions that ask for no model, where
+    prefer_fast_models: bool = False  # this is set
+    budget_per_request: float | None = number(None, least=0)  # US dollars a call that says nothing may cost at most
     max_concurrent: int = number(5, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppSettings:
+    """`[app]`: what kind of process this is."""
+
+    preset: str | None = None  # "production", "development" or "testing": defaults below all that is set elsewhere
+    detailed_logging: bool = False  # of perfkit itself, from `perfkit.prepare()` on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +254,7 @@ class RouteSettings:
 
 
 TABLES: dict[str, type[Any]] = {
+    "app": AppSettings,
     "metrics": MetricsSettings,
     "connections": ConnectionsSettings,
     "state": StateSettings,

@@ -1,8 +1,8 @@
-"""The four layers settings come from.
+"""The layers settings come from.
 
 A setting is an argument of `configure()`, else a `PERFKIT_<TABLE>__<KEY>` variable, else a line of perfkit.toml (or of
-[tool.perfkit] in pyproject.toml) in the working directory, else the default written in perfkit._settings, which all of
-them are checked against.
+[tool.perfkit] in pyproject.toml) in the working directory, else one of the preset that `[app] preset` names, else the
+default written in perfkit._settings, which all of them are checked against.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from perfkit._settings import NAMED_TABLES, TABLES
 from perfkit.errors import ConfigError, nearest
+from perfkit.presets import preset
 from perfkit.values import finite
 
 __all__ = ["NAMED_TABLES", "TABLES", "Config", "build", "merged"]
@@ -152,7 +153,7 @@ def find_file(directory: Path) -> dict[str, Any]:
 
 
 class Config:
-    """The four layers merged: every table valid, or a ConfigError and nothing changed.
+    """The layers merged: every table valid, or a ConfigError and nothing changed.
 
     Args:
         arguments: tables given to `configure()`.
@@ -170,7 +171,10 @@ class Config:
         self.arguments = merged({}, arguments if arguments is not None else {})
         self.file = find_file(Path()) if file is None else file
         self._environment = from_environment(os.environ if environ is None else environ)
-        self._raw = merged(merged(merged({}, self.file), self._environment), self.arguments)
+        given = merged(merged(merged({}, self.file), self._environment), self.arguments)
+        name = given.get("app", {}).get("preset")
+        self._preset = _below(preset(name), given) if name is not None else {}
+        self._raw = merged(self._preset, given)
         self._settings = {name: build(cls, self._raw.get(name, {}), where=name) for name, cls in TABLES.items()}
         self._named = {name: self._build_named(name, cls) for name, cls in NAMED_TABLES.items()}
 
@@ -195,7 +199,7 @@ class Config:
         return dict(self._raw.get(name, {}))
 
     def explain(self) -> list[dict[str, Any]]:
-        """Return every setting with its value and source (argument, environment, file or default); secrets masked."""
+        """Return every setting with its value and source (argument, environment, file, preset, default); no secrets."""
         rows = []
         for table, settings in self._settings.items():
             rows += self._rows(table, settings, lambda layer, table=table: layer.get(table, {}))
@@ -207,7 +211,8 @@ class Config:
         return rows
 
     def _rows(self, where: str, settings: Any, part: Any) -> list[dict[str, Any]]:
-        layers = (("argument", self.arguments), ("environment", self._environment), ("file", self.file))
+        names = ("argument", "environment", "file", "preset")
+        layers = list(zip(names, (self.arguments, self._environment, self.file, self._preset), strict=True))
         rows = []
         for f in fields(settings):
             source = next((name for name, layer in layers if f.name in part(layer)), "default")
@@ -245,6 +250,11 @@ def _rows_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
         name: {**below[name], **row} if isinstance(row, Mapping) and isinstance(below.get(name), Mapping) else row
         for name, row in above.items()
     }
+
+
+def _below(tables: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables of a preset without its named rows where rows of that kind are given."""
+    return {name: rows for name, rows in tables.items() if name not in NAMED_TABLES or not given.get(name)}
 
 
 def _masked(value: Any) -> Any:

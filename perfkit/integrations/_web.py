@@ -14,6 +14,7 @@ from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.memory import GCOptimizer
 from perfkit.metrics import PerformanceTracker
 from perfkit.pipeline.scoping import Scope, entered, left
+from perfkit.startup import prepare_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +61,7 @@ class Visits:
         timeout, now = current_config().table("web").request_timeout, self.clock.now()
         with self._lock:
             self._running += 1
+        prepare_beside()
         # A scope of its own, not one inside the present: that may be left over from a request that was never closed.
         scope = Scope(user, None if timeout is None else now + timeout)
         return Visit(self, entered(scope), now)

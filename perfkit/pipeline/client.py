@@ -20,7 +20,7 @@ from perfkit.errors import BudgetExceededError
 from perfkit.metrics import PerformanceTracker
 from perfkit.pipeline.call import Call, Purse, Ways, checked_context, unpacked
 from perfkit.pipeline.meter import Meter
-from perfkit.pipeline.plan import Planner
+from perfkit.pipeline.plan import Planner, model_for
 from perfkit.pipeline.scoping import current_scope
 from perfkit.pipeline.stream import ChatStream, listen, replayed
 from perfkit.routing import ProviderRouter
@@ -126,8 +126,8 @@ class Client(Shared):
         """
         asked: Any = messages
         request = ChatRequest(
-            asked, self._model(model), temperature, max_tokens, tools, response_format, timeout, user,
-            metadata=checked_context(context), extra=extra, agent=agent,
+            asked, model_for(asked, model, self.settings), temperature, max_tokens, tools, response_format, timeout,
+            user, metadata=checked_context(context), extra=extra, agent=agent,
         )  # fmt: skip
         ways = Ways(fallback_response=fallback_response, hedge=hedge, quality=quality)
         return self.run(request, provider=provider, cache=cache, budget=budget, ways=ways)
@@ -160,8 +160,8 @@ class Client(Shared):
         """
         asked: Any = messages
         request = ChatRequest(
-            asked, self._model(model), temperature, max_tokens, tools, response_format, timeout, user,
-            metadata=checked_context(context), extra=extra, agent=agent,
+            asked, model_for(asked, model, self.settings), temperature, max_tokens, tools, response_format, timeout,
+            user, metadata=checked_context(context), extra=extra, agent=agent,
         )  # fmt: skip
         ways = Ways(fallback_response=fallback_response, resume=resume)
         call = self._plan(request, provider, cache, budget, ways)
@@ -275,16 +275,9 @@ class Client(Shared):
             provider=provider,
             policy=cache,
             cache=self._cache.settings,
-            budget=budget,
+            budget=budget if budget is not None else self.settings.budget_per_request,
             ways=ways,
         )
-
-    def _model(self, model: str | None) -> str:
-        if model is None:
-            model = self.settings.default_model
-            if model is None:
-                raise ValueError("no model given; pass model= or set [client] default_model")
-        return model
 
     def _ask(self, call: Call) -> ChatResponse:
         while True:

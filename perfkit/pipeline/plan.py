@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perfkit.caching import NOT_ASKED, TTLS, CachePolicy, Decision, decide, read_traits, request_digest, scoped_key
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.pipeline.call import Call, Ways, routed
+from perfkit.tokens.complexity import classify
 from perfkit.values import ChatRequest, finite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from perfkit._settings import CacheSettings, RouteSettings
+    from perfkit._settings import CacheSettings, ClientSettings, RouteSettings
     from perfkit.caching.policy import PolicyOf
     from perfkit.clock import Clock
 
-__all__ = ["Planner"]
+__all__ = ["Planner", "model_for"]
 
 REMEMBERED_DECISIONS = 4096  # requests whose text need not be read again for personal data; a few hundred KB
 
@@ -126,3 +126,25 @@ def _policy(given: CachePolicy | str | None, route: RouteSettings | None, defaul
     if route.cacheable is False and given is None:
         return CachePolicy.of("never")
     return replace(policy, ttl=route.ttl, cacheable=route.cacheable, semantic=route.semantic and policy.exact)
+
+
+def model_for(messages: Any, model: str | None, settings: ClientSettings) -> str:
+    """Return the model a call asks for, or the one configured for calls that ask for none.
+
+    Raises:
+        ValueError: none is configured.
+    """
+    if model is not None:
+        return model
+    if settings.prefer_fast_models and settings.fast_model is not None and _is_simple(messages):
+        return settings.fast_model
+    if settings.default_model is None:
+        raise ValueError("no model given; pass model= or set [client] default_model")
+    return settings.default_model
+
+
+def _is_simple(messages: Any) -> bool:
+    """Tell whether a single question is simple (RecoAgent's rule); a conversation is not."""
+    if isinstance(messages, list | tuple) and len(messages) == 1 and isinstance(messages[0], Mapping):
+        messages = messages[0].get("content")
+    return isinstance(messages, str) and classify(messages)[0] == "simple"
