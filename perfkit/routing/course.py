@@ -103,6 +103,9 @@ class Course:
         if score is not None and self._too_poor(score, trial, response):
             return None
         self._log(trial, "ok", None)
+        if self._poor is not None:
+            self._write_off(*self._poor[1:])
+            self._poor = None
         return self._paid(trial, response)
 
     def _others_left(self, now: float) -> bool:  # noqa: ARG002 - the Call knows
@@ -170,7 +173,7 @@ class Course:
 
     def _switch(self, kind: str) -> bool:
         """Ask for another model from now on, if there is one for this kind of trouble."""
-        for model in models_for(kind, self.request, self._setup):
+        for model in models_for(kind, self.request, self._models[0], self._setup):
             offers = [c for c in self._setup.offers(model) if not self._options.pinned or c in self._first]
             if model in self._models or not offers:
                 continue

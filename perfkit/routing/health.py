@@ -83,7 +83,7 @@ class Candidate:
         self._judged: float | None = None  # moving average of the quality of its answers
         self._recent: deque[bool] = deque(maxlen=WINDOW)
         self._latencies: deque[float] = deque(maxlen=WINDOW)
-        self._interval = (0, 0, 0.0)  # attempts, failures, seconds since the outliers were last looked for
+        self._interval = (0, 0, 0.0)  # attempts, failures, seconds of the others, of late
         self._last_error: tuple[str, float] | None = None  # class name, epoch seconds
         self._last_model: str | None = None
         self._used = 0.0  # when an attempt last began
@@ -282,14 +282,14 @@ class Candidate:
             self._judged = _moved(self._judged, score, LEAST_WEIGHT)
 
     def take_interval(self) -> tuple[int, int, float]:
-        """Return attempts, failures and seconds since this was last asked."""
+        """Return attempts, failures, and the seconds of the others, since this was last asked."""
         with self._lock:
             taken, self._interval = self._interval, (0, 0, 0.0)
         return taken
 
     def _note(self, *, failed: bool, seconds: float) -> None:
         attempts, failures, total = self._interval
-        self._interval = (attempts + 1, failures + failed, total + seconds)
+        self._interval = (attempts + 1, failures + failed, total + (0.0 if failed else seconds))
 
     def _cool(self, error: BaseException | None, model: str, now: float) -> tuple[float, float]:
         """Stay away as long as the provider asks, of several answers till the latest end; return both waits or 0."""

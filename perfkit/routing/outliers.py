@@ -39,8 +39,8 @@ class Record(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Seconds a call."""
-        return self.seconds / self.calls
+        """Seconds a call that succeeded; a provider that fails at once is not a fast one."""
+        return self.seconds / (self.calls - self.failures) if self.calls > self.failures else 0.0
 
 
 def outliers(records: Sequence[Record], factor: float) -> list[str]:
@@ -52,8 +52,8 @@ def outliers(records: Sequence[Record], factor: float) -> list[str]:
         if not others:
             continue
         worse = record.failure_rate - median(other.failure_rate for other in others)
-        usual = median(other.mean for other in others)
-        slower = record.mean / usual if usual > 0 else 1.0
+        usual = median([other.mean for other in others if other.mean] or [0.0])
+        slower = record.mean / usual if usual else 1.0
         if worse > FAILURE_GAP or slower > factor:
             found.append((worse, slower, record.name))
     return [name for _, _, name in sorted(found, reverse=True)]

@@ -24,10 +24,10 @@ __all__ = ["KINDS", "models_for"]
 KINDS = ("context_window", "content_filter", "cost", "quality")
 
 
-def models_for(kind: str, request: ChatRequest, setup: Setup) -> Iterable[str]:
-    """Return the models to ask instead, the first one first."""
+def models_for(kind: str, request: ChatRequest, first: str, setup: Setup) -> Iterable[str]:
+    """Return the models to ask instead, the first one first; `first` is the model that was asked in the beginning."""
     table = setup.settings.fallbacks.get(kind, {})
-    listed = table.get(request.model, table.get("*"))
+    listed = table.get(request.model, table.get(first, table.get("*")))
     if listed is not None:
         return (listed,) if isinstance(listed, str) else tuple(listed)
     return _larger(request, setup) if kind == "context_window" else ()

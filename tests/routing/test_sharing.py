@@ -1,0 +1,138 @@
+"""What one process finds out, its siblings know: through a real Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _servers import Server, polled, redis_server
+
+from perfkit.errors import AuthenticationError, ModelNotFoundError, RateLimitError, ServerError
+from perfkit.metrics import PerformanceTracker
+from perfkit.routing import ProviderRouter
+from perfkit.state import RedisLink
+from perfkit.values import ChatRequest, ChatResponse, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HELLO: Any = "hello"  # one user message
+REQUEST = ChatRequest(HELLO, "m", timeout=5)
+
+
+class Scripted:
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.calls = 0
+
+    def chat_completion(self, request: ChatRequest) -> ChatResponse:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        return ChatResponse("fine", Usage(1, 1), request.model, "x")
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Server]:
+    with redis_server() as server:
+        polled((server.directory / "redis.sock").exists)
+        yield server
+
+
+@pytest.fixture
+def siblings(redis: Server) -> Iterator[Callable[..., tuple[ProviderRouter, ...]]]:
+    links: list[RedisLink] = []
+
+    def make(number: int = 2, **settings: Any) -> tuple[ProviderRouter, ...]:
+        made = []
+        for _ in range(number):
+            link = RedisLink(
+                f"unix://{redis.directory}/redis.sock", prefix=f"test{time.monotonic_ns() if not links else 0}"
+            )
+            links.append(link)
+            router = ProviderRouter(strategy="priority", tracker=PerformanceTracker(), state=link, **settings)
+            for priority, name in enumerate("ab", 1):
+                router.register_provider(name, Scripted(), priority=priority)
+            router.execute_with_fallback(REQUEST)
+            made.append(router)
+            heard = ("PUBSUB", "NUMSUB", link.key("health"))
+            polled(partial(_heard_by, link, heard, len(links) - 1))
+        return tuple(made)
+
+    link = RedisLink(f"unix://{redis.directory}/redis.sock")
+    link.call("FLUSHALL")
+    links.append(link)
+    yield make
+    for one in links:
+        one.close()
+
+
+def _heard_by(link: RedisLink, command: tuple[str, ...], number: int) -> bool:
+    return bool(link.call(*command)[1] >= number)
+
+
+def unavailable(router: ProviderRouter, name: str = "a") -> bool:
+    return bool(router.health()[name]["status"] == "unavailable")
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [(ServerError("500"), 3), (AuthenticationError("401"), 1), (RateLimitError("429", retry_after=30), 1)],
+)
+def test_a_sibling_skips_a_dead_provider_within_a_second_without_asking_it(
+    error: Exception, calls: int, siblings: Callable[..., tuple[ProviderRouter, ...]]
+) -> None:
+    first, *others = siblings(3, failure_threshold=3)
+    first.get_provider("a").error = error
+    for _ in range(calls):
+        assert first.execute_with_fallback(REQUEST).provider == "b"
+    began = time.monotonic()
+    for other in others:
+        polled(partial(unavailable, other))
+        assert other.execute_with_fallback(REQUEST).provider == "b"
+        assert other.get_provider("a").calls == 1  # of the beginning
+    assert time.monotonic() - began < 1.0
+
+
+def test_a_missing_model_is_told_too(siblings: Callable[..., tuple[ProviderRouter, ...]]) -> None:
+    first, second = siblings()
+    first.get_provider("a").error = ModelNotFoundError("404")
+    first.execute_with_fallback(REQUEST)
+    polled(lambda: second.health()["a"]["missing_models"] == ["m"])
+    assert second.execute_with_fallback(REQUEST).provider == "b"
+
+
+def test_who_starts_later_learns_what_lasts(siblings: Callable[..., tuple[ProviderRouter, ...]]) -> None:
+    (first,) = siblings(1, failure_threshold=1)
+    first.get_provider("a").error = ServerError("500")
+    first.execute_with_fallback(REQUEST)
+    (late,) = siblings(1)
+    polled(lambda: unavailable(late))
+    assert 50 < late.health()["a"]["cooldown"] <= 60
+
+
+def test_when_one_finds_it_well_again_all_may_try(siblings: Callable[..., tuple[ProviderRouter, ...]]) -> None:
+    first, second = siblings(failure_threshold=1)
+    first.get_provider("a").error = ServerError("500")
+    first.execute_with_fallback(REQUEST)
+    polled(lambda: unavailable(second))
+    first.get_provider("a").error = None
+    first._candidates["a"].breaker.allow_probe()
+    assert first.execute_with_fallback(REQUEST).provider == "a"
+    polled(lambda: not unavailable(second))
+    assert second.execute_with_fallback(REQUEST).provider == "a"
+
+
+def test_without_redis_everybody_goes_by_what_it_sees() -> None:
+    away = RedisLink("unix:///nowhere/at.all", timeout=0.05)
+    router = ProviderRouter(strategy="priority", tracker=PerformanceTracker(), state=away, failure_threshold=1)
+    for priority, name in enumerate("ab", 1):
+        router.register_provider(name, Scripted(), priority=priority)
+    router.get_provider("a").error = ServerError("500")
+    for _ in range(5):
+        assert router.execute_with_fallback(REQUEST).provider == "b"
+    assert router.get_provider("a").calls == 1
+    away.close()
