@@ -31,6 +31,7 @@ __all__ = ["Candidate"]
 MEMORY = 60.0  # seconds in which an estimate fades to 1/e
 PEAK_MEMORY = 10.0  # seconds in which what a slow answer adds to it does (Finagle's decay of peak EWMA)
 LEAST_WEIGHT = 0.1  # of a new sample, however fast samples come
+EXPLORING = 0.5  # of an estimate left: who is tried then is judged anew, not by what he was
 FAILURE_COST = 1.0  # seconds a failed attempt counts at least: it has to be made again elsewhere
 COOLDOWN = 5.0  # seconds after a 429 that does not say how long
 WINDOW = 100  # outcomes the success rate is made of
@@ -79,6 +80,7 @@ class Candidate:
         self._clock = clock
         self.latency: float | None = None
         self._cost: float | None = None  # like latency, with failures at what they cost the caller
+        self._explored = 0.0  # what was believed of its cost when it was tried again after long
         self._excess = 0.0  # what the last slow answer took beyond _cost
         self._judged: float | None = None  # moving average of the quality of its answers
         self._recent: deque[bool] = deque(maxlen=WINDOW)
@@ -191,6 +193,9 @@ class Candidate:
         now = self._clock.now()
         with self._lock:
             self.in_flight += 1
+            if self._cost is not None and not self._explored:
+                faded = math.exp((self._used - now) / MEMORY)
+                self._explored = self._cost * faded if faded < EXPLORING else 0.0
             self._used = now
         return permit
 
@@ -217,7 +222,8 @@ class Candidate:
             peak = self._excess * math.exp((self._sampled - now) / PEAK_MEMORY) if self._excess else 0.0
             weight = self._weight(now)
             self.latency = _moved(self.latency, seconds, weight)
-            self._cost = _moved(self._cost, seconds, weight)
+            believed, self._explored = self._explored or self._cost, 0.0
+            self._cost = _moved(believed, seconds, weight)
             self._excess = max(peak, seconds - self._cost)
             self._recent.append(True)
             self._latencies.append(seconds)

@@ -25,7 +25,7 @@ __all__ = ["Adaptive", "reward"]
 WEIGHTS = {"quality": 0.4, "latency": 0.4, "cost": 0.2}
 USUAL_SECONDS, USUAL_COST = 1.0, 0.01  # at which latency and cost earn half of what they can
 DISCOUNT = 0.97  # of what was learnt, at each attempt of anybody
-SPREAD = 0.25  # standard deviation of a reward, for the width of estimates
+SPREAD = 0.15  # standard deviation of a reward, for the width of estimates
 
 
 def reward(weights: dict[str, float], quality: float, seconds: float, cost: float | None) -> float:
