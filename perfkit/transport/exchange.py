@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange"]
 
+_AT_ONCE = 1.0  # seconds
 _ANNOUNCED = re.compile(r"\btimeout\s*=\s*(\d+)", re.IGNORECASE).search
 
 
@@ -99,14 +100,15 @@ class Exchange:
         reused = connection.sock is not None
         if not reused:
             self._host.open(connection, waits.connect_timeout)
-        self._step = WAITING
+        self._step, began = WAITING, call.now()
         try:
             return connection.converse(call.method, head, call.body, waits.write_timeout)
         except TimeoutError:
             raise
         except (OSError, HTTPException):
             # A server may close an idle connection just as the request leaves: the one case in which it is sent again.
-            if not reused or connection.limits.heard:
+            # That shows within a round trip; who dies later may have been at work on it.
+            if not reused or connection.limits.heard or call.now() - began > _AT_ONCE:
                 raise
         self._host.reopen(connection, waits.connect_timeout)
         return connection.converse(call.method, head, call.body, waits.write_timeout)

@@ -76,6 +76,26 @@ def test_reused_connection_that_dies_before_the_reply_is_sent_again_once(
     assert stats(any_connections)["reconnected"] == 1
 
 
+def test_connection_that_dies_at_work_is_not_sent_again(peer: StartPeer) -> None:
+    """It is no idle connection then: the server has had the request for seconds."""
+    clock = FakeClock()
+    requests = list[bytes]()
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(reply()) if read_request(sock) else None
+        requests.append(read_request(sock))
+        clock.advance(1.5)
+
+    connections = ConnectionPool(proxy="", clock=clock)
+    client = HTTPClient(peer(script).url, connections=connections, retries=3, clock=clock)
+    client.post("/", b"{}")
+    with pytest.raises(NetworkError) as caught:
+        client.post("/", b"{}")
+    assert caught.value.sent is True
+    assert len(requests) == 1
+    connections.close()
+
+
 def test_second_death_is_not_sent_a_third_time(client: HTTPClient, fault: FaultServer) -> None:
     fault.behave(faults.ok(), faults.reset())
     client.post(CHAT, ASK)
