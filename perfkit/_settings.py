@@ -66,8 +66,9 @@ class StateSettings:
 class CacheSettings:
     """`[cache]`: what ResponseCache may hold and what is cacheable."""
 
-    backend: str = choice("memory", "redis", "sqlite")
+    backend: str = choice("memory", "redis", "sqlite", "django", "flask")
     url: str | None = field(default=None, repr=False)  # of its Redis or SQLite file; None: that of `[state]`
+    alias: str = "default"  # which of Django's caches
     max_bytes: int = number(100 * 2**20, least=1)
     max_entries: int | None = number(None, least=1)
     ttl: float = number(3600.0, above=0)  # seconds, as all that follow

@@ -48,4 +48,34 @@ def _redis(directory: Path) -> Iterator[dict[str, Any]]:
         yield {"url": f"unix://{path}"}
 
 
-_NEEDS = {"redis": _redis, "sqlite": _file}
+@contextmanager
+def _django(directory: Path) -> Iterator[dict[str, Any]]:
+    needs_module("django")
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure()
+    from django.core import cache
+
+    kept = cache.caches
+    place = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(directory / "django")}
+    cache.caches = cache.CacheHandler({"default": place})
+    try:
+        yield {}
+    finally:
+        cache.caches = kept
+
+
+@contextmanager
+def _flask(directory: Path) -> Iterator[dict[str, Any]]:
+    needs_module("flask_caching")
+    from flask import Flask
+    from flask_caching import Cache
+
+    app = Flask("app")
+    Cache(app, config={"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": str(directory / "flask")})
+    with app.app_context():
+        yield {}
+
+
+_NEEDS = {"django": _django, "flask": _flask, "redis": _redis, "sqlite": _file}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ResponseCache"]
 
 NO_TAGS: frozenset[str] = frozenset()
-FAR_SETTINGS = ("backend", "url", "generation", "compression", "compress_above", "encryption_key", "max_bytes")
+FAR_SETTINGS = ("backend", "url", "alias", "generation", "compression", "compress_above", "encryption_key", "max_bytes")
 
 
 def _checked(ttl: float | None, tags: Iterable[str], stale_ttl: float | None = None) -> frozenset[str]:
@@ -89,7 +89,7 @@ class ResponseCache(Shared):
         made_from = tuple(getattr(settings, name) for name in FAR_SETTINGS)
         if made_from != self._made_from:
             old, self._shelf.far = self._shelf.far, self._make_far()
-            if self._made_from[:3] not in ((), made_from[:3]):
+            if self._made_from[:4] not in ((), made_from[:4]):
                 self._shelf.forget(None)
             self._made_from = made_from
             if old is not None:

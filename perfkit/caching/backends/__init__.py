@@ -121,6 +121,8 @@ BACKENDS = Registry(
     "cache backend",
     {
         "memory": "perfkit.caching.backends.memory:none",
+        "django": "perfkit.caching.backends.borrowed:django_backend",
+        "flask": "perfkit.caching.backends.borrowed:flask_backend",
         "redis": "perfkit.caching.backends.redis:RedisBackend",
         "sqlite": "perfkit.caching.backends.sqlite:SqliteBackend",
     },
