@@ -122,7 +122,7 @@ def _worth(row: dict[str, Any]) -> list[str]:
     money = (row[key] for key in ("total_cost", "cost_per_success", "month_to_date_cost"))
     shares = (row["satisfaction"], row["completion_rate"])
     return [
-        *("-" if amount is None else f"{amount:.6f}" for amount in money),
+        *("-" if amount is None else f"{amount:.4g}" for amount in money),
         _share(row["budget_utilization"]),
         "-" if row["quality_score"] is None else f"{row['quality_score']:.2f}",
         *map(_share, shares),

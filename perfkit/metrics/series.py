@@ -47,7 +47,8 @@ class SeriesTable:
         entered: called when a series is entered or its slot is over, at most once in 10 s a series.
 
     Attributes:
-        cache: (kind or None, name, *tags.items()) as given to handle; None stands for the kind the name suggests.
+        cache: (kind or None, name, *tags, *tags.values()) as given to handle; None stands for the kind the name
+            suggests.
         limit: series allowed, and as many overflow series again.
         max_bytes: memory allowed for all windows together.
         sharing: closed slots are kept for other processes.
@@ -91,7 +92,7 @@ class SeriesTable:
     def find_cached(self, kind: Kind | None, name: str, tags: Mapping[str, Any] | None = None) -> Handle:
         """Return the handle of a series, at once when it was asked for in the same words before; never raises."""
         try:
-            return self.cache[(kind, name, *tags.items()) if tags else (kind, name)]
+            return self.cache[(kind, name, *tags, *tags.values()) if tags else (kind, name)]
         except Exception:  # not there, or arguments that find() refuses
             return self.find(kind, name, tags)
 
@@ -114,7 +115,7 @@ class SeriesTable:
         if len(self.cache) >= _CACHE:
             self.cache.clear()
         try:
-            self.cache[(kind, name, *tags.items()) if tags else (kind, name)] = handle
+            self.cache[(kind, name, *tags, *tags.values()) if tags else (kind, name)] = handle
         except TypeError:
             log.debug("tags of %r are not hashable: slow to find", name)
 

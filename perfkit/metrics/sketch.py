@@ -25,6 +25,7 @@ __all__ = ["QUANTILES", "ZERO", "Sketch"]
 QUANTILES = {"p50": 500, "p90": 900, "p95": 950, "p99": 990, "p99_9": 999}  # per mille, so that ranks are exact
 _RAW = 64  # values
 _OCTAVE = 64.0  # buckets
+_RUN = 8  # values in a bucket, on average, from which on looking for its end is faster than looking at each value
 _CENTRE = math.log2((1 + 2 ** (1 / _OCTAVE)) / 2)  # from a bucket's upper end down to the value of least relative error
 # The logarithm of a float lies within ±1075, its index within ±68 800: zero, then the negatives mirrored, sort below.
 ZERO = -(2**17)
@@ -42,6 +43,17 @@ def _value(index: int) -> float:
     if index > ZERO:
         return float(2.0 ** (index / _OCTAVE - _CENTRE))
     return -_value(_MIRROR - index) if index < ZERO else 0.0
+
+
+def _count_runs(buckets: Counter[int], ordered: Sequence[float], first: int, last: int) -> None:
+    """Count sorted positive values that lie in the buckets from `first` to `last`."""
+    start = 0
+    for index in range(first, last):
+        end = bisect_right(ordered, 2.0 ** (index / _OCTAVE), start)
+        if end > start:
+            buckets[index] += end - start
+            start = end
+    buckets[last] += len(ordered) - start
 
 
 class Sketch:
@@ -67,8 +79,17 @@ class Sketch:
 
     def add(self, values: Sequence[float]) -> None:
         """Count finite floats; there must be at least one."""
-        self._widen(len(values), sum(values), min(values), max(values))
-        self._put(values)
+        ordered = sorted(values)  # in which least, greatest and runs of one bucket are found faster than one by one
+        least, greatest = ordered[0], ordered[-1]
+        self._widen(len(ordered), sum(values), least, greatest)
+        if least <= 0 or self.count <= _RAW:
+            self._put(values)
+            return
+        first, last = _index(least), _index(greatest)
+        if last - first > len(ordered) // _RUN:
+            self._put(values)
+        else:
+            _count_runs(self._open(), ordered, first, last)
 
     def merge(self, other: Sketch) -> None:
         """Count everything `other` has counted."""

@@ -142,7 +142,7 @@ class PerformanceTracker(Shared, Readable):
     def record_metric(self, name: str, value: float, tags: Tags | None = None) -> None:
         """Record a value of a distribution: seconds when the name says a duration, latency or time."""
         try:
-            handle = self._cache[(None, name, *tags.items()) if tags else (None, name)]
+            handle = self._cache[(None, name, *tags, *tags.values()) if tags else (None, name)]
         except Exception:  # not cached, or arguments that find() refuses
             handle = self._series.find(None, name, tags)
         handle.record(value)
@@ -150,7 +150,7 @@ class PerformanceTracker(Shared, Readable):
     def increment(self, name: str, n: float = 1.0, tags: Tags | None = None) -> None:
         """Count `n` events: the sum of the statistics is how many, their count how often this was called."""
         try:
-            handle = self._cache[("counter", name, *tags.items()) if tags else ("counter", name)]
+            handle = self._cache[("counter", name, *tags, *tags.values()) if tags else ("counter", name)]
         except Exception:  # as above
             handle = self._series.find("counter", name, tags)
         handle.record(n)

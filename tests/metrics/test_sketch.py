@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfkit.metrics.sketch import QUANTILES, Sketch
+from perfkit.metrics.sketch import QUANTILES, ZERO, Sketch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,3 +181,60 @@ def test_packing_saves_memory() -> None:
     before = sketch.nbytes
     sketch.pack()
     assert sketch.nbytes < before / 5
+
+
+@given(
+    st.lists(
+        st.sampled_from([1e-9, 0.25, 1.0, 1.001, 1.003, 1.02, 2.0, 2.0 + 2**-51, 1e300]), min_size=65, max_size=600
+    )
+)
+def test_counting_runs_equals_counting_values(values: list[float]) -> None:
+    together, single = Sketch(), Sketch()
+    together.add(values)
+    for value in values:
+        single.add([value])
+    assert together.buckets() == single.buckets()
+
+
+def test_values_of_few_buckets_are_counted_by_run_and_of_many_one_by_one() -> None:
+    source = random.Random(3)
+    for width in (0.001, 0.1, 1.0, 10.0):
+        values = [math.exp(source.gauss(0, width)) for _ in range(512)]
+        together, single = Sketch(), Sketch()
+        together.add(values)
+        for value in values:
+            single.add([value])
+        assert together.buckets() == single.buckets()
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=200))
+def test_encoded_sketches_are_the_same(values: list[float]) -> None:
+    sketch = Sketch()
+    sketch.add(values)
+    for packed in (False, True):
+        if packed:
+            sketch.pack()
+        data = b"xyz" + sketch.encode() + b"more"
+        found, end = Sketch.decode(data, 3)
+        assert data[end:] == b"more"
+        assert (found.stats(), found.buckets()) == (sketch.stats(), sketch.buckets())
+        found.add([1.0])  # it can go on counting
+        assert found.count == len(values) + 1
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5))
+def test_counts_up_to_a_bound_are_right_but_for_half_a_bucket(values: list[float], bounds: list[float]) -> None:
+    sketch = Sketch()
+    sketch.add(values)
+    for bound, n in zip(bounds, sketch.at_most(bounds), strict=True):
+        near = abs(bound) * 0.011 + 1e-300
+        assert sum(v <= bound - near for v in values) <= n <= sum(v <= bound + near for v in values)
+    assert sketch.at_most([math.inf, -math.inf]) == [len(values), 0]
+
+
+def test_buckets_count_zero_and_negatives_too() -> None:
+    sketch = Sketch()
+    sketch.add([-1.0, -1.0, 0.0, 1.0, 2.0])
+    indices, counts = zip(*sketch.buckets(), strict=True)
+    assert counts == (2, 1, 1, 1)
+    assert indices[1:] == (ZERO, 0, 64)
