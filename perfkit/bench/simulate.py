@@ -63,7 +63,7 @@ def simulate(  # noqa: PLR0913 - a trace, and what is compared on it
     outcomes: dict[str, list[Outcome]] = {}
     asked: dict[str, dict[str, int]] = {}
     for label, strategy in labelled.items():
-        own = dict(strategy) if isinstance(strategy, Mapping) else {"strategy": strategy}
+        own: dict[str, Any] = dict(strategy) if isinstance(strategy, Mapping) else {"strategy": strategy}
         if isinstance(own.get("strategy"), type):
             own["strategy"] = own["strategy"]()  # type: ignore[operator]
         day = _Day(providers, {**(settings or {}), **own}, seed, timeout)

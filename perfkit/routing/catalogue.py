@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perfkit._shared import current_config
 from perfkit.errors import UnknownModelError
 from perfkit.routing.endings import none_available
+from perfkit.routing.prices import cost_per_1k
 from perfkit.routing.profiles import ModelProfile, choose_model, profile_of
 from perfkit.routing.roster import Roster
 from perfkit.routing.warming import Outcome, validated, warmed
@@ -39,7 +40,8 @@ class Catalogue(Roster):
 
     def _profile(self, candidate: Candidate, model: str) -> ModelProfile:
         known = profile_of(_own_name(candidate, model), candidate.name)
-        return known.overlaid(latency=candidate.latency, quality=candidate.known_quality)
+        cost = cost_per_1k(candidate, model or None)
+        return known.overlaid(latency=candidate.latency, quality=candidate.known_quality, cost_per_1k=cost)
 
     def get_provider_info(self, name: str) -> dict[str, Any]:
         """Return what is known of one provider, in JSON types.

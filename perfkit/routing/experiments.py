@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from perfkit.errors import UnknownNameError
 from perfkit.routing.ab import ABTest
-from perfkit.routing.catalogue import Catalogue
+from perfkit.routing.configuring import Configuring
 from perfkit.routing.mirror import Mirror
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Experiments"]
 
 
-class Experiments(Catalogue):
+class Experiments(Configuring):
     """The experiments that run on a router."""
 
     _mirrors: tuple[Mirror, ...] = ()  # replaced, never changed: read without a lock
