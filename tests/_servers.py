@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from _parts import REPOSITORY
 
-__all__ = ["Datagrams", "Redis", "Server", "environment", "polled", "processes_of", "redis_server"]
+__all__ = ["Datagrams", "Redis", "Server", "environment", "polled", "processes_of", "redis_answers", "redis_server"]
 
 BIN = Path(sys.executable).parent
 
@@ -152,6 +152,19 @@ class Redis:
             self.server.__exit__(None, None, None)
             self.server = None
             self.path.unlink(missing_ok=True)
+
+
+def redis_answers(path: str | Path) -> bool:
+    """Tell whether the Redis on the socket `path` takes commands."""
+    import redis
+
+    client = redis.Redis(unix_socket_path=str(path))
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()
 
 
 class Datagrams:

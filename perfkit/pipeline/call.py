@@ -57,13 +57,14 @@ class Call:
     heard: list[str] = field(default_factory=list)
     abandoned: bool = False
     sent: ChatRequest | None = None  # `target` as it was laid out
+    dearer: str | None = None  # model in whose place a cheaper one answers
     unkept: str = ""  # why the answer is not one to keep, if it is not
     ways: Ways = Ways()
 
     def retarget(self, target: ChatRequest) -> None:
         """Go on with another request, perhaps to another model than was asked for."""
         if target.model != self.target.model:
-            self.unkept = "answered by a cheaper model"
+            self.unkept, self.dearer = "answered by a cheaper model", self.dearer or self.target.model
         self.target = target
 
     def again(self, now: float) -> Call:

@@ -371,11 +371,13 @@ class Client(Shared):
             attempts=(),
         )
         self._meter.hit(call, answer, found.cost, latency)
+        self._optimizer.track_saving(found.cost, call.asked.agent, call.target.model, user=call.asked.user)
         return answer
 
     def _track(self, call: Call, provider: str, usage: Usage, cost: float | None) -> None:
         model = call.target.model  # as asked for, so that usage and latency are told of the same name
-        self._optimizer.track_usage(call.asked.agent, model, usage, cost, provider=provider, user=call.asked.user)
+        asked, told = call.asked, {"tag": call.asked.metadata.get("tag"), "instead_of": call.dearer}
+        self._optimizer.track_usage(asked.agent, model, usage, cost, provider=provider, user=asked.user, **told)
 
     def _apply(self) -> None:
         """Settings are read at every call."""

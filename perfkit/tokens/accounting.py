@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perfkit._shared import Shared
 from perfkit.tokens.pricing import Price, PriceTable, as_usage, from_nano, to_nano
+from perfkit.tokens.usage import Totals
 from perfkit.values import Usage, finite
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Accounting(Shared):
 
     # ---- usage
 
-    def track_usage(
+    def track_usage(  # noqa: PLR0913 - a call, and all that reports group it by
         self,
         agent: str,
         model: str,
@@ -132,6 +133,8 @@ class Accounting(Shared):
         *,
         provider: str | None = None,
         user: str | None = None,
+        tag: str | None = None,
+        instead_of: str | None = None,
     ) -> None:
         """Count one call for the reports, and record metrics token_usage and cost, tagged agent, model and provider.
 
@@ -142,31 +145,56 @@ class Accounting(Shared):
             cost: US dollars; None: calculated from `usage`, and counted as unpriced when that is not possible.
             provider: registered name of the provider.
             user: for whom; reports group by it, metrics do not.
+            tag: a label of the application's own; reports group by it, metrics do not.
+            instead_of: dearer model that was asked for; what the call would have cost there counts as saved.
         """
         if cost is None:
             cost = self.calculate_cost(usage, model)
         tokens = usage.get("total_tokens") if isinstance(usage, Mapping) else usage.total_tokens
         tokens = tokens if tokens is not None else as_usage(usage).total_tokens
         nano = to_nano(finite("cost", cost, least=0)) if cost is not None else None
-        self._usage.add((agent, model, provider or "", user or ""), tokens, nano)
+        names = (agent, model, provider or "", user or "", tag or "")
+        self._usage.count(names, self._totals(usage, model, nano, tokens, instead_of))
         tags = {"agent": agent, "model": model} | ({"provider": provider} if provider else {})
         self._tracker.record_metric("token_usage", tokens, tags=tags)
         if cost is not None:
             self._tracker.record_metric("cost", cost, tags=tags)
 
+    def _totals(
+        self, usage: Usage | Mapping[str, Any], model: str, nano: int | None, tokens: int, instead_of: str | None
+    ) -> Totals:
+        """Return what one call adds to the reports, with what prefix caching and a cheaper model saved."""
+        totals = Totals(1, tokens, nano if nano is not None else 0, 1 if nano is None else 0)
+        if isinstance(usage, Mapping) or nano is None:
+            return totals
+        totals.cached = usage.cached_tokens
+        plain = Usage(usage.prompt_tokens, usage.completion_tokens)
+        if (usage.cached_tokens or usage.cache_write_tokens) and (price := self._prices.find(model)) is not None:
+            totals.prefix = price.cost(plain) - price.cost(usage)
+        if instead_of is not None and (dearer := self._prices.find(instead_of)) is not None:
+            totals.choice = dearer.cost(plain) - nano
+        return totals
+
+    def track_saving(
+        self, cost: float | None, agent: str, model: str, *, user: str | None = None, tag: str | None = None
+    ) -> None:
+        """Count a call that our own cache answered: `cost` is what it would have cost, in US dollars."""
+        if cost:
+            self._usage.count((agent, model, "", user or "", tag or ""), Totals(cache=to_nano(cost)))
+
     def get_usage_report(
         self, since: Moment = None, until: Moment = None, group_by: Sequence[str] = ("agent", "model")
     ) -> dict[str, Any]:
-        """Return {agent: {model: totals}} of a time range (RAAF guide 5.1).
+        """Return {agent: {model: totals}} of a time range (RAAF guide 5.1): of all workers, where `[state]` is set.
 
         Totals are total_tokens, total_cost and avg_cost_per_request (US dollars; None when no call had a price, else of
         the calls that had one), request_count, avg_tokens_per_request and unpriced_requests.
 
         Args:
             since: epoch seconds, datetime, or timedelta back from now; None: a day ago. Rounded down to the minute, and
-                to the hour beyond 25 hours; a month is kept.
+                to the hour beyond 25 hours; memory keeps a month, Redis 400 days, a SQLite file everything.
             until: the same; None: now.
-            group_by: any of "agent", "model", "provider" and "user", outermost first.
+            group_by: any of "agent", "model", "provider", "user" and "tag", outermost first.
 
         Raises:
             UnknownNameError: `group_by` names something else.

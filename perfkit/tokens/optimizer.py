@@ -8,32 +8,37 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from perfkit._process import background
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import ConfigError
 from perfkit.tokens.admission import Gate
-from perfkit.tokens.choosing import Choosing
 from perfkit.tokens.counting import TokenCounter
 from perfkit.tokens.learning import Experience
 from perfkit.tokens.ledger import SharedBudgets
 from perfkit.tokens.periods import time_zone
 from perfkit.tokens.prefix import Detector, Traffic
 from perfkit.tokens.pricing import PriceTable
+from perfkit.tokens.reporting import Reporting
 from perfkit.tokens.rules import parse_answers, parse_rules
 from perfkit.tokens.selection import Scores, profiles_of
 from perfkit.tokens.usage import UsageLog
+from perfkit.tokens.usage_store import RedisUsage, SqliteUsage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from perfkit.metrics import PerformanceTracker
-    from perfkit.state import RedisLink, StateHub
+    from perfkit.state import RedisLink, SqliteFile, StateHub
+    from perfkit.tokens.usage import Store
 
 __all__ = ["TokenOptimizer"]
 
+FLUSH_SECONDS: Final = 2.0  # between two times that usage is sent to the store
 
-class TokenOptimizer(Choosing):
+
+class TokenOptimizer(Reporting):
     """Token counts, costs, budgets and usage reports; `perfkit.optimizer` is the shared one.
 
     Args:
@@ -59,9 +64,11 @@ class TokenOptimizer(Choosing):
         self._clock = clock = clock if clock is not None else SYSTEM_CLOCK
         self._given_tracker, self._given_state = tracker, state
         self._counter = TokenCounter()
-        self._usage = UsageLog(clock)
+        self._usage = UsageLog(clock, self._usage_store)
         self._experience, self._traffic, self._detector = Experience(), Traffic(), Detector()
         self._scores = Scores()
+        self._stored_on: RedisLink | SqliteFile | None = None
+        self._stored: Store | None = None
         self._budgets = SharedBudgets(clock, time_zone("UTC"), self._redis)
         self._budgets.listener = self._on_spent
         self._gate = Gate(self._budgets, clock, self._quote)
@@ -81,6 +88,7 @@ class TokenOptimizer(Choosing):
         except ConfigError:
             self.settings = self._applied
             raise
+        self._zone = zone
         self._prices, self._patterns, self._profiles, self._applied = prices, patterns, profiles, settings
         self._budgets.configure(rules, zone, answers)
 
@@ -94,7 +102,8 @@ class TokenOptimizer(Choosing):
             learned.after_fork()
 
     def close(self) -> None:
-        """Nothing to let go: no thread, no socket, no file is held."""
+        """Send what was counted and not yet stored."""
+        self._usage.flush()
 
     def reset(self) -> None:
         """Forget usage, spending, holds, budgets set by hand and what was learned; what is in `[state]` stays."""
@@ -114,6 +123,17 @@ class TokenOptimizer(Choosing):
 
             self._given_state = StateHub.instance()
         return self._given_state
+
+    def _usage_store(self) -> Store | None:
+        """Return where usage is kept beyond this process; the first use starts sending it there."""
+        redis, file = self._state.redis, self._state.sqlite
+        link = redis if redis is not None else file
+        if link is not self._stored_on:
+            self._stored_on = link
+            self._stored = RedisUsage(redis) if redis is not None else SqliteUsage(file) if file is not None else None
+            if link is not None:
+                background.every(FLUSH_SECONDS, self._usage.flush)
+        return self._stored
 
     def _redis(self) -> RedisLink | None:
         return self._state.redis

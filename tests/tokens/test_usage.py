@@ -28,14 +28,14 @@ def requests(log: UsageLog, since: float | datetime | timedelta | None = None, u
 
 def add(log: UsageLog, times: int = 1, agent: str = "a", user: str = "", nano: int | None = 1000) -> None:
     for _ in range(times):
-        log.add((agent, "m", "p", user), 10, nano)
+        log.add((agent, "m", "p", user, ""), 10, nano)
 
 
 def test_report_has_totals_and_averages_by_agent_and_model() -> None:
     log, _ = log_at()
-    log.add(("support", "gpt-4o", "openai", ""), 100, 2_000_000)
-    log.add(("support", "gpt-4o", "openai", ""), 201, 4_000_000)
-    log.add(("support", "claude", "anthropic", ""), 50, 1_000_000)
+    log.add(("support", "gpt-4o", "openai", "", ""), 100, 2_000_000)
+    log.add(("support", "gpt-4o", "openai", "", ""), 201, 4_000_000)
+    log.add(("support", "claude", "anthropic", "", ""), 50, 1_000_000)
     assert log.report(None, None, BY_MODEL) == {
         "support": {
             "claude": {
@@ -101,8 +101,8 @@ def test_range_may_be_epoch_seconds_datetime_or_timedelta() -> None:
 
 def test_groups_may_be_any_of_the_dimensions_in_any_order() -> None:
     log, _ = log_at()
-    log.add(("a", "m", "p", "anna"), 10, 1)
-    log.add(("b", "m", "p", "anna"), 20, 1)
+    log.add(("a", "m", "p", "anna", ""), 10, 1)
+    log.add(("b", "m", "p", "anna", ""), 20, 1)
     assert log.report(None, None, ("user",))["anna"]["total_tokens"] == 30
     assert log.report(None, None, ("provider", "user", "agent"))["p"]["anna"]["b"]["total_tokens"] == 20
 
@@ -110,7 +110,7 @@ def test_groups_may_be_any_of_the_dimensions_in_any_order() -> None:
 @pytest.mark.parametrize("group_by", [("agent", "modle"), ()])
 def test_unknown_group_is_refused(group_by: tuple[str, ...]) -> None:
     log, _ = log_at()
-    with pytest.raises(UnknownNameError, match="known: agent, model, provider, user"):
+    with pytest.raises(UnknownNameError, match="known: agent, model, provider, tag, user"):
         log.report(None, None, group_by)
 
 
@@ -144,7 +144,7 @@ def test_many_users_in_a_minute_are_counted_together_at_last(monkeypatch: pytest
     log, _ = log_at()
     for number in range(100):
         add(log, user=str(number))
-        log.add((f"agent{number}", "m", "p", str(number)), 10, 1)
+        log.add((f"agent{number}", "m", "p", str(number), ""), 10, 1)
     report = log.report(None, None, ("user",))
     assert report[OTHER]["request_count"] == 200 - 10
     assert len(log.report(None, None, ("agent",))) <= 21

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -16,11 +15,6 @@ LONG: Final = 40  # characters of a line that is worth a reference
 _REFERENCE: Final = re.compile(r"\[as lines? (\d+)(?:-(\d+))?\]")
 _HTML: Final = re.compile(
     r"\s*(?:<!doctype html|<html|<head|<body|<div|<table|<article|<section|<p\b|<ul)", re.IGNORECASE
-)
-_SILENT: Final = frozenset({"script", "style", "head", "noscript", "template", "svg"})
-_BLOCKS: Final = frozenset(
-    {"p", "div", "br", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "table", "ul", "ol", "section", "article"}
-    | {"header", "footer", "main", "nav", "pre", "blockquote", "dt", "dd", "hr", "form", "option"}
 )
 
 
@@ -72,41 +66,13 @@ def lines_told_again(text: str) -> str:
     return "\n".join(lines)
 
 
-class _Reader(HTMLParser):
-    """Collects what a reader sees, and where links lead."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._silent = 0
-        self._links: list[str | None] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._silent += tag in _SILENT
-        if tag in _BLOCKS:
-            self.parts.append("\n- " if tag == "li" else "\n")
-        elif tag in ("td", "th"):
-            self.parts.append(" | ")
-        elif tag == "a":
-            self._links.append(dict(attrs).get("href"))
-
-    def handle_endtag(self, tag: str) -> None:
-        self._silent = max(0, self._silent - (tag in _SILENT))
-        if tag in _BLOCKS:
-            self.parts.append("\n")
-        elif tag == "a" and self._links and (link := self._links.pop()) and link.startswith("http"):
-            self.parts.append(f" ({link})")
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.parts.append(data)
-
-
 def text_of_html(text: str) -> str | None:
     """Return what a reader of an HTML document sees, with the addresses of links; None if `text` is none."""
     if not _HTML.match(text):
         return None
-    reader = _Reader()
+    from perfkit.tokens.compression.html import Reader
+
+    reader = Reader()
     reader.feed(text)
     reader.close()
     lines = (re.sub(r"\s+", " ", line).strip(" |") for line in "".join(reader.parts).split("\n"))
