@@ -65,7 +65,7 @@ def simulate(  # noqa: PLR0913 - a trace, and what is compared on it
     for label, strategy in labelled.items():
         own: dict[str, Any] = dict(strategy) if isinstance(strategy, Mapping) else {"strategy": strategy}
         if isinstance(own.get("strategy"), type):
-            own["strategy"] = own["strategy"]()  # type: ignore[operator]
+            own["strategy"] = own["strategy"]()
         day = _Day(providers, {**(settings or {}), **own}, seed, timeout)
         outcomes[label] = day.run(moments)
         asked[label] = {modelled.name: modelled.asked for modelled in day.providers}
