@@ -56,3 +56,11 @@ def needs_aimock() -> tuple[str, Path]:
     if not program.is_file():
         missing("aimock", "npm install --prefix .ci/node --ignore-scripts @copilotkit/aimock@1.43.0")
     return node, program
+
+
+def needs_axe() -> Path:
+    """Return the script of axe-core, which finds what keeps people from using a page, or skip."""
+    script = Path(os.environ.get("PERFKIT_NODE_DIR", REPOSITORY / ".ci/node")) / "node_modules/axe-core/axe.min.js"
+    if not script.is_file():
+        missing("axe-core", "npm install --prefix .ci/node --ignore-scripts axe-core@4.14.1")
+    return script

@@ -1,0 +1,145 @@
+"""The page in a real browser: its policy holds, it stays live, it fits a phone, and it can be used without a mouse."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _parts import needs_axe, needs_module, needs_program
+from flask import Flask
+from werkzeug.serving import make_server
+
+import perfkit
+from perfkit.integrations.flask import Perfkit
+from perfkit.testing import FaultServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    needs_module("playwright")
+    chromium = needs_program("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def url(fault: FaultServer) -> Iterator[str]:
+    """Serve the dashboard of an app that has been used, below a prefix."""
+    app = Flask(__name__)
+    providers = {name: {"kind": name, "base_url": fault.base_url, "api_key": "k"} for name in ("openai", "anthropic")}
+    app.config["PERFKIT"] = {"providers": providers, "tokens": {"fallback_price": {"input": 1, "output": 2}}}
+    Perfkit(app, dashboard=lambda: True)
+    for number in range(40):
+        ask(number)
+    with perfkit.profile("render"):
+        pass
+    perfkit.agent_pool.register("parser", list)
+    perfkit.agent_pool.warm_up("parser", 1)
+    server = make_server("127.0.0.1", 0, Prefixed(app.wsgi_app, "/shop"), threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/shop/perfkit/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Prefixed:
+    """An application below a path, as a proxy or mount gives it."""
+
+    def __init__(self, app: Any, prefix: str) -> None:
+        self._app, self._prefix = app, prefix
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        path = environ["PATH_INFO"]
+        assert path.startswith(self._prefix)
+        inner = {"SCRIPT_NAME": self._prefix, "PATH_INFO": path.removeprefix(self._prefix)}
+        return self._app({**environ, **inner}, start_response)
+
+
+def ask(number: int) -> None:
+    model = ("gpt-4o-mini", "claude-haiku-4-5")[number % 2]
+    perfkit.chat(f"question {number % 30}", model=model, temperature=0, agent="<b>support</b>")
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.goto(url)
+    yield page
+    page.close()
+    assert told == []  # no error, and nothing against the content security policy
+
+
+def test_all_panels_are_filled_and_charts_drawn(page: Page) -> None:
+    page.wait_for_selector("svg.chart.drawn >> nth=2", state="attached")
+    assert page.locator(".uplot").count() == 3
+    assert page.locator("p.empty").all_inner_texts() == ["No budget yet."]
+    assert page.locator("td", has_text="<b>support</b>").count() == 2
+    assert page.locator("th", has_text="Provider / model").is_visible()
+
+
+def test_page_stays_live_until_it_is_paused(page: Page) -> None:
+    page.locator("#every").fill("1")
+    for number in range(40, 45):
+        ask(number)
+    page.wait_for_selector(".tile strong:text-is('45')")
+    page.locator("#pause").click()
+    assert page.locator("#pause").get_attribute("aria-pressed") == "true"
+    page.locator("#pause").click()
+    ask(45)
+    page.wait_for_selector(".tile strong:text-is('46')")
+
+
+def test_ranges_are_chosen_with_the_keyboard(page: Page) -> None:
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/?range=10m")
+    assert page.locator("nav a[aria-current]").inner_text() == "10m"
+
+
+def test_page_fits_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 380, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") == 380
+
+
+def test_page_works_without_javascript(browser: Browser, url: str) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(url)
+        assert page.locator("svg.chart").count() == 3
+        assert page.locator("svg.chart >> nth=0").is_visible()
+        page.locator("nav a", has_text="24h").click()
+        assert page.locator("nav a[aria-current]").inner_text() == "24h"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(page: Page, scheme: Any) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.reload()
+    page.evaluate(needs_axe().read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+    assert serious == []
