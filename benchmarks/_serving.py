@@ -18,12 +18,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-__all__ = ["BODY", "CHAT", "FIELDS", "MESSAGES", "serving"]
+__all__ = ["BODY", "CHAT", "EVENTS", "FIELDS", "HANG", "MESSAGES", "serving"]
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 1960}]}).encode()
-FIELDS = {"content-type": "application/json", "authorization": "Bearer " + "k" * 50}
+FIELDS = {"content-type": "application/json", "authorization": "Bearer " + "k" * 50, "cookie": "__cf_bm=" + "c" * 120}
 EVENTS = 1000
+HANG = b'"hang":true'  # in a body that is answered after a minute
 COOKIE = ("set-cookie", "__cf_bm=" + "c" * 120 + "; path=/; secure; httponly")  # to clients that have none yet
 REPLY_FIELDS = [
     ("date", "Fri, 20 Nov 2026 12:00:00 GMT"),
@@ -149,6 +150,8 @@ class _Answers:
     def _reply(self, peer: socket.socket, request: bytes) -> None:
         if self._delay:
             time.sleep(self._delay)
+        if HANG in request:
+            time.sleep(60)
         if b'"stream":true' in request or b'"stream": true' in request:
             peer.sendall(self._replies["stream"])
             peer.sendall(b"0\r\n\r\n")  # a packet of its own, as behind most proxies

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-NAMES = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "record")
+NAMES = sorted(path.stem for path in HERE.glob("[a-z]*.py") if path.stem != "record")
 PACKAGES = [
     "urllib3",
     "cachetools",
@@ -25,6 +25,7 @@ PACKAGES = [
     "openai",
     "anthropic",
     "httpx2",
+    "pycurl",
     "litellm",
     "prometheus-client",
 ]

@@ -1,7 +1,8 @@
-"""What the official SDKs cost on their own HTTP client and on perfkit's: CPU of this process and connections.
+"""What the official SDKs cost on their own HTTP client and on perfkit's: CPU of this process, calls/s and connections.
 
-Both take turns in this process against the fault server in a process of its own, so that a busy machine slows both
-alike; read the ratios. Connections are those the server has accepted, for all calls of a row together.
+Both take turns in this process against a server in a process of its own, so that a busy machine slows both alike; read
+the ratios. Connections are those the fault server has accepted, for all calls of a row together; calls/s are those of
+threads against a server that answers with the headers, and the one cookie, of a large provider.
 
     python benchmarks/sdk.py [--quick] [--json] [--plain] [--calls N] [--rounds N]
 """
@@ -17,15 +18,21 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
 from anthropic import Anthropic
 from openai import OpenAI
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import perfkit.integrations.anthropic
 import perfkit.integrations.openai
+from benchmarks._serving import serving
+from benchmarks.transport import together
 from perfkit.testing import FaultServer
+from perfkit.testing.tls import Authority
 from perfkit.transport import ConnectionPool
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "word " * 20}]}
@@ -106,6 +113,43 @@ def measure(server: FaultServer, calls: int, rounds: int) -> dict[str, dict[str,
     return found
 
 
+def rates(threads: int, calls: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Return calls a second of both SDKs on both clients, in turns."""
+    found: dict[str, dict[str, float]] = {}
+    with Authority() as authority, serving(authority.server_file) as served:
+        url = f"https://127.0.0.1:{served.port}"
+        verify = ssl.create_default_context(cafile=authority.ca_file)
+        connections = ConnectionPool(ca_file=authority.ca_file, proxy="", maxsize=64)
+        for name, make in MAKERS.items():
+            ours = getattr(perfkit.integrations, name).http_client(connections=connections)
+            kinds = {
+                kind: make(client, url)
+                for kind, client in (("stock", httpx2.Client(verify=verify, limits=LIMITS)), ("perfkit", ours))
+            }
+            took: dict[str, list[float]] = {kind: [] for kind in kinds}
+            for _ in range(rounds):
+                for kind, call in kinds.items():
+                    took[kind].append(together(lambda call=call: call, threads, calls)[0])  # type: ignore[misc]
+            ratios = [a / b for a, b in zip(took["stock"], took["perfkit"], strict=True)]
+            rate = {f"{kind}_per_s": threads * calls / statistics.median(seconds) for kind, seconds in took.items()}
+            found[f"{name}, {threads} threads"] = {**rate, "ratio": statistics.median(ratios)}
+    return found
+
+
+def _openai(client: httpx2.Client, url: str) -> Callable[[], None]:
+    made = OpenAI(api_key="k", base_url=f"{url}/v1", http_client=client)
+    return lambda: openai_chat(made)
+
+
+def _anthropic(client: httpx2.Client, url: str) -> Callable[[], None]:
+    made = Anthropic(api_key="k", base_url=url, http_client=client)
+    return lambda: anthropic_chat(made)
+
+
+MAKERS = {"openai": _openai, "anthropic": _anthropic}
+LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)  # as the SDKs set them
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="under 10 seconds")
@@ -117,9 +161,22 @@ def main() -> int:
     calls, rounds = (20, 4) if options.quick else (options.calls, options.rounds)
     with FaultServer(tls=None if options.plain else True) as server:
         found = measure(server, calls, rounds)
+    quickly: dict[str, dict[str, float]] = {}
+    for threads in (1, 16):
+        quickly |= rates(threads, *((5, 3) if options.quick else (480 // threads, 9)))
     versions = {name: importlib.metadata.version(name) for name in ("openai", "anthropic", "httpx2")}
     if options.json:
-        print(json.dumps({"python": platform.python_version(), **versions, "tls": not options.plain, "results": found}))
+        print(
+            json.dumps(
+                {
+                    "python": platform.python_version(),
+                    **versions,
+                    "tls": not options.plain,
+                    "results": found,
+                    "rates": quickly,
+                }
+            )
+        )
         return 0
     print(f"{'':18}{'stock us':>10}{'perfkit us':>12}{'ratio':>8}{'new connections: stock':>25}{'perfkit':>9}")
     for row, values in found.items():
@@ -128,6 +185,9 @@ def main() -> int:
             f"{values['stock_new_connections']:17.0f} of {values['calls']:<5.0f}"
             f"{values['perfkit_new_connections']:9.0f}"
         )
+    for row, values in quickly.items():
+        print(f"{row:24}{values['stock_per_s']:8.0f} calls/s stock,{values['perfkit_per_s']:8.0f} perfkit", end="")
+        print(f"{values['ratio']:8.2f}x")
     return 0
 
 

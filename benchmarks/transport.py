@@ -1,226 +1,246 @@
-"""What a call costs on a warm connection: http.client, a bare urllib3 pool handle, and perfkit, side by side.
+"""What calls cost on warm connections: http.client, bare urllib3 and perfkit, side by side, and pycurl where installed.
 
 All run in this process, in turns, against a tiny server in a process of its own, so that a busy machine slows all of
 them alike; read the ratios. A call is POST 2 KB of JSON, answered by 2 KB and the 25 fields of a large provider.
 
-    python benchmarks/transport.py [--quick] [--json] [--tls] [--calls N] [--rounds N]
+    python benchmarks/transport.py [--quick] [--json] [--tls]
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
-import importlib.metadata
 import json
-import platform
-import socket
+import math
 import ssl
 import statistics
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import urllib3
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks._serving import BODY, CHAT, EVENTS, FIELDS, Served, serving
 from perfkit.testing.tls import Authority
 from perfkit.transport import ConnectionPool, HTTPClient
 
-Maker = tuple[Callable[[], None], Callable[[], None]]  # make one call; close
-BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 1960}]}).encode()
-FIELDS = {"content-type": "application/json", "authorization": "Bearer " + "k" * 50}
-REPLY_FIELDS = [
-    ("date", "Fri, 20 Nov 2026 12:00:00 GMT"),
-    ("content-type", "application/json"),
-    ("connection", "keep-alive"),
-    ("access-control-expose-headers", "X-Request-ID"),
-    ("openai-organization", "org-0123456789"),
-    ("openai-processing-ms", "512"),
-    ("openai-version", "2020-10-01"),
-    ("openai-project", "proj_0123456789"),
-    ("x-ratelimit-limit-requests", "10000"),
-    ("x-ratelimit-limit-tokens", "2000000"),
-    ("x-ratelimit-remaining-requests", "9999"),
-    ("x-ratelimit-remaining-tokens", "1999000"),
-    ("x-ratelimit-reset-requests", "6ms"),
-    ("x-ratelimit-reset-tokens", "30ms"),
-    ("x-request-id", "req_0123456789abcdef0123456789abcdef"),
-    ("x-envoy-upstream-service-time", "520"),
-    ("x-content-type-options", "nosniff"),
-    ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
-    ("cf-cache-status", "DYNAMIC"),
-    ("set-cookie", "__cf_bm=" + "c" * 120 + "; path=/; secure; httponly"),
-    ("server", "cloudflare"),
-    ("cf-ray", "0123456789abcdef-FRA"),
-    ("alt-svc", 'h3=":443"; ma=86400'),
-    ("x-robots-tag", "none"),
-]
+Call = Callable[[], Any]
+Maker = Callable[[], Call]  # of what one thread calls
+Row = dict[str, float]
+STREAM = json.dumps({"model": "m", "stream": True}).encode()
+SLOW = 0.1  # seconds
 
 
-def _reply() -> bytes:
-    body = json.dumps({"id": "1", "choices": [{"message": {"role": "assistant", "content": "y" * 1950}}]}).encode()
-    fields = [*REPLY_FIELDS, ("content-length", str(len(body)))]
-    lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in fields)]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+class Clients:
+    """Every client's way to make one call to a server; threads share what each is made to share."""
+
+    def __init__(self, served: Served, ca_file: str | None) -> None:
+        self._port = served.port
+        self._context = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+        self._ca_file = ca_file
+        self.url = f"{'http' if ca_file is None else 'https'}://127.0.0.1:{served.port}"
+        self.connections = ConnectionPool(ca_file=ca_file, proxy="", maxsize=64)
+        self._handle: Any = None
+
+    def http_client(self) -> Call:
+        """A connection a thread, which is how it is used."""
+        if self._context is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self._port)
+        else:
+            connection = http.client.HTTPSConnection("127.0.0.1", self._port, context=self._context)
+
+        def call() -> None:
+            connection.request("POST", CHAT, BODY, FIELDS)
+            connection.getresponse().read()
+
+        return call
+
+    def urllib3_pool(self) -> Call:
+        if self._handle is None:
+            kind = urllib3.HTTPConnectionPool if self._context is None else urllib3.HTTPSConnectionPool
+            more = {} if self._context is None else {"ssl_context": self._context}
+            self._handle = kind("127.0.0.1", self._port, maxsize=64, block=True, **more)  # type: ignore[arg-type]
+        return lambda: self._handle.urlopen("POST", CHAT, BODY, FIELDS).data
+
+    def perfkit(self) -> Call:
+        client = HTTPClient(self.url, retries=0, headers=FIELDS, connections=self.connections)
+        return lambda: client.post(CHAT, BODY).body
+
+    def perfkit_handle(self) -> Call:
+        def call() -> None:
+            with self.connections.get_connection("openai", self.url) as handle:
+                handle.urlopen("POST", CHAT, BODY, FIELDS).data  # noqa: B018 - reading is the point
+
+        return call
+
+    def pycurl(self) -> Call:
+        import pycurl
+
+        curl = pycurl.Curl()
+        curl.setopt(pycurl.URL, self.url + CHAT)
+        curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in FIELDS.items()])
+        curl.setopt(pycurl.POSTFIELDS, BODY)
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        if self._ca_file is not None:
+            curl.setopt(pycurl.CAINFO, self._ca_file)
+        perform: Call = curl.perform_rb
+        return perform
+
+    def makers(self, *names: str) -> dict[str, Maker]:
+        return {name: getattr(self, name) for name in names}
 
 
-# --- the server's process
+def together(make: Maker, threads: int, calls: int) -> tuple[float, float, list[float]]:
+    """Return wall seconds and CPU seconds of a round, and how long each call took."""
+    ready, took = threading.Barrier(threads + 1), list[float]()
 
-
-def serve(certificate: str | None) -> None:
-    context = None
-    if certificate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-    print(listener.getsockname()[1], flush=True)
-    threading.Thread(target=lambda: (sys.stdin.read(), __import__("os")._exit(0)), daemon=True).start()
-    while True:
-        peer, _ = listener.accept()
-        threading.Thread(target=answer, args=(peer, context), daemon=True).start()
-
-
-def answer(peer: socket.socket, context: ssl.SSLContext | None) -> None:
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if context is not None:
-        peer = context.wrap_socket(peer, server_side=True)
-    reply, got = _reply(), b""
-    while True:
-        end = got.find(b"\r\n\r\n")
-        if end >= 0:
-            start = got.lower().find(b"content-length:") + 15
-            length = int(got[start : got.find(b"\r\n", start)])
-            if len(got) >= end + 4 + length:
-                peer.sendall(reply)
-                got = got[end + 4 + length :]
-                continue
-        piece = peer.recv(65536)
-        if not piece:
-            return
-        got += piece
-
-
-@contextmanager
-def server(certificate: str | None) -> Iterator[int]:
-    command = [sys.executable, __file__, "--serve", certificate or ""]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-        process.stdin.close()
-
-
-# --- the clients: each a function that makes one call
-
-
-def with_http_client(port: int, context: ssl.SSLContext | None) -> Maker:
-    if context is None:
-        connection = http.client.HTTPConnection("127.0.0.1", port)
-    else:
-        connection = http.client.HTTPSConnection("127.0.0.1", port, context=context)
-
-    def call() -> None:
-        connection.request("POST", "/v1/chat/completions", BODY, FIELDS)
-        connection.getresponse().read()
-
-    return call, connection.close
-
-
-def with_urllib3(port: int, context: ssl.SSLContext | None) -> Maker:
-    if context is None:
-        pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=1, block=True)
-    else:
-        pool = urllib3.HTTPSConnectionPool("127.0.0.1", port, maxsize=1, block=True, ssl_context=context)
-
-    def call() -> None:
-        pool.urlopen("POST", "/v1/chat/completions", BODY, FIELDS).data  # noqa: B018 - reading is the point
-
-    return call, pool.close
-
-
-def with_perfkit(port: int, ca_file: str | None) -> Maker:
-    connections = ConnectionPool(ca_file=ca_file)
-    scheme = "http" if ca_file is None else "https"
-    client = HTTPClient(f"{scheme}://127.0.0.1:{port}/v1", retries=0, headers=FIELDS, connections=connections)
-
-    def call() -> None:
-        client.post("/chat/completions", BODY).body  # noqa: B018 - as above
-
-    return call, connections.close
-
-
-def measure(port: int, ca_file: str | None, calls: int, rounds: int) -> dict[str, dict[str, float]]:
-    context = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
-    made = {
-        "http.client": with_http_client(port, context),
-        "urllib3 pool": with_urllib3(port, context),
-        "perfkit": with_perfkit(port, ca_file),
-    }
-    cpu: dict[str, list[float]] = {name: [] for name in made}
-    wall: dict[str, list[float]] = {name: [] for name in made}
-    for call, _ in made.values():
-        for _ in range(20):
+    def work() -> None:
+        call, mine = make(), list[float]()
+        call()
+        ready.wait()
+        for _ in range(calls):
+            began = time.perf_counter()
             call()
+            mine.append(time.perf_counter() - began)
+        took.extend(mine)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    ready.wait()
+    began, used = time.perf_counter(), time.process_time()
+    for worker in workers:
+        worker.join()
+    return time.perf_counter() - began, time.process_time() - used, took
+
+
+def compare(makers: dict[str, Maker], threads: int, calls: int, rounds: int) -> dict[str, Row]:
+    """Return calls a second, CPU a call and the 99th percentile; ratios are to the first, round by round."""
+    wall: dict[str, list[float]] = {name: [] for name in makers}
+    cpu: dict[str, list[float]] = {name: [] for name in makers}
+    took: dict[str, list[float]] = {name: [] for name in makers}
     for _ in range(rounds):
-        for name, (call, _) in made.items():
-            used = time.process_time()
-            for _ in range(calls):
-                began = time.perf_counter()
-                call()
-                wall[name].append(time.perf_counter() - began)
-            cpu[name].append((time.process_time() - used) / calls)
-    for _, close in made.values():
-        close()
-    reference = cpu["http.client"]
+        for name, make in makers.items():
+            seconds, used, each = together(make, threads, calls)
+            wall[name].append(seconds)
+            cpu[name].append(used)
+            took[name].extend(each)
+    first, number = next(iter(makers)), threads * calls
     return {
         name: {
-            "cpu_us": statistics.median(cpu[name]) * 1e6,
-            "cpu_ratio": statistics.median(a / b for a, b in zip(cpu[name], reference, strict=True)),
-            "p50_us": statistics.median(wall[name]) * 1e6,
+            "calls_per_s": number / statistics.median(wall[name]),
+            "rate_ratio": statistics.median(a / b for a, b in zip(wall[first], wall[name], strict=True)),
+            "cpu_us": statistics.median(cpu[name]) / number * 1e6,
+            "cpu_ratio": statistics.median(a / b for a, b in zip(cpu[name], cpu[first], strict=True)),
+            "p99_ms": sorted(took[name])[math.ceil(len(took[name]) * 0.99) - 1] * 1e3,
         }
-        for name in made
+        for name in makers
     }
 
 
-def run(*, tls: bool, calls: int, rounds: int) -> dict[str, dict[str, float]]:
-    with Authority() as authority:
-        certificate, ca_file = (authority.server_file, authority.ca_file) if tls else (None, None)
-        with server(certificate) as port:
-            return measure(port, ca_file, calls, rounds)
+def events(clients: Clients, rounds: int) -> Row:
+    """Return the CPU of one event of a stream of 1000, json.loads included, and of json.loads alone."""
+    client = HTTPClient(clients.url, retries=0, headers=FIELDS, connections=clients.connections)
+    spent, parsing = list[float](), list[float]()
+    for _ in range(rounds):
+        seen, began = list[str](), time.thread_time()
+        with client.stream(CHAT, STREAM) as stream:
+            for event in stream.events():
+                if event.data != "[DONE]":
+                    json.loads(event.data)
+                    seen.append(event.data)
+        spent.append(time.thread_time() - began)
+        assert len(seen) == EVENTS
+        began = time.thread_time()
+        for data in seen:
+            json.loads(data)
+        parsing.append(time.thread_time() - began)
+    each = 1e6 / EVENTS
+    return {"cpu_us_per_event": statistics.median(spent) * each, "json_us": statistics.median(parsing) * each}
+
+
+def new_connections(clients: Clients, number: int) -> Row:
+    """Return the CPU of opening a connection, and how many a burst of 16 threads opens after warm_up(16)."""
+    origin = ("https" if clients.url.startswith("https") else "http", "127.0.0.1", clients._port)
+    pool, spent = clients.connections.host(origin), list[float]()
+    for _ in range(number):
+        connection = pool.take(1.0)
+        connection.close()
+        began = time.thread_time()
+        pool.open(connection)
+        spent.append(time.thread_time() - began)
+        pool.give(connection)
+    clients.connections.close()
+    clients.connections.warm_up(clients.url, 16)
+    before = clients.connections.stats()[pool.name]["created"]
+    together(clients.perfkit, 16, 1)
+    opened = clients.connections.stats()[pool.name]["created"] - before
+    return {"cpu_ms": statistics.median(spent) * 1e3, "opened_in_burst": opened}
+
+
+def run(ca_file: str | None, certificate: str | None, *, quick: bool) -> dict[str, Any]:
+    rivals = ("http_client", "urllib3_pool", "perfkit_handle", "perfkit")
+    plans = {1: (200, 5), 16: (12, 5), 64: (4, 5)} if quick else {1: (500, 9), 16: (40, 9), 64: (12, 9)}
+    found: dict[str, Any] = {}
+    with serving(certificate) as served:
+        clients = Clients(served, ca_file)
+        for threads, (calls, rounds) in plans.items():
+            found[f"{threads} threads"] = compare(clients.makers(*rivals), threads, calls, rounds)
+        found["stream"] = events(clients, 3 if quick else 15)
+        found["new connection"] = new_connections(clients, 10 if quick else 50)
+    return found
+
+
+def slow_server(ca_file: str, certificate: str, *, quick: bool) -> dict[str, Row]:
+    """Return how 64 threads fare with a server that takes 100 ms."""
+    with serving(certificate, delay=SLOW) as served:
+        clients = Clients(served, ca_file)
+        names = ["pycurl", "perfkit"] if _has_pycurl() else ["http_client", "perfkit"]
+        return compare(clients.makers(*names), 64, 4 if quick else 10, 2 if quick else 5)
+
+
+def _has_pycurl() -> bool:
+    try:
+        import pycurl  # noqa: F401 - asked for, not used
+    except ImportError:
+        return False
+    return True
+
+
+def show(kind: str, found: dict[str, Any]) -> None:
+    for section, rows in found.items():
+        if section == "stream":
+            print(f"{kind}, 1000 events: {rows['cpu_us_per_event']:.1f} us CPU each, {rows['json_us']:.1f} of it JSON")
+        elif section == "new connection":
+            print(f"{kind}, new connection: {rows['cpu_ms']:.2f} ms CPU; ", end="")
+            print(f"a burst of 16 after warm_up(16) opened {rows['opened_in_burst']:.0f}")
+        else:
+            print(f"{kind + ', ' + section:24}{'calls/s':>9}{'x first':>9}{'CPU us':>9}{'x first':>9}{'p99 ms':>9}")
+            for name, row in rows.items():
+                print("  {:22}{:9.0f}{:9.2f}{:9.1f}{:9.2f}{:9.1f}".format(name, *row.values()))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under 10 seconds")
+    parser.add_argument("--quick", action="store_true", help="under 20 seconds")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--tls", action="store_true", help="over TLS only; without it over both")
-    parser.add_argument("--calls", type=int, default=500, help="a round")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve is not None:
-        serve(options.serve or None)
-        return 0
-    calls, rounds = (200, 7) if options.quick else (options.calls, options.rounds)
-    kinds = {"tls": True} if options.tls else {"plain": False, "tls": True}
-    result = {kind: run(tls=tls, calls=calls, rounds=rounds) for kind, tls in kinds.items()}
+    with Authority() as authority:
+        files = authority.ca_file, authority.server_file
+        result = {} if options.tls else {"plain": run(None, None, quick=options.quick)}
+        result["tls"] = run(*files, quick=options.quick)
+        result["tls"]["64 threads, 100 ms"] = slow_server(*files, quick=options.quick)
     if options.json:
-        print(
-            json.dumps(
-                {
-                    "python": platform.python_version(),
-                    "urllib3": importlib.metadata.version("urllib3"),
-                    "results": result,
-                }
-            )
-        )
+        print(json.dumps(result))
         return 0
-    for kind, rows in result.items():
-        print(f"{kind:8}{'CPU us/call':>14}{'x http.client':>15}{'p50 us':>10}")
-        for name, row in rows.items():
-            print(f"  {name:14}{row['cpu_us']:8.1f}{row['cpu_ratio']:15.2f}{row['p50_us']:10.1f}")
+    for kind, found in result.items():
+        show(kind, found)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from urllib3.exceptions import LocationParseError
@@ -66,6 +67,7 @@ class Call:
     waits: Waits | None = None
 
 
+@lru_cache(1024)
 def split_url(url: str) -> tuple[Origin, str]:
     """Return scheme, host and port of `url`, and its path with query.
 

@@ -16,21 +16,28 @@ from contextlib import suppress
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
+from urllib3._base_connection import _ResponseOptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.request import SKIP_HEADER
 
+from perfkit.transport import message
+from perfkit.transport.call import authority
 from perfkit.transport.dial import dial
 from perfkit.transport.failures import FAILURES
 from perfkit.transport.limits import BUFFER, BoundedReader, Limits
 from perfkit.transport.reply import Reply, WholeReply, parse_head, whole_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from perfkit.transport.tally import Tally
 
 __all__ = ["PooledConnection", "PooledTLSConnection"]
 
+_IDLE, _SENT = "Idle", "Request-sent"  # http.client's words for the state of a connection
+_HTTPS_PORT = 443
+_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 _ONE_SEND = 64 * 1024  # bytes; above, copying the body behind the head costs more than a second send
 _PIECE = 256 * 1024  # bytes
 _BARELY = 0.001  # seconds, to read what is there
@@ -88,6 +95,27 @@ class PooledConnection(HTTPConnection):
     ) -> Reply:
         """Return the reply http.client will read: for proxies' answers to CONNECT and for urllib3 handles."""
         return Reply(BoundedReader(sock, self.limits, hold=True), debuglevel, method, url)
+
+    def request(
+        self, method: str, url: str, body: Any = None, headers: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        """Send the request of a urllib3 handle: in one piece when it is as plain as requests to providers are."""
+        head = (
+            None if options.get("chunked") or self.proxy is not None else plain_head(self, method, url, body, headers)
+        )
+        state = vars(self)
+        if head is None or state["_HTTPConnection__state"] != _IDLE:
+            super().request(method, url, body, headers, **options)
+            return
+        if self.sock is None:
+            self.connect()
+        self.sock.settimeout(self.timeout)
+        options.pop("chunked", None)
+        kept = {"preload_content": True, "decode_content": True, "enforce_content_length": True, **options}
+        self._response_options = _ResponseOptions(method, url, **kept)
+        state["_method"] = method
+        self.sock.sendall(head + (body or b""))
+        state["_HTTPConnection__state"] = _SENT
 
     def _new_conn(self) -> socket.socket:
         """Dial within `timeout` seconds for all addresses together; what is left of them is for TLS."""
@@ -237,6 +265,24 @@ class PooledConnection(HTTPConnection):
         descriptor = sock.detach()
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def plain_head(
+    connection: PooledConnection, method: str, url: str, body: Any, headers: Mapping[str, Any] | None
+) -> bytes | None:
+    """Return the head of a handle's request, None when http.client should write it."""
+    pairs = [] if headers is None else list(headers.items())
+    if not (body is None or type(body) is bytes) or not all(type(v) is str and v != SKIP_HEADER for _, v in pairs):
+        return None
+    given = message.lowered(dict(pairs))
+    if len(given) < len(pairs) or "transfer-encoding" in given or len(body or b"") >= _ONE_SEND:
+        return None
+    scheme = "https" if connection.default_port == _HTTPS_PORT else "http"
+    host = authority((scheme, connection.host.strip("[]"), connection.port or connection.default_port))
+    fields = {"host": host, "accept-encoding": "identity", "user-agent": message.USER_AGENT, **given}
+    if body is not None or method.upper() in _WITH_BODY:
+        fields.setdefault("content-length", str(len(body or b"")))
+    return message.head(method, url, fields)
 
 
 def _reads_to_its_end(reply: Reply) -> bool:

@@ -128,8 +128,19 @@ def whole_reply(head: Head, came: bytes, size: int, method: str) -> WholeReply |
     return WholeReply(head, came[size:]) if length == len(came) - size else None
 
 
+class _Message(http.client.HTTPMessage):
+    """Fields that need not be looked through for strange characters again each time they are listed."""
+
+    pairs: list[tuple[str, str]]
+
+    def items(self) -> list[tuple[str, str]]:
+        """Return the fields as received."""
+        return self.pairs.copy()
+
+
 def _message(pairs: list[tuple[str, str]]) -> http.client.HTTPMessage:
-    message = http.client.HTTPMessage()
+    message = _Message()
+    message.pairs = pairs
     for name, value in pairs:
         message.set_raw(name, value)
     return message

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from transport.peers import Peer, answering, read_request, reply, until
+from urllib3.connection import HTTPConnection
 
 from perfkit import _process
 from perfkit.clock import FakeClock
@@ -16,6 +17,7 @@ from perfkit.errors import ConfigError, NetworkError
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient
+from perfkit.transport.connection import PooledConnection
 from perfkit.transport.dial import SOCKET_OPTIONS
 from perfkit.transport.pool import _check_rows
 from perfkit.transport.presets import PRESETS
@@ -411,3 +413,51 @@ def test_sweep_keeps_the_latest_connections_when_traffic_ebbs(aging: ConnectionP
     assert [connection.sock is not None for connection in taken] == [False, False, False, True, True]
     assert stats(aging) | {"idle": 2, "closed_idle": 3} == stats(aging)
     assert pool.sweep() == 0
+
+
+# --- requests of a handle
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "HEAD"])
+@pytest.mark.parametrize("body", [None, b"", b"bytes", "text", [b"in ", b"pieces"], bytes(100_000)])
+@pytest.mark.parametrize(
+    "headers", [None, {"X-A": "1", "Accept-Encoding": "gzip"}, {"User-Agent": "mine"}, {"x-b": b"2"}]
+)
+def test_requests_of_a_handle_are_those_urllib3_would_send(
+    peer: StartPeer, connections: ConnectionPool, method: str, body: Any, headers: Any
+) -> None:
+    seen = list[bytes]()
+
+    def script(sock: socket.socket) -> None:
+        got = b""
+        while not got.endswith(b"the end"):
+            got += sock.recv(65536)
+        seen.append(got)
+
+    server = peer(script)
+
+    def sent(connection: HTTPConnection) -> Any:
+        connection.request(method, "/a?b=c", body, headers)
+        assert connection.sock is not None
+        connection.sock.sendall(b"the end")
+        until(lambda: seen)
+        head, _, rest = seen.pop().partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        connection.close()
+        return first, {**fields, "user-agent": "mine" if headers == {"User-Agent": "mine"} else ""}, rest
+
+    ours = connections.host(("http", "127.0.0.1", server.port)).take(1.0)
+    assert sent(ours) == sent(HTTPConnection("127.0.0.1", server.port))
+
+
+def test_plain_request_of_a_handle_is_one_send(
+    peer: StartPeer, connections: ConnectionPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends = list[int]()
+    server = peer(answering(reply()))
+    with connections.get_connection("openai", server.url) as handle:
+        handle.request("POST", "/", body=b"{}", headers={"a": "b"})
+        monkeypatch.setattr(PooledConnection, "putrequest", lambda *_, **__: sends.append(1))
+        assert handle.request("POST", "/", body=b"{}", headers={"a": "b"}).data == b"fine"
+    assert sends == []
