@@ -28,6 +28,9 @@ PACKAGES = [
     "pycurl",
     "litellm",
     "prometheus-client",
+    "datadog",
+    "opentelemetry-sdk",
+    "ddsketch",
 ]
 
 

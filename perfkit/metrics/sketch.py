@@ -13,6 +13,7 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from contextlib import suppress
 from itertools import accumulate, repeat
 from operator import mul
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ _CENTRE = math.log2((1 + 2 ** (1 / _OCTAVE)) / 2)  # from a bucket's upper end d
 # The logarithm of a float lies within ±1075, its index within ±68 800: zero, then the negatives mirrored, sort below.
 ZERO = -(2**17)
 _MIRROR = -(2**18)
-_HEADER = struct.Struct("<Qddd?I")  # count, total, minimum, maximum, whether values follow or buckets, and how many
+_HEADER = struct.Struct("<QdddccI")  # count, total, minimum, maximum, types of what follows, and how many of each
 
 
 def _index(value: float) -> int:
@@ -127,16 +128,19 @@ class Sketch:
         return zip(*self._packed, strict=True) if self._packed is not None else self._buckets.items()
 
     def pack(self) -> None:
-        """Take an eighth of the memory; still readable, and opened again by the next change."""
+        """Take a fraction of the memory; still readable, and opened again by the next change."""
         if self._raw is None and self._packed is None:
-            self._packed = array("i", self._buckets), array("Q", self._buckets.values())
+            self._packed = _small("hi", self._buckets), _small("HIQ", self._buckets.values())
             self._buckets = Counter()
 
     @property
     def nbytes(self) -> int:
         """Memory held, roughly."""
-        buckets = 12 * len(self._packed[0]) if self._packed is not None else 100 * len(self._buckets)
-        return 300 + buckets + (8 * len(self._raw) if self._raw is not None else 0)
+        if self._raw is not None:
+            return 300 + 8 * len(self._raw)
+        if self._packed is None:
+            return 300 + 100 * len(self._buckets)
+        return 400 + sum(part.itemsize * len(part) for part in self._packed)
 
     def quantiles(self, per_mille: Iterable[int]) -> list[float]:
         """Return the values of nearest rank, the ceil(p * count)-th smallest; there must be at least one value."""
@@ -200,31 +204,33 @@ class Sketch:
 
     def encode(self) -> bytes:
         """Return everything in a few bytes, for `decode`."""
-        if self._raw is not None:
-            parts: tuple[array[Any], ...] = (self._raw,)
-        else:
-            parts = (
-                self._packed
-                if self._packed is not None
-                else (array("i", self._buckets), array("Q", self._buckets.values()))
-            )
-        head = _HEADER.pack(self.count, self.total, self.minimum, self.maximum, self._raw is not None, len(parts[0]))
+        self.pack()
+        parts: tuple[array[Any], ...] = (self._raw,) if self._raw is not None else self._packed or ()
+        types = [part.typecode.encode() for part in parts]
+        head = _HEADER.pack(self.count, self.total, self.minimum, self.maximum, types[0], types[-1], len(parts[0]))
         return head + b"".join(_little_endian(part).tobytes() for part in parts)
 
     @classmethod
     def decode(cls, data: bytes, start: int = 0) -> tuple[Sketch, int]:
         """Return what `encode` returned and stands in `data` from `start` on, and where it ends."""
         sketch = cls()
-        *totals, raw, n = _HEADER.unpack_from(data, start)
+        *totals, first, second, n = _HEADER.unpack_from(data, start)
         sketch._widen(*totals)
-        start += _HEADER.size
-        if raw:
-            sketch._raw, end = _array("d", data, start, n)
-            return sketch, end
-        indices, middle = _array("i", data, start, n)
-        counts, end = _array("Q", data, middle, n)
-        sketch._raw, sketch._packed = None, (indices, counts)
+        values, middle = _array(first.decode(), data, start + _HEADER.size, n)
+        if first == b"d":
+            sketch._raw = values
+            return sketch, middle
+        counts, end = _array(second.decode(), data, middle, n)
+        sketch._raw, sketch._packed = None, (values, counts)
         return sketch, end
+
+
+def _small(codes: str, values: Iterable[int]) -> array[int]:
+    """Return an array of the first type that all values fit."""
+    for code in codes[:-1]:
+        with suppress(OverflowError):
+            return array(code, values)
+    return array(codes[-1], values)
 
 
 def _array(code: str, data: bytes, start: int, n: int) -> tuple[array[Any], int]:
