@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": ("perfkit.demo", "the same workload the way people write it today, then through perfkit"),
     "report": ("perfkit.report", "what all workers have measured: providers, costs, durations, counts"),
     "doctor": ("perfkit.doctor", "what on this machine slows or breaks calls, why, and what to do"),
+    "prices": ("perfkit.tokens.price_list", "list, search and compare the prices of models; say which are stale"),
     "config": ("perfkit.cli", "show every setting and where it comes from"),
 }
 

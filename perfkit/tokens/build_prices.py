@@ -60,8 +60,8 @@ def _rates(entry: Mapping[str, Any], suffix: str = "") -> dict[str, float] | Non
     return rates
 
 
-def _row(entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return our row of a LiteLLM entry, None when it has no price a token."""
+def _row(entry: Mapping[str, Any], date: str) -> dict[str, Any] | None:
+    """Return our row of a LiteLLM entry, None when it has no price a token; retired, if that day is past at `date`."""
     rates = _rates(entry)
     if rates is None:
         return None
@@ -73,17 +73,19 @@ def _row(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     for ours, suffix in (("batch", "_batches"), ("priority", "_priority")):
         if (rates := _rates(entry, suffix)) is not None:
             row[ours] = rates
+    if (ended := entry.get("deprecation_date")) and ended <= date:
+        row["retired"] = ended
     limits = (("context", "max_input_tokens"), ("max_output", "max_output_tokens"))
     return row | {ours: int(entry[field]) for ours, field in limits if entry.get(field)}
 
 
-def _models(source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _models(source: Mapping[str, Any], date: str) -> dict[str, dict[str, Any]]:
     models: dict[str, dict[str, Any]] = {}
     for key, entry in source.items():
         vendor = entry.get("litellm_provider")
         if vendor not in VENDORS or entry.get("mode") not in MODES:
             continue
-        row, name = _row(entry), key.removeprefix(f"{vendor}/").lower()
+        row, name = _row(entry, date), key.removeprefix(f"{vendor}/").lower()
         if row is not None and row["input"] >= models.get(name, row)["input"]:  # listed twice: the dearer one stays
             models[name] = row
     return models
@@ -103,7 +105,7 @@ def build(source: Mapping[str, Any], *, date: str, previous: Mapping[str, Any] |
         date: day the prices were taken, as YYYY-MM-DD.
         previous: the table before; its models stay when `source` has dropped them.
     """
-    models = _models(source)
+    models = _models(source, date)
     for name, row in (previous["models"] if previous is not None else {}).items():
         models.setdefault(name, {**row, "retired": row.get("retired", date)})
     return {"date": date, **ATTRIBUTION, "aliases": _aliases(models), "models": dict(sorted(models.items()))}
