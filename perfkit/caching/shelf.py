@@ -43,12 +43,8 @@ class Shelf:
         self._swept = False
 
     def after_fork(self) -> None:
-        """Make the locks new; a store that another thread was changing at the fork is given up."""
-        old = self.near
-        if old.lock.locked():
-            self.near = Store(old.max_bytes, old.max_entries)
-        else:
-            old.after_fork()
+        """Make the locks new."""
+        self.near.after_fork()
         self.departures.after_fork()
 
     def renew(self) -> None:

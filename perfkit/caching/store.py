@@ -76,8 +76,10 @@ class Store:
             return None
 
     def after_fork(self) -> None:
-        """Make the lock new; call it only if nobody held the old one at the fork."""
-        self.lock = threading.Lock()
+        """Make the lock new; what another thread was changing at the fork is given up."""
+        torn, self.lock = self.lock.locked(), threading.Lock()
+        if torn:
+            self._empty()
 
     def peek(self, key: str, now: float) -> Entry | None:
         """Return the entry of `key`, fresh or stale, without counting."""

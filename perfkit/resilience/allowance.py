@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from perfkit import _process
 from perfkit.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
@@ -42,9 +43,13 @@ class Allowance:
         self._saved = start if start is not None else most
         self._at = self._clock.now()
         self._after_fork()
+        _process.bind(self)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # guards _saved and _at
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
     def earn(self) -> None:
         """Note a regular request."""

@@ -185,7 +185,7 @@ def test_every_question_gets_its_own_answer(life: Life) -> None:
 
 def test_all_locks_were_held_at_the_fork(life: Life) -> None:
     if life.forked:
-        shared = {"PerformanceTracker", "ConnectionPool", "ResponseCache", "ProviderRouter", "TokenOptimizer"}
+        shared = {"PerformanceTracker", "ConnectionPool", "Store", "ProviderRouter", "TokenOptimizer"}
         assert shared | {"Profiler", "Background", "StatsdSink", "FairLifo"} <= set(life.answers[0]["held"])
 
 
