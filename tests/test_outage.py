@@ -92,7 +92,7 @@ def configure(servers: dict[str, FaultServer], **router: Any) -> None:
         client={"default_model": "tiny"},
         tokens={"prices": {"tiny": {"input": 1.0, "output": 1.0}}},
         connections={"maxsize": BOUND},
-        router={"strategy": "round_robin", "failure_threshold": THRESHOLD, **router},
+        router={"strategy": "round_robin", "failure_threshold": THRESHOLD, "probe_interval": None, **router},
     )
     perfkit.optimizer.set_budget(("global", ""), 1e6, "day")
 

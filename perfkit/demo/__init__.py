@@ -13,6 +13,8 @@ from argparse import ArgumentTypeError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from perfkit._shared import start_over
+from perfkit.config import Config
 from perfkit.errors import ConfigError, PerfkitError
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
         ConfigError: options do not go together, or a package of the extra "demo" is missing.
     """
     _check(options)
+    start_over(Config(file={}, environ={}))  # whatever is configured where it is run
     try:
         return _run_real(options) if options.base_url is not None else _run_local(options)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ import pytest
 from _parts import missing, needs_module
 
 from perfkit import cli
-from perfkit.caching.freshness import Traits, read_traits
+from perfkit.caching.freshness import read_traits
 from perfkit.demo.workload import workload
 from perfkit.testing.faults import FaultServer, unauthorized
 from perfkit.values import ChatRequest
@@ -129,7 +129,7 @@ def test_workload_has_no_stream_under_way_when_a_provider_dies() -> None:
 
 def test_questions_are_neither_personal_nor_about_now() -> None:
     traits = {read_traits(ChatRequest(call.question, "tiny")) for call in workload(1, 1000)}  # type: ignore[arg-type]
-    assert traits == {Traits(personal=False, current=False)}
+    assert {(one.personal, one.current, one.personalized) for one in traits} == {(False, False, False)}
 
 
 # --- the three ways, whatever the user's own settings
