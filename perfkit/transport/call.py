@@ -11,15 +11,15 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from perfkit.errors import ConfigError
-from perfkit.transport import message
+from perfkit.transport import encoding, message
 from perfkit.values import finite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from perfkit.transport.hosts import Origin
 
-__all__ = ["Call", "Waits", "authority", "prepare", "split_url"]
+__all__ = ["Call", "Waits", "authority", "prepare", "split_url", "usual_fields"]
 
 _PORTS = {"http": 80, "https": 443}
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
@@ -93,6 +93,16 @@ def authority(origin: Origin) -> str:
     scheme, host, port = origin
     shown = f"[{host}]" if ":" in host else host
     return shown if port == _PORTS[scheme] else f"{shown}:{port}"
+
+
+def usual_fields(origin: Origin, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the fields of a request to `origin`, by lower-case name; those of `headers` win.
+
+    Raises:
+        ValueError: a name is not a token.
+    """
+    usual = {"host": authority(origin), "user-agent": message.USER_AGENT, "accept-encoding": encoding.ACCEPT}
+    return usual if headers is None else usual | message.lowered(headers)
 
 
 def prepare(  # noqa: PLR0913 - a request has that many parts

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.errors import TransportError
-from perfkit.transport import encoding, message, retry
-from perfkit.transport.call import Call, authority, prepare, split_url
+from perfkit.transport import message, retry
+from perfkit.transport.call import Call, authority, prepare, split_url, usual_fields
 from perfkit.transport.exchange import Exchange
 from perfkit.transport.pool import ConnectionPool
 from perfkit.transport.response import HTTPResponse, read_whole
@@ -71,12 +71,7 @@ class HTTPClient:
         self._origin, prefix = split_url(self.base_url)
         self._prefix = prefix.rstrip("/")
         self._name = authority(self._origin)
-        self._fields = {
-            "host": self._name,
-            "user-agent": message.USER_AGENT,
-            "accept-encoding": encoding.ACCEPT,
-            **message.lowered(headers if headers is not None else {}),
-        }
+        self._fields = usual_fields(self._origin, headers)
         self._connections = connections
         self._tracker = tracker
         self._clock = SYSTEM_CLOCK if clock is None else clock

@@ -16,8 +16,7 @@ from perfkit._shared import Shared
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.config import build
 from perfkit.errors import ConfigError, PoolTimeout
-from perfkit.transport import encoding, message
-from perfkit.transport.call import authority, prepare, split_url
+from perfkit.transport.call import prepare, split_url, usual_fields
 from perfkit.transport.exchange import Exchange
 from perfkit.transport.failures import FAILURES
 from perfkit.transport.hosts import HostPool, Origin, host_pool
@@ -136,10 +135,7 @@ class ConnectionPool(Shared):
             TransportError: there is no whole reply.
         """
         origin, target = split_url(url)
-        fields = {"host": authority(origin), "user-agent": message.USER_AGENT, "accept-encoding": encoding.ACCEPT}
-        if headers is not None:
-            fields.update(message.lowered(headers))
-        pool = self.host(origin)
+        fields, pool = usual_fields(origin, headers), self.host(origin)
         patience = pool.settings.read_timeout if timeout is None else None
         call = prepare(method, target, fields, body, now=self._clock.now, timeout=timeout, patience=patience)
         return read_whole(Exchange(pool, call).begin(), pool.settings.max_body)

@@ -461,3 +461,23 @@ def test_plain_request_of_a_handle_is_one_send(
         monkeypatch.setattr(PooledConnection, "putrequest", lambda *_, **__: sends.append(1))
         assert handle.request("POST", "/", body=b"{}", headers={"a": "b"}).data == b"fine"
     assert sends == []
+
+
+# --- names that move
+
+
+def test_new_address_of_a_name_is_followed_within_the_longest_lifetime(
+    peer: StartPeer, aging: ConnectionPool, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = peer(answering(reply(b"old"))), peer(answering(reply(b"new")))
+    now = [old]
+    entry = socket.AF_INET, socket.SOCK_STREAM, 6, ""
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(*entry, ("127.0.0.1", now[0].port))])
+    answers = [aging.request("GET", "http://moving.test:1/").body]
+    now[0] = new
+    for _ in range(20):
+        clock.advance(200)  # never idle for long enough to be closed for that
+        answers.append(aging.request("GET", "http://moving.test:1/").body)
+    moved = answers.index(b"new")
+    assert answers == [b"old"] * moved + [b"new"] * (21 - moved)
+    assert 0.9 * 3600 <= moved * 200 <= 3600 + 200
