@@ -31,6 +31,10 @@ PACKAGES = [
     "datadog",
     "opentelemetry-sdk",
     "ddsketch",
+    "dogpile.cache",
+    "diskcache",
+    "Django",
+    "redis",
 ]
 
 

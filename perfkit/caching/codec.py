@@ -113,9 +113,8 @@ class Codec:
             key,
             keep(value),
             Life(*(finite("life", part, least=0) for part in found["life"])),
-            now=clock.now(),
+            now=clock.now() - max(0.0, clock.wall() - at),
             stored_at=at,
-            age=max(0.0, clock.wall() - at),
             tags=frozenset(found["tags"]),
             seconds=finite("seconds", found["seconds"]),
         )

@@ -16,7 +16,9 @@ from perfkit.values import ChatResponse
 
 __all__ = ["ENTRY_OVERHEAD", "Cached", "Entry", "Kept", "Life", "is_answer", "keep", "strict_json"]
 
-ENTRY_OVERHEAD = 640  # bytes of an entry, its places in the store and its ghost on 64-bit CPython, as RSS shows
+ENTRY_OVERHEAD = 680  # bytes of an entry, its places in the store and its ghost on 64-bit CPython, as RSS shows
+TAG_OVERHEAD = 64  # bytes of a tag
+NO_TAGS: frozenset[str] = frozenset()
 FIELDS = 800  # bytes of a ChatResponse beside its text and what the provider sent: names, numbers, attempts
 REFERENCES = 2  # marshal's last version that writes everything out: a circle is refused instead of kept
 
@@ -33,7 +35,7 @@ class Kept(NamedTuple):
 
     data: bytes | None  # of the value; of a ChatResponse, of its changeable fields; None: nothing can be changed
     frozen: Any  # the rest of it
-    size: int  # bytes of the whole
+    size: int  # bytes of the whole, and of its entry
 
 
 class Life(NamedTuple):
@@ -56,37 +58,45 @@ class Entry:
         key: under which it is kept.
         kept: the value.
         life: how long it is good.
-        now: monotonic seconds.
-        stored_at: epoch seconds.
-        age: seconds since it was stored.
+        now: when it was stored, in monotonic seconds.
+        stored_at: the same in epoch seconds.
         tags: names to invalidate it by.
         seconds: how long its computation took.
     """
 
-    __slots__ = (
-        "expires", "gone", "kept", "key", "life", "queue",
-        "seconds", "size", "stale_until", "stored_at", "tags", "uses",
-    )  # fmt: skip
+    __slots__ = ("expires", "kept", "key", "life", "queue", "seconds", "size", "stored_at", "tags", "uses")
 
-    def __init__(  # noqa: PLR0913 - a record
+    def __init__(  # noqa: PLR0913 - a record; written for speed, as every set makes one
         self,
         key: str,
         kept: Kept,
         life: Life,
-        *,
         now: float,
         stored_at: float,
-        age: float = 0.0,
-        tags: frozenset[str] = frozenset(),
+        *,
+        tags: frozenset[str] = NO_TAGS,
         seconds: float = 0.0,
     ) -> None:
-        self.key, self.kept, self.life, self.tags, self.seconds = key, kept, life, tags, seconds
-        self.stored_at = stored_at  # epoch seconds; the next three are monotonic
-        self.expires = now - age + life.ttl
-        self.stale_until = self.expires + life.stale
-        self.gone = self.expires + max(life.stale, life.error)
-        self.size = kept.size + ENTRY_OVERHEAD + len(key) + 64 * len(tags)
-        self.uses = self.queue = 0  # the store's
+        self.key = key
+        self.kept = kept
+        self.life = life
+        self.stored_at = stored_at  # epoch seconds
+        self.expires = now + life[0]  # monotonic seconds
+        self.tags = tags
+        self.seconds = seconds
+        self.size = kept[2] + len(key) + (TAG_OVERHEAD * len(tags) if tags else 0)
+        self.uses = 0  # this and the next are the store's
+        self.queue = 0
+
+    @property
+    def stale_until(self) -> float:
+        """Until when it may be served while it is refreshed; monotonic seconds."""
+        return self.expires + self.life.stale
+
+    @property
+    def gone(self) -> float:
+        """When nobody may be given it any more; monotonic seconds."""
+        return self.expires + max(self.life.stale, self.life.error)
 
     @property
     def value(self) -> Any:
@@ -128,18 +138,18 @@ def keep(value: Any) -> Kept:
         ValueError: a JSON value holds NaN or an infinity, or a circle.
     """
     if isinstance(value, ChatResponse):
-        text = sys.getsizeof(value.text) + FIELDS
+        text = sys.getsizeof(value.text) + FIELDS + ENTRY_OVERHEAD
         if value.raw is None and not value.tool_calls:
             return Kept(None, value, text)
         data = _marshalled((value.raw, value.tool_calls))
         return Kept(data, value.evolve(raw=None, tool_calls=()), sys.getsizeof(data) + text)
     text_form = strict_json(value)
     if type(value) in _UNCHANGEABLE:
-        return Kept(None, value, sys.getsizeof(value))
+        return Kept(None, value, sys.getsizeof(value) + ENTRY_OVERHEAD)
     if not _same(json.loads(text_form), value):
         raise TypeError("only JSON values can be cached: this one would come back changed (tuple, or keys not strings)")
     data = marshal.dumps(value, REFERENCES)
-    return Kept(data, None, sys.getsizeof(data))
+    return Kept(data, None, sys.getsizeof(data) + ENTRY_OVERHEAD)
 
 
 _UNCHANGEABLE = frozenset({str, int, float, bool, type(None)})

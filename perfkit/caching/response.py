@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from perfkit import _process
@@ -33,6 +34,9 @@ __all__ = ["ResponseCache"]
 
 NO_TAGS: frozenset[str] = frozenset()
 FAR_SETTINGS = ("backend", "url", "alias", "generation", "compression", "compress_above", "encryption_key", "max_bytes")
+
+
+_life = lru_cache(maxsize=256)(Life)  # most entries share theirs
 
 
 def _checked(ttl: float | None, tags: Iterable[str], stale_ttl: float | None = None) -> frozenset[str]:
@@ -254,7 +258,7 @@ class ResponseCache(Shared):
 
     def _life(self, ttl: float | None, stale_ttl: float | None) -> Life:
         settings = self.settings
-        return Life(
+        return _life(
             settings.ttl if ttl is None else ttl,
             settings.stale_ttl if stale_ttl is None else stale_ttl,
             settings.stale_if_error,

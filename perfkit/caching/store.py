@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Store"]
 
-GONE, SMALL, MAIN = range(3)  # where an entry is queued
+SMALL, MAIN, GONE = range(3)  # where an entry is queued; a new one is bound for the small queue
 MOST_USES = 3  # of an entry that count: as many times the hand passes it by
 SHARE = 10  # the small queue has one part in this many
+BATCH = 128  # as much room as one in this many of all is made at a time
 SLACK = 64  # removed entries that may wait in the queues, beyond as many as are kept
 
 
@@ -55,7 +56,7 @@ class Store:
         self._entries: dict[str, Entry] = {}
         self._small: deque[Entry] = deque()
         self._main: deque[Entry] = deque()
-        self._small_bytes = self._small_count = 0
+        self._main_bytes = 0
         self._ghosts: set[int] = set()  # hashes of keys that left the small queue,
         self._passed: deque[int] = deque()  # and their order
 
@@ -99,24 +100,25 @@ class Store:
         key, size = entry.key, entry.size
         digest = hash(key)
         with self.lock:
-            old = self._entries.get(key)
+            entries = self._entries
+            old = entries.get(key)
             if old is not None:
                 self._remove(old)
-            if size > self.max_bytes:
-                return False
-            if self.bytes + size > self.max_bytes or len(self._entries) >= self._max_count:
+            held = self.bytes + size
+            if held > self.max_bytes or len(entries) >= self._max_count:
+                if size > self.max_bytes:
+                    return False
                 self._make_room(size)
+                held = self.bytes + size
             if digest in self._ghosts or (old is not None and old.uses):
                 self._ghosts.discard(digest)
                 entry.queue = MAIN
                 self._main.append(entry)
+                self._main_bytes += size
             else:
-                entry.queue = SMALL
                 self._small.append(entry)
-                self._small_bytes += size
-                self._small_count += 1
-            self._entries[key] = entry
-            self.bytes += size
+            entries[key] = entry
+            self.bytes = held
         return True
 
     def remove(self, key: str) -> bool:
@@ -132,7 +134,7 @@ class Store:
         removed = 0
         for entry in entries:
             with self.lock:
-                if entry.queue != GONE:
+                if self._entries.get(entry.key) is entry:
                     self._remove(entry)
                     removed += 1
         return removed
@@ -176,56 +178,74 @@ class Store:
     # Under the lock only:
 
     def _make_room(self, size: int, incoming: int = 1) -> None:
-        room, places = self.max_bytes - size, self._max_count - incoming
-        while self._entries and (self.bytes > room or len(self._entries) > places):
+        """Evict until there is room, and a little more: so the sums are made once for several entries."""
+        room = self.max_bytes - max(size, self.max_bytes // BATCH)
+        places = self._max_count - max(incoming, self._max_count // BATCH)
+        while self._entries:
+            need, many = self.bytes - room, len(self._entries) - places
+            if need <= 0 and many <= 0:
+                return
             if (
-                self._small_bytes >= self._small_bytes_bound
-                or self._small_count >= self._small_count_bound
+                self.bytes - self._main_bytes >= self._small_bytes_bound
+                or len(self._small) >= self._small_count_bound
                 or not self._main
             ):
-                self._leave_small()
+                self._leave_small(need, many)
             else:
                 self._leave_main()
 
-    def _leave_small(self) -> None:
-        entry = self._small.popleft()
-        if entry.queue != SMALL:
-            return
-        self._small_bytes -= entry.size
-        self._small_count -= 1
-        if entry.uses:
-            entry.uses, entry.queue = 0, MAIN
-            self._main.append(entry)
-            return
-        self._evict(entry)
-        digest = hash(entry.key)
-        self._ghosts.add(digest)
-        self._passed.append(digest)
-        while len(self._passed) > len(self._entries) + 1:
-            self._ghosts.discard(self._passed.popleft())
+    def _leave_small(self, need: int, many: int) -> None:
+        """Move on, or evict, who has been in the small queue longest, until so many bytes and entries are gone."""
+        entries, small, main = self._entries, self._small, self._main
+        digests: list[int] = []
+        spare, spare_count = self.bytes - self._main_bytes - self._small_bytes_bound, self._small_count_bound
+        freed = 0
+        while small and (freed < need or len(digests) < many):
+            entry = small.popleft()
+            if entry.queue != SMALL:
+                continue
+            if entry.uses:
+                entry.uses, entry.queue = 0, MAIN
+                main.append(entry)
+                self._main_bytes += entry.size
+                break
+            entry.queue = GONE
+            del entries[entry.key]
+            freed += entry.size
+            digests.append(hash(entry.key))
+            if main and freed > spare and len(small) < spare_count:
+                break
+        self.bytes -= freed
+        self.evictions += len(digests)
+        self._remember(digests)
+
+    def _remember(self, digests: list[int]) -> None:
+        """Keep the hashes of who has just left, and of as many before as there are entries."""
+        passed = self._passed
+        self._ghosts.update(digests)
+        passed.extend(digests)
+        self._ghosts.difference_update([passed.popleft() for _ in range(len(passed) - len(self._entries) - 1)])
 
     def _leave_main(self) -> None:
-        while self._main:
-            entry = self._main.popleft()
+        main = self._main
+        while main:
+            entry = main.popleft()
             if entry.queue != MAIN:
                 continue
             if not entry.uses:
-                self._evict(entry)
+                entry.queue = GONE
+                del self._entries[entry.key]
+                self.bytes -= entry.size
+                self._main_bytes -= entry.size
+                self.evictions += 1
                 return
             entry.uses -= 1
-            self._main.append(entry)
-
-    def _evict(self, entry: Entry) -> None:
-        entry.queue = GONE
-        del self._entries[entry.key]
-        self.bytes -= entry.size
-        self.evictions += 1
+            main.append(entry)
 
     def _remove(self, entry: Entry) -> None:
         """Forget an entry; its place in the queue is found empty later, or cleared when too many are."""
-        if entry.queue == SMALL:
-            self._small_bytes -= entry.size
-            self._small_count -= 1
+        if entry.queue == MAIN:
+            self._main_bytes -= entry.size
         entry.queue = GONE
         del self._entries[entry.key]
         self.bytes -= entry.size

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.caching.entry import ENTRY_OVERHEAD, Entry, Kept, Life
-from perfkit.caching.store import Store
+from perfkit.caching.store import MAIN, Store
 
 HOUR = Life(3600.0)
 
 
-def entry(key: str, size: int = 0, life: Life = HOUR) -> Entry:
+def entry(key: str, size: int = ENTRY_OVERHEAD, life: Life = HOUR) -> Entry:
     return Entry(key, Kept(None, key, size), life, now=0.0, stored_at=0.0)
 
 
@@ -97,7 +97,7 @@ def test_a_scan_leaves_what_is_asked_for_alone() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["put", "get", "remove", "sweep"]), st.integers(0, 20), st.integers(0, 400))),
+    st.lists(st.tuples(st.sampled_from(["put", "get", "remove", "sweep"]), st.integers(0, 20), st.integers(600, 1200))),
     st.integers(900, 6000),
     st.one_of(st.none(), st.integers(1, 8)),
 )
@@ -122,6 +122,7 @@ def test_bounds_and_sums_hold_after_every_step(
             store.sweep(now)
             assert all(kept.gone > now for kept in store.entries())
         assert store.bytes == sum(kept.size for kept in store.entries()) <= max_bytes
+        assert store._main_bytes == sum(kept.size for kept in store.entries() if kept.queue == MAIN)
         assert len(store) <= (max_entries or 10**9)
 
 
@@ -173,12 +174,11 @@ def test_16_threads_keep_the_sums_right() -> None:
             elif rng.random() < 0.1:
                 store.remove(key)
             else:
-                store.put(entry(key, rng.randrange(2000)))
+                store.put(entry(key, rng.randrange(600, 2600)))
         return found
 
     with ThreadPoolExecutor(16) as pool:
         found = sum(pool.map(work, range(16)))
     assert store.hits == found
     assert store.bytes == sum(kept.size for kept in store.entries()) <= 200_000
-    assert store._small_bytes == sum(kept.size for kept in store._small if kept.queue == 1)
-    assert store._small_count == sum(kept.queue == 1 for kept in store._small)
+    assert store._main_bytes == sum(kept.size for kept in store.entries() if kept.queue == MAIN)
