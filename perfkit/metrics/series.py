@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from perfkit import _process
 from perfkit.metrics.handle import Handle, RefusingHandle
+from perfkit.metrics.outbox import Outbox
 from perfkit.metrics.reading import labels
 from perfkit.metrics.window import DAY
 
@@ -66,11 +67,13 @@ class SeriesTable:
         self._known: WeakValueDictionary[Key, Handle] = WeakValueDictionary()
         self._live: dict[Key, Handle] = {}
         self._refusing = RefusingHandle(self, ("timing", "metrics_refused", ()))
+        self._outbox = Outbox(lambda n: self.find("counter", "metrics_dropped").record(n))
         self._failed: set[int] = set()  # ids of sinks that have been complained about
         self.renew()
 
     def renew(self) -> None:
         """Start empty in a forked child; handles held elsewhere stay good."""
+        self._outbox.clear()
         self._lock = threading.RLock()  # guards _known and _live; re-entrant, since a collector callback may record
         self._next_search = 0.0
         self._crowded = False  # that no room was found is still to be logged
@@ -165,19 +168,18 @@ class SeriesTable:
                 handle.share(sharing=sharing)
 
     def emit(self, handle: Handle, values: Sequence[float]) -> None:
-        """Pass on what a handle has counted: each value, of counters the sum, of gauges the last."""
+        """Pass on what a handle has counted: each value, of counters the sum, of gauges the last; see `deliver`."""
         if not values or not self.sinks:
             return
         if handle.kind == "counter":
             values = (sum(values),)
         elif handle.kind == "gauge":
             values = values[-1:]
-        for sink in self.sinks:
-            try:
-                for value in values:
-                    sink.emit(handle.kind, handle.name, value, handle.tags)
-            except Exception:
-                self.complain(sink)
+        self._outbox.put(handle, values)
+
+    def deliver(self) -> None:
+        """Hand what was passed on to the sinks; not while recording."""
+        self._outbox.deliver(self.sinks, self.complain)
 
     def complain(self, sink: object) -> None:
         """Log the error of a sink being handled: the first as a warning, further ones for debugging only."""

@@ -324,9 +324,11 @@ class PerformanceTracker(Shared, Readable):
         self._turn = (self._turn + 1) % _SLICES
         for handle in self._series.handles()[self._turn :: _SLICES]:
             handle.flush()
+            self._series.deliver()
         self._flush_sinks()
 
     def _flush_sinks(self) -> None:
+        self._series.deliver()
         for sink in self._series.sinks:
             try:
                 sink.flush()
@@ -343,6 +345,7 @@ class PerformanceTracker(Shared, Readable):
         _process.check()
         for handle in self._series.handles():
             handle.flush()
+            self._series.deliver()
         self._flush_sinks()
 
     def _stop_sharing(self) -> None:

@@ -15,7 +15,7 @@ from perfkit.metrics.sinks.prometheus import MetricsApp
 perfkit.configure(
     metrics={"store": os.environ["STORE"]},
     providers={"openai": {"base_url": os.environ["LLM"], "api_key": "none", "models": ["m"]}},
-    router={"failure_threshold": 10_000, "max_attempts": 1},
+    router={"failure_threshold": 10_000, "failure_rate": 1.0, "max_attempts": 1},  # ask it however often it fails
     alerts={"interval": 0.2, "webhook": os.environ["WEBHOOK"]},
 )
 perfkit.alerts.add_rule(

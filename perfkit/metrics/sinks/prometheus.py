@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from perfkit.metrics.sketch import Sketch
@@ -116,7 +117,9 @@ def _family(families: dict[str, _Family], name: str, series: Series) -> _Family:
 def _count(family: _Family, series: Series) -> None:
     labels = _labels(series)
     if family.type == "histogram":
-        family.samples.setdefault(labels, Sketch()).merge(series.lifetime())
+        found = family.samples.setdefault(labels, counted := series.lifetime())
+        if found is not counted:
+            found.merge(counted)
     elif family.type == "counter":
         family.samples[labels] = family.samples.get(labels, 0.0) + series.lifetime().total
     elif series.last is not None:
@@ -134,15 +137,21 @@ def _lines(name: str, family: _Family) -> Iterator[str]:
 
 
 def _histogram(name: str, labels: Labels, sketch: Sketch, bounds: tuple[float, ...]) -> Iterator[str]:
-    for bound, n in zip(bounds, sketch.at_most(bounds), strict=True):
-        yield f"{name}_bucket{_shown((*labels, ('le', _number(bound))))} {n}"
-    yield f"{name}_bucket{_shown((*labels, ('le', '+Inf')))} {sketch.count}"
+    inner = "".join(f'{label}="{value}",' for label, value in labels)
+    for bound, n in zip(map(_bound, bounds), sketch.at_most(bounds), strict=True):
+        yield f'{name}_bucket{{{inner}le="{bound}"}} {n}'
+    yield f'{name}_bucket{{{inner}le="+Inf"}} {sketch.count}'
     yield f"{name}_sum{_shown(labels)} {_number(sketch.total)}"
     yield f"{name}_count{_shown(labels)} {sketch.count}"
 
 
 def _shown(labels: Labels) -> str:
     return "{" + ",".join(f'{name}="{value}"' for name, value in labels) + "}" if labels else ""
+
+
+@cache
+def _bound(value: float) -> str:
+    return _number(value)
 
 
 def _number(value: float) -> str:

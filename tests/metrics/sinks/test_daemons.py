@@ -28,7 +28,7 @@ def collectd(tmp_path: Path) -> Iterator[Collectd]:
 
 
 def test_the_npm_daemon_understands_every_line(node: NodeStatsd) -> None:
-    tracker = PerformanceTracker(statsd=node.address)
+    tracker = PerformanceTracker(statsd=node.address, flush_interval=3600)
     for seconds in (0.25, 0.5, 1.0):
         tracker.record_metric("provider_latency", seconds, {"provider": "openai", "model": "gpt-4.1"})
     tracker.record_metric("token_usage", 1500)
@@ -41,7 +41,8 @@ def test_the_npm_daemon_understands_every_line(node: NodeStatsd) -> None:
     tracker.close()
     assert polled(lambda: node.read("gauges").get("perfkit.balance") == -3.5)  # the last line
     counters, timers, gauges = map(node.read, ("counters", "timers", "gauges"))
-    assert (counters["statsd.bad_lines_seen"], counters["statsd.metrics_received"]) == (0, 310)
+    assert counters["statsd.bad_lines_seen"] == 0
+    assert 309 <= counters["statsd.metrics_received"] <= 311  # the background thread may cut a sum in two
     assert sum(name.startswith("perfkit.many.n.") for name in counters) == 300
     assert counters["perfkit.cache_hit.route.a_b_c_"] == 300
     assert timers["perfkit.provider_latency.model.gpt-4_1.provider.openai"] == [250, 500, 1000]
@@ -64,7 +65,7 @@ def test_the_npm_daemon_gets_a_burst_whole(node: NodeStatsd) -> None:
 
 def test_the_npm_daemon_makes_the_percentiles(tmp_path: Path) -> None:
     with NodeStatsd(tmp_path, flush=500) as node:
-        tracker = PerformanceTracker(statsd=node.address)
+        tracker = PerformanceTracker(statsd=node.address, flush_interval=3600)
         for n in range(1, 101):
             tracker.record_metric("provider_latency", n / 1000)
         stats = tracker.get_stats("provider_latency")
@@ -77,7 +78,7 @@ def test_the_npm_daemon_makes_the_percentiles(tmp_path: Path) -> None:
 
 def test_the_npm_daemon_scales_what_was_sampled(tmp_path: Path) -> None:
     with NodeStatsd(tmp_path, flush=500) as node:
-        tracker = PerformanceTracker(statsd=node.address, statsd_options={"sample_rate": 0.5})
+        tracker = PerformanceTracker(statsd=node.address, statsd_options={"sample_rate": 0.5}, flush_interval=3600)
         for _ in range(4000):
             tracker.record_metric("provider_latency", 0.25)
         tracker.close()
@@ -85,7 +86,7 @@ def test_the_npm_daemon_scales_what_was_sampled(tmp_path: Path) -> None:
 
 
 def test_collectd_stores_counters_gauges_and_timers_as_such(collectd: Collectd) -> None:
-    tracker = PerformanceTracker(statsd=collectd.address)
+    tracker = PerformanceTracker(statsd=collectd.address, flush_interval=3600)  # all in one interval of collectd's
     for n in range(1, 101):
         tracker.record_metric("provider_latency", n / 1000, {"provider": "openai"})
     tracker.increment("cache_hit", 300)
@@ -95,8 +96,8 @@ def test_collectd_stores_counters_gauges_and_timers_as_such(collectd: Collectd) 
     name = "perfkit.provider_latency.provider.openai"
     assert polled(lambda: 300 in collectd.values("derive-perfkit.cache_hit"))
     assert polled(lambda: 5 in collectd.values("gauge-perfkit.queue"))
-    assert -3.5 in collectd.values("gauge-perfkit.balance")
-    assert 100 in collectd.values(f"gauge-{name}-count")
+    assert polled(lambda: -3.5 in collectd.values("gauge-perfkit.balance"))
+    assert polled(lambda: 100 in collectd.values(f"gauge-{name}-count"))
     assert max(collectd.values(f"latency-{name}-sum")) == pytest.approx(5.05)
     for percentile, seconds in ((50, 0.050), (99, 0.099)):
         stored = max(collectd.values(f"latency-{name}-percentile-{percentile}"))
