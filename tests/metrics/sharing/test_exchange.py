@@ -417,17 +417,56 @@ def test_the_view_is_the_last_one_while_the_store_is_away(hire: Hire, clock: Fak
 
 
 def test_a_delta_written_twice_after_a_lost_reply_counts_once(hire: Hire, clock: FakeClock, store: Store) -> None:
-    worker = hire()
+    worker, other = hire(), hire()
     worker.record_metric("x", 1.0)
     assert worker._exchange is not None
     worker._exchange.store = Brittle(store, 1, TimeoutError, done=True, only="write")
     worker.flush()  # it was written, but nobody said so
-    assert fold_now(store, clock)
+    for _ in range(3):
+        other.flush()
+        assert fold_now(store, clock)
     clock.advance(10)
     worker._share()  # written again
     assert count(worker.merged()) == 1
     fold_now(store, clock)
     assert count(worker.merged()) == 1
+
+
+def test_deltas_that_cannot_be_removed_for_long_count_once(hire: Hire, clock: FakeClock, store: Store) -> None:
+    class Keeping(Brittle):
+        def remove(self, names: Any) -> None:
+            raise ConnectionError("remove")
+
+    worker, keeping = hire(), Keeping(store, 0, ConnectionError, done=False)
+    for n in range(1, 8):
+        worker.record_metric("x", 1.0)
+        worker.flush()
+        with pytest.raises(ConnectionError):
+            fold(keeping, "keeper", clock.wall(), limit=10, least=1)
+        clock.advance(100)
+        assert count(worker.merged()) == n
+    worker.flush()
+    fold_now(store, clock)
+    assert (count(worker.merged()), len(store.names())) == (7, 5)
+
+
+def test_a_reader_overtaken_by_a_folder_reads_again(hire: Hire, clock: FakeClock, store: Store) -> None:
+    class Overtaking(Brittle):
+        def read(self, names: Sequence[str]) -> list[bytes | None]:
+            found = self.inner.read(names)
+            if names == ["manifest"] and folds:
+                folds.pop()
+                worker.record_metric("x", 1.0)
+                worker.flush()
+                assert fold_now(store, clock)
+            return found
+
+    worker, reader, folds = hire(), hire(), [1, 2, 3, 4, 5]
+    worker.record_metric("x", 1.0)
+    worker.flush()
+    assert reader._exchange is not None
+    reader._exchange.store = Overtaking(store, 0, ConnectionError, done=False)
+    assert count(reader.merged()) == 6
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 50, b"{}\n", b'{"version":9}\n', b'{"version":1,"series":7}\n'])
