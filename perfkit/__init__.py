@@ -17,6 +17,7 @@ __all__ = [
     "BadRequestError",
     "BudgetExceededError",
     "CachePolicy",
+    "CachedAgent",
     "ChatRequest",
     "ChatResponse",
     "ChatStream",
@@ -46,6 +47,7 @@ __all__ = [
     "RecursiveCallError",
     "ResponseCache",
     "ResponseFormatError",
+    "SemanticCache",
     "ServerError",
     "StateUnavailableError",
     "StreamInterruptedError",
@@ -59,6 +61,7 @@ __all__ = [
     "alerts",
     "batch",
     "cache",
+    "cached",
     "chat",
     "client",
     "configure",
@@ -79,7 +82,8 @@ if TYPE_CHECKING:
     from perfkit import alerts
     from perfkit._shared import configure, reset
     from perfkit.agents import AgentPool
-    from perfkit.caching import CachePolicy, ResponseCache
+    from perfkit.caching import CachedAgent, CachePolicy, ResponseCache, cached
+    from perfkit.caching.semantic import SemanticCache
     from perfkit.clock import Clock, FakeClock
     from perfkit.errors import (
         AuthenticationError,
@@ -134,6 +138,9 @@ _MODULES = {
     "HTTPClient": "perfkit.transport",
     "ResponseCache": "perfkit.caching",
     "CachePolicy": "perfkit.caching",
+    "CachedAgent": "perfkit.caching",
+    "cached": "perfkit.caching",
+    "SemanticCache": "perfkit.caching.semantic",
     "ProviderRouter": "perfkit.routing",
     "Quality": "perfkit.routing",
     "TokenOptimizer": "perfkit.tokens",

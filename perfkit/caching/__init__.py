@@ -6,6 +6,7 @@ from perfkit.caching.freshness import NOT_ASKED, TTLS, Decision, decide, read_tr
 from perfkit.caching.keys import request_digest, scoped_key
 from perfkit.caching.policy import CachePolicy
 from perfkit.caching.response import ResponseCache
+from perfkit.caching.service import CachedAgent, cached
 
 __all__ = [
     "BACKENDS",
@@ -14,9 +15,11 @@ __all__ = [
     "Backend",
     "CachePolicy",
     "Cached",
+    "CachedAgent",
     "Decision",
     "Entry",
     "ResponseCache",
+    "cached",
     "decide",
     "read_traits",
     "request_digest",

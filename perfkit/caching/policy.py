@@ -63,7 +63,7 @@ class CachePolicy:
     def _check_semantic(self) -> None:
         if not isinstance(self.semantic, bool) and not hasattr(self.semantic, "search"):
             raise TypeError(f"semantic must be True, False or a SemanticCache, not {self.semantic!r}")
-        if self.semantic and not self.exact:
+        if self.semantic is not False and not self.exact:
             raise ValueError("semantic needs exact=True: what means the same is served from what was kept exactly")
 
     def _check_context(self) -> None:

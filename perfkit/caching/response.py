@@ -207,6 +207,11 @@ class ResponseCache(Shared):
         self._count("cache_miss")
         return None
 
+    def peek(self, key: str) -> Entry | None:
+        """Return the fresh entry of a ready key without counting."""
+        entry = self._shelf.find(key)
+        return entry if entry is not None and entry.expires > self._clock.now() else None
+
     def fetch(  # noqa: PLR0913 - as above
         self,
         key: str,

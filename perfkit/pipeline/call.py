@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from perfkit.caching import CachePolicy
 from perfkit.errors import ResponseFormatError, TransportError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from perfkit.tokens import Admission, TokenOptimizer
     from perfkit.values import ChatRequest, ChatResponse
 
-__all__ = ["Call", "Purse", "Ways", "checked_context", "routed", "unpacked"]
+__all__ = ["Call", "Meaning", "Purse", "Ways", "checked_context", "routed", "unpacked"]
 
 ALWAYS = CachePolicy.of("always")
 NOTICEABLE = 0.01  # seconds: the pipeline's own work is not taken from a call's time
@@ -39,6 +39,14 @@ class Ways:
     quality: Quality | None = None
 
 
+class Meaning(NamedTuple):
+    """A question as a semantic cache looks for it."""
+
+    partition: str  # all but the words, as one key
+    route: str  # the model or route asked for
+    text: str
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One call under way: what was asked, what is sent, and what becomes of it."""
@@ -51,6 +59,8 @@ class Call:
     started: float
     budget: float | None = None  # US dollars for all attempts together
     policy: CachePolicy = ALWAYS
+    meaning: Meaning | None = None  # of a question that may be answered by another
+    by_meaning: bool = False
     spent: float = 0.0  # US dollars paid for attempts so far
     cost: float | None = None
     first_token: float | None = None
@@ -60,6 +70,11 @@ class Call:
     dearer: str | None = None  # model in whose place a cheaper one answers
     unkept: str = ""  # why the answer is not one to keep, if it is not
     ways: Ways = Ways()
+
+    @property
+    def found_as(self) -> Literal["semantic", "context", "exact"]:
+        """How a known answer was found."""
+        return "semantic" if self.by_meaning else "context" if self.policy.by_context else "exact"
 
     def retarget(self, target: ChatRequest) -> None:
         """Go on with another request, perhaps to another model than was asked for."""

@@ -19,6 +19,7 @@ from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import BudgetExceededError
 from perfkit.metrics import PerformanceTracker
 from perfkit.pipeline.call import Call, Purse, Ways, checked_context, unpacked
+from perfkit.pipeline.known import Known
 from perfkit.pipeline.meter import Meter
 from perfkit.pipeline.plan import Planner, model_for
 from perfkit.pipeline.scoping import current_scope
@@ -70,6 +71,7 @@ class Client(Shared):
         self._router = router if router is not None else ProviderRouter.instance()
         self._meter = Meter(tracker if tracker is not None else PerformanceTracker.instance())
         self._clock = clock if clock is not None else SYSTEM_CLOCK
+        self._known = Known(self._cache, self._clock)
         self._planner = Planner(routes if routes is not None else {}, clock=self._clock)
 
     def _configured(self, config: Config) -> None:
@@ -247,12 +249,8 @@ class Client(Shared):
         if call.key is None:
             return self._finish(call, self._ask(call))
         timeout = call.target.timeout if call.target.timeout is not None else self._router.settings.timeout
-        found = self._cache.fetch(
-            call.key,
-            lambda: self._ask(call.in_time(timeout, self._clock.now())),
-            timeout=timeout,
-            refresh=lambda: self._ask_again(call),
-            **call.life,
+        found = self._known.answer(
+            call, lambda: self._ask(call.in_time(timeout, self._clock.now())), lambda: self._ask_again(call), timeout
         )
         return self._finish(call, found.value) if found.stored_at is None else self._serve(call, found)
 
@@ -321,8 +319,7 @@ class Client(Shared):
         return instead
 
     def _spoken(self, call: Call) -> Generator[str, None, ChatResponse]:
-        key = call.key
-        found = None if key is None else self._cache.lookup(key, refresh=lambda: self._ask_again(call), **call.life)
+        found, search = self._known.look(call, lambda: self._ask_again(call))
         if found is not None:
             answer = self._serve(call, found)
             yield from replayed(answer.text)
@@ -343,8 +340,9 @@ class Client(Shared):
                 call.retarget(self._optimizer.otherwise(refusal, call.target))
             else:
                 break
-        if key is not None:
-            self._cache.store(key, response, since=since, **call.life)
+        if call.key is not None:
+            self._cache.store(call.key, response, since=since, **call.life)
+            self._known.landed(search, response)
         return self._finish(call, response)
 
     def _finish(self, call: Call, response: ChatResponse) -> ChatResponse:
@@ -362,7 +360,7 @@ class Client(Shared):
         latency = self._clock.now() - call.started
         answer = found.answer(
             cost=0.0,
-            cached="context" if call.policy.by_context else "exact",
+            cached=call.found_as,
             cached_at=found.stored_at,
             age=max(0.0, self._clock.wall() - found.stored_at),
             cache_decision=call.decision.reason,

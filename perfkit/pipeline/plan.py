@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from perfkit.caching import NOT_ASKED, TTLS, CachePolicy, Decision, decide, read_traits, request_digest, scoped_key
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.pipeline.call import Call, Ways, routed
+from perfkit.pipeline.known import meaning_of
 from perfkit.tokens.complexity import classify
 from perfkit.values import ChatRequest, finite
 
@@ -83,8 +84,12 @@ class Planner:
             self.forget()
         decision, key = self._decide(request, target, provider, chosen)
         told = ways if ways is not None else Ways()
+        meaning = None
+        if chosen.semantic is not False and key is not None:
+            routed_to = None if target is request else target.model
+            meaning = meaning_of(self._asked(request, chosen), decision, provider=provider, target=routed_to)
         return Call(
-            request, target, provider, decision, key, started, budget, chosen,
+            request, target, provider, decision, key, started, budget, chosen, meaning,
             ways=told if route is None else _routed_ways(told, route),
         )  # fmt: skip
 
@@ -93,7 +98,7 @@ class Planner:
     ) -> tuple[Decision, str | None]:
         if not policy.exact:
             return NOT_ASKED, None
-        asked = self._in_context(request, policy) if policy.by_context else request
+        asked = self._asked(request, policy)
         digest = request_digest(asked, provider=provider, target=None if target is request else target.model)
         memo = (digest, policy, request.user)
         decision = self._decisions.get(memo) if asked is request else None
@@ -105,8 +110,10 @@ class Planner:
                 self._decisions[memo] = decision
         return decision, scoped_key(digest, decision.user, decision.tenant) if decision.keep else None
 
-    def _in_context(self, request: ChatRequest, policy: CachePolicy) -> ChatRequest:
+    def _asked(self, request: ChatRequest, policy: CachePolicy) -> ChatRequest:
         """Return the request with that context only that makes another question (RAAF guide 3.3)."""
+        if not policy.by_context:
+            return request
         context = dict(request.metadata)
         if policy.context is not None:
             context = {name: context[name] for name in policy.context if name in context}

@@ -1,0 +1,291 @@
+"""The semantic cache: whether a question that means the same was answered already, and how sure that is.
+
+It holds questions and their vectors; the answers stay in the ResponseCache (in Redis or wherever that keeps them) and
+are found by the exact key. An answer that has left it is never served from here.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from perfkit._shared import Shared
+from perfkit.caching.semantic.bound import ErrorBound, upper_bound
+from perfkit.caching.semantic.embedders import Embed, make_embedder
+from perfkit.caching.semantic.guards import disagreement
+from perfkit.caching.semantic.index import unit
+from perfkit.caching.semantic.store import Answer, Match, Questions
+from perfkit.metrics import PerformanceTracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perfkit.caching.semantic.index import Vector
+    from perfkit.values import ChatResponse
+
+    Judge = Callable[[ChatResponse, ChatResponse], bool]
+
+__all__ = ["Found", "Question", "SemanticCache", "same_text"]
+
+log = logging.getLogger("perfkit.caching")
+
+
+class Question(NamedTuple):
+    """A question as it is looked for."""
+
+    partition: str  # all that must be the same
+    route: str  # whose error bound it belongs to
+    text: str
+    vector: Vector
+
+
+class Found(NamedTuple):
+    """A match, and what to do with it.
+
+    Its `action` is "serve" the answer; "verify" it, by asking all the same and comparing; or "learn", which is the same
+    for a match that would not have been served, at the price of the comparison only.
+    """
+
+    match: Match
+    action: Literal["serve", "verify", "learn"]
+
+    @property
+    def key(self) -> str:
+        """The exact key of the answer."""
+        return self.match.answer.key
+
+
+def same_text(cached: ChatResponse, fresh: ChatResponse) -> bool:
+    """Tell whether two answers are equal but for case and white space: the strictest judge, and the default."""
+    return cached.text.casefold().split() == fresh.text.casefold().split()
+
+
+class SemanticCache(Shared):
+    """Finds questions that mean the same as one asked before. Off unless a policy or route says `semantic`.
+
+    Without `max_error_rate` a match is served when its similarity is at least `threshold` and every guard agrees.
+    With it, `threshold` is not used: what may be served is learned from verified matches, so that at most that share of
+    what is served is wrong; until a few hundred are verified, nothing is served.
+
+    Args:
+        embed: texts to vectors; None means the `embedder` of the settings.
+        judge: `judge(cached, fresh)` tells whether two answers say the same; None compares their texts, which takes
+            every rewording for a wrong answer: safe, but little is served. What it raises counts as wrong.
+        tracker: None means the shared one.
+        rng: chooses what is verified; None means one of its own.
+        **settings: keys of the `[semantic]` table.
+    """
+
+    _table = "semantic"
+
+    def __init__(
+        self,
+        *,
+        embed: Embed | None = None,
+        judge: Judge | None = None,
+        tracker: PerformanceTracker | None = None,
+        rng: random.Random | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(settings)
+        self._given, self._judge, self._tracker = embed, judge, tracker
+        self._rng = rng if rng is not None else random.Random()
+        self._embed: Embed | None = embed
+        self._questions = Questions(self.settings.max_entries)
+        self._renew()
+        self._forget()
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()  # guards _bounds, _counts, _cost, _told and _dimensions
+
+    def _forget(self) -> None:
+        self._bounds: dict[str, ErrorBound] = {}
+        self._counts: Counter[str] = Counter()
+        self._cost = 0.0
+        self._told: set[type[Exception]] = set()
+        self._dimensions: int | None = None
+
+    def _apply(self) -> None:
+        self._questions.max_entries = self.settings.max_entries
+        if self._given is None:
+            self._embed = None
+            self.clear()  # vectors of two embedders cannot be compared
+        with self._lock:
+            for bound in self._bounds.values():
+                bound.max_error_rate = self.settings.max_error_rate or bound.max_error_rate
+
+    def _after_fork(self) -> None:
+        self._renew()
+        self._questions.renew()
+        for bound in self._bounds.values():
+            bound.renew()
+
+    def use(self, *, embed: Embed | None = None, judge: Judge | None = None) -> None:
+        """Take another embedder or judge from now on; a new embedder begins without questions."""
+        if embed is not None:
+            self._given = self._embed = embed
+            self.clear()
+        if judge is not None:
+            self._judge = judge
+
+    def ask(self, partition: str, route: str, text: str) -> Question | None:
+        """Return a question ready to be looked for; None when it has no vector: it is then asked as without a cache."""
+        try:
+            if self._embed is None:
+                self._embed = make_embedder(self.settings.embedder, self.settings.embedder_options)
+            vector = unit(self._embed([text])[0], self._dimensions)
+        except Exception as error:
+            self._tell(error)
+            return None
+        self._dimensions = len(vector)
+        return Question(partition, route, text, vector)
+
+    def _tell(self, error: Exception) -> None:
+        kind = type(error)
+        with self._lock:
+            known = kind in self._told
+            self._told.add(kind)
+        self._count("semantic_error")
+        if not known:
+            log.warning("questions are answered without the semantic cache: %s: %s", kind.__name__, error)
+
+    def search(self, question: Question) -> Found | None:
+        """Return the nearest known question that every guard lets pass, and what to do with it."""
+        least = self.settings.threshold if self.settings.max_error_rate is None else self.settings.explore
+        for match in self._questions.matches(question.partition, question.vector, least):
+            guard = disagreement(question.text, match.text)
+            if guard is None:
+                return Found(match, self._action(question, match))
+            self._count("semantic_refused", {"guard": guard})
+        return None
+
+    def _action(self, question: Question, match: Match) -> Literal["serve", "verify", "learn"]:
+        settings = self.settings
+        if settings.max_error_rate is None:
+            trusted = match.evidence.similarity > match.answer.worst
+        else:
+            own = match.evidence.similarity > match.answer.worst or match.answer.right > match.answer.wrong
+            trusted = own and self._bound(question.route).trusts(match.evidence)
+        if not trusted:
+            return "learn"
+        verified = settings.shadow or self._rng.random() < settings.verify
+        if settings.shadow:
+            self._count("semantic_shadow")
+        return "verify" if verified else "serve"
+
+    def _bound(self, route: str) -> ErrorBound:
+        with self._lock:
+            found = self._bounds.get(route)
+            if found is None:
+                found = self._bounds[route] = ErrorBound(self.settings.max_error_rate, window=self.settings.window)
+            return found
+
+    def served(self) -> None:
+        """Count that an answer was served."""
+        self._count("semantic_hit")
+
+    def gone(self, question: Question, found: Found) -> None:
+        """Forget an answer that the exact cache no longer has."""
+        self._questions.forget(question.partition, found.match.answer)
+
+    def learn(self, question: Question, found: Found, cached: ChatResponse, fresh: ChatResponse) -> bool:
+        """Compare what was or would have been served with a fresh answer, and learn from it; tell whether it was right.
+
+        The judge runs without any lock held; the cost of second calls is counted in `semantic_verification_cost`.
+        """
+        right = self._judged(cached, fresh)
+        if self.settings.max_error_rate is not None:
+            self._bound(question.route).learn(found.match.evidence, right=right)
+        self._questions.judge(found.match, right=right)
+        self._count("semantic_judged", {"right": str(right).lower()})
+        if found.action == "verify":
+            self._count("semantic_verified", {"right": str(right).lower()})
+            self._pay(fresh.cost)
+        return right
+
+    def _pay(self, cost: float | None) -> None:
+        if cost and not self.settings.shadow:  # in shadow mode the call would have been made anyway
+            with self._lock:
+                self._cost += cost
+            self._shared_tracker().record_metric("semantic_verification_cost", cost)
+
+    def _judged(self, cached: ChatResponse, fresh: ChatResponse) -> bool:
+        try:
+            return bool((self._judge if self._judge is not None else same_text)(cached, fresh))
+        except Exception as error:
+            self._tell(error)
+            return False
+
+    def add(self, question: Question, key: str, *, like: Found | None = None) -> None:
+        """Remember a question and the exact key of its answer.
+
+        Args:
+            question: what was asked.
+            key: where its answer is kept.
+            like: a match verified to be right: the question stands for the same answer, which is now this one.
+        """
+        if like is not None and not like.match.answer.gone:
+            like.match.answer.key = key
+            answer = like.match.answer
+        else:
+            answer = Answer(key)
+        self._questions.add(question.partition, question.text, question.vector, answer)
+
+    def _count(self, name: str, tags: dict[str, str] | None = None) -> None:
+        with self._lock:
+            self._counts[":".join((name, *(tags.values() if tags is not None else ())))] += 1
+        self._shared_tracker().increment(name, tags=tags)
+
+    def _shared_tracker(self) -> PerformanceTracker:
+        if self._tracker is None:
+            self._tracker = PerformanceTracker.instance()
+        return self._tracker
+
+    def stats(self) -> dict[str, Any]:
+        """Return what was served, verified and refused, the rate of wrong answers, and what each route has learned.
+
+        `wrong_rate` is that of verified matches that were, or in shadow mode would have been, served;
+        `wrong_rate_bound` is above the true rate with a confidence of 90 %; `verification_cost` is in US dollars.
+        """
+        with self._lock:
+            counts, cost, bounds = dict(self._counts), self._cost, dict(self._bounds)
+        wrong = counts.get("semantic_verified:false", 0)
+        verified = wrong + counts.get("semantic_verified:true", 0)
+        return {
+            "questions": len(self._questions),
+            "served": counts.get("semantic_hit", 0),
+            "would_serve": counts.get("semantic_shadow", 0),
+            "verified": verified,
+            "wrong": wrong,
+            "wrong_rate": wrong / verified if verified else None,
+            "wrong_rate_bound": upper_bound(wrong, verified),
+            "verification_cost": cost,
+            "refused": {k.split(":")[1]: n for k, n in counts.items() if k.startswith("semantic_refused:")},
+            "errors": counts.get("semantic_error", 0),
+            "routes": {route: bound.stats() for route, bound in bounds.items()},
+        }
+
+    def clear(self) -> None:
+        """Forget all questions; what was learned about similarity stays until `reset`."""
+        self._questions.clear()
+        with self._lock:
+            self._dimensions = None
+
+    def close(self) -> None:
+        """Nothing to flush."""
+
+    def reset(self) -> None:
+        """Forget questions, counts and all that was learned."""
+        self.clear()
+        with self._lock:
+            self._forget()
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    def __repr__(self) -> str:
+        served = self._counts["semantic_hit"]
+        return f"SemanticCache({len(self)} questions, {served} served, shadow={self.settings.shadow})"

@@ -1,0 +1,178 @@
+"""The questions a semantic cache knows, apart by partition, and the answers they lead to.
+
+A partition is everything of a request but the words of its last question: scope, model, system prompt, parameters,
+tools, context and the conversation so far. Nothing is ever looked for in another one. An answer may have several
+questions: those that were verified to have the same answer stand for it too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+from perfkit.caching.semantic.bound import Evidence
+from perfkit.caching.semantic.index import BRUTE_FORCE_LIMIT, BruteForce, Graph
+
+if TYPE_CHECKING:
+    from perfkit.caching.semantic.index import Vector, VectorIndex
+
+__all__ = ["Answer", "Match", "Questions"]
+
+VOTERS = 7  # nearest questions that are asked which answer they have
+LOOKED_AT = 3  # of those, how many may be refused by a guard before the search is given up
+
+
+class Answer:
+    """An answer in the exact cache, and how often it was verified; changed under the lock of its Questions."""
+
+    __slots__ = ("gone", "key", "right", "rows", "worst", "wrong")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.right = self.wrong = 0
+        self.worst = 0.0  # similarity of the nearest question it was wrong for
+        self.rows = 0
+        self.gone = False
+
+
+class Match(NamedTuple):
+    """A known question near the one asked, and its answer."""
+
+    answer: Answer
+    text: str
+    evidence: Evidence
+
+
+class _Partition:
+    """The questions of one partition."""
+
+    def __init__(self, index: VectorIndex) -> None:
+        self.index = index
+        self.texts: list[str] = []
+        self.answers: list[Answer] = []
+        self.dead = 0
+
+
+class Questions:
+    """Questions by partition, at most `max_entries` in all; the partition unused for longest makes room.
+
+    Args:
+        max_entries: questions kept; beyond 100,000 in one partition usearch is needed.
+    """
+
+    def __init__(self, max_entries: int) -> None:
+        self.max_entries = max_entries
+        self._partitions: OrderedDict[str, _Partition] = OrderedDict()
+        self._count = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Make the lock new, after a fork."""
+        self._lock = threading.Lock()  # guards the table, its partitions' growth, and the counts of answers
+
+    def matches(self, partition: str, vector: Vector, least: float) -> list[Match]:
+        """Return known questions at least that similar, the nearest first, each with what is known of it."""
+        with self._lock:
+            found = self._partitions.get(partition)
+            if found is None:
+                return []
+            self._partitions.move_to_end(partition)
+        near = found.index.near(vector, least, 8 * VOTERS)  # outside the lock: it takes milliseconds
+        rows = [(found.answers[row], found.texts[row], cosine) for row, cosine in near]
+        rows = [row for row in rows if not row[0].gone]
+        return [_match(rows, at, least) for at in range(min(LOOKED_AT, len(rows)))]
+
+    def add(self, partition: str, text: str, vector: Vector, answer: Answer) -> None:
+        """Remember a question that `answer` answers."""
+        with self._lock:
+            found = self._partitions.get(partition)
+            if found is None:
+                found = self._partitions[partition] = _Partition(BruteForce(len(vector)))
+            if len(found.index) == BRUTE_FORCE_LIMIT and isinstance(found.index, BruteForce):
+                found.index = _as_graph(found.index)
+            self._partitions.move_to_end(partition)
+            found.texts.append(text)
+            found.answers.append(answer)
+            answer.rows += 1
+            found.index.add(vector)  # last: a search may read the lists up to the rows it finds
+            self._count += 1
+            self._make_room()
+
+    def _make_room(self) -> None:
+        while self._count > self.max_entries:
+            name, oldest = next(iter(self._partitions.items()))
+            if len(self._partitions) == 1:
+                self._partitions[name] = _newer_half(oldest)
+                self._count = len(self._partitions[name].index)
+                return
+            del self._partitions[name]
+            self._count -= len(oldest.index)
+
+    def forget(self, partition: str, answer: Answer) -> None:
+        """Lead no question to `answer` any more: it has left the cache."""
+        with self._lock:
+            found = self._partitions.get(partition)
+            if answer.gone or found is None:
+                return
+            answer.gone = True
+            found.dead += answer.rows
+            if found.dead > len(found.index) // 2:
+                kept = self._partitions[partition] = _compacted(found, 0)
+                self._count -= len(found.index) - len(kept.index)
+
+    def judge(self, match: Match, *, right: bool) -> None:
+        """Take in whether the answer of a match was right."""
+        answer = match.answer
+        with self._lock:
+            if right:
+                answer.right += 1
+            else:
+                answer.wrong += 1
+                answer.worst = max(answer.worst, match.evidence.similarity)
+
+    def clear(self) -> None:
+        """Forget all questions."""
+        with self._lock:
+            self._partitions.clear()
+            self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+
+def _match(rows: list[tuple[Answer, str, float]], at: int, least: float) -> Match:
+    answer, text, similarity = rows[at]
+    others = [cosine for other, _, cosine in rows if other is not answer]
+    voters = rows[:VOTERS]
+    evidence = Evidence(
+        similarity=similarity,
+        margin=similarity - max(others, default=min(least, similarity)),
+        vote=sum(other is answer for other, _, _ in voters) / len(voters),
+        right=answer.right,
+        wrong=answer.wrong,
+    )
+    return Match(answer, text, evidence)
+
+
+def _newer_half(partition: _Partition) -> _Partition:
+    return _compacted(partition, len(partition.index) // 2)
+
+
+def _compacted(partition: _Partition, first: int) -> _Partition:
+    """Return a partition without the rows before `first` and those whose answer is gone."""
+    rows = [row for row in range(first, len(partition.index)) if not partition.answers[row].gone]
+    kind = BruteForce if len(rows) <= BRUTE_FORCE_LIMIT else Graph
+    made = _Partition(kind(partition.index.dimensions))
+    for row in rows:
+        made.index.add(partition.index.row(row))
+    made.texts = [partition.texts[row] for row in rows]
+    made.answers = [partition.answers[row] for row in rows]
+    return made
+
+
+def _as_graph(index: BruteForce) -> VectorIndex:
+    graph = Graph(index.dimensions)
+    for row in range(len(index)):
+        graph.add(index.row(row))
+    return graph
