@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from perfkit.errors import StateUnavailableError
 from perfkit.tokens.budget import Account, Budgets, Hold
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from perfkit.clock import Clock
-    from perfkit.state import RedisLink
+    from perfkit.state import RedisLink, Script
     from perfkit.tokens.rules import Key
 
 __all__ = ["SharedBudgets"]
@@ -35,42 +35,37 @@ LINGER: Final = 3600  # seconds an account outlives its period: calls that began
 RESERVE: Final = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local amount, expires, field = tonumber(ARGV[1]), now + ARGV[2], 'h:' .. ARGV[3]
-
-local function expire(key, held)
-  local all, soonest = redis.call('HGETALL', key), nil
-  for i = 1, #all, 2 do
-    if string.sub(all[i], 1, 2) == 'h:' then
-      local at, nano = string.match(all[i + 1], '^(%d+):(%d+)$')
-      at = tonumber(at)
-      if at <= now then
-        redis.call('HDEL', key, all[i])
-        held = held - nano
-      elseif not soonest or at < soonest then
-        soonest = at
-      end
-    end
-  end
-  redis.call('HSET', key, 'held', held, 'next', soonest or 0)
-  return held, soonest
-end
-
+local amount, expires = tonumber(ARGV[1]), now + ARGV[2]
 local reply, soonest = {0}, {}
 for i, key in ipairs(KEYS) do
-  local limit, unsent = tonumber(ARGV[3 * i + 1]), ARGV[3 * i + 3]
-  if unsent ~= '0' then redis.call('HINCRBY', key, 'spent', unsent) end
+  if ARGV[3 * i + 3] ~= '0' then redis.call('HINCRBY', key, 'spent', ARGV[3 * i + 3]) end
   local row = redis.call('HMGET', key, 'spent', 'held', 'next')
   local spent, held, next = tonumber(row[1] or 0), tonumber(row[2] or 0), tonumber(row[3] or 0)
-  if next > 0 and next <= now then held, next = expire(key, held) end
-  if next and next > 0 then soonest[i] = next end
+  if next > 0 and next <= now then
+    local all = redis.call('HGETALL', key)
+    next = 0
+    for n = 1, #all, 2 do
+      if string.sub(all[n], 1, 2) == 'h:' then
+        local at, nano = string.match(all[n + 1], '^(%d+):(%d+)$')
+        at = tonumber(at)
+        if at <= now then
+          redis.call('HDEL', key, all[n])
+          held = held - nano
+        elseif next == 0 or at < next then
+          next = at
+        end
+      end
+    end
+    redis.call('HSET', key, 'held', held, 'next', next)
+  end
+  soonest[i] = (next == 0 or expires < next) and expires or next
   reply[2 * i], reply[2 * i + 1] = spent, held
-  if reply[1] == 0 and spent + held + amount > limit then reply[1] = i end
+  if reply[1] == 0 and spent + held + amount > tonumber(ARGV[3 * i + 1]) then reply[1] = i end
 end
 if reply[1] == 0 then
   for i, key in ipairs(KEYS) do
-    local held = reply[2 * i + 1] + amount
-    redis.call('HSET', key, 'held', held, field, string.format('%.0f:%.0f', expires, amount),
-      'next', math.min(expires, soonest[i] or expires))
+    redis.call('HSET', key, 'held', reply[2 * i + 1] + amount, 'next', soonest[i],
+      'h:' .. ARGV[3], expires .. ':' .. ARGV[1])
     if ARGV[3 * i + 2] ~= '0' then redis.call('EXPIRE', key, ARGV[3 * i + 2]) end
   end
 end
@@ -89,8 +84,7 @@ return reply
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(NamedTuple):
     """One budget of a call: its limit, and what Redis has still to be told of its account."""
 
     key: Key
@@ -108,7 +102,20 @@ class SharedBudgets(Budgets):
 
     def __init__(self, clock: Clock, zone: tzinfo, link: Callable[[], RedisLink | None]) -> None:
         self._link = link
+        self._scripts: tuple[RedisLink, Script, Script] | None = None  # of the link they belong to
         super().__init__(clock, zone)
+
+    def after_fork(self) -> None:
+        """Make the lock new, and names of holds that no other process gives."""
+        super().after_fork()
+        self._names = map(f"{uuid.uuid4().hex[:16]}{{}}".format, count())  # each step on it is atomic, so no lock
+
+    def _of(self, link: RedisLink) -> tuple[RedisLink, Script, Script]:
+        """Return the scripts of a link; making them twice does no harm."""
+        found = self._scripts
+        if found is None or found[0] is not link:
+            found = self._scripts = (link, link.script(RESERVE), link.script(SETTLE))
+        return found
 
     def reserve(self, scopes: Mapping[str, str | None], nano: int | None, ttl: float) -> Hold:
         """Hold `nano` for `ttl` seconds in every budget that matches, or in none, for all processes.
@@ -125,20 +132,20 @@ class SharedBudgets(Budgets):
         if alone is not None or not shared:
             self._not_told(lines)
             return super().reserve(scopes, nano, ttl)
-        name = uuid.uuid4().hex
+        name = next(self._names)
         try:
             reply = self._take(link, shared, nano, ttl, name)
         except StateUnavailableError:
             self._not_told(lines)
             return super().reserve(scopes, nano, ttl)
-        self._mirror(shared, reply)
-        if reply[0]:
-            line, (spent, held) = shared[reply[0] - 1], reply[2 * reply[0] - 1 :][:2]
-            raise exceeded(line.key, line.limit, spent + held, nano, (line.account.end, self._zone), held=held)
         with self._lock:
-            hold = self._hold(tuple(line.account for line in lines), nano, self._clock.now() + ttl)
-        hold.shared_id = name
-        return hold
+            self._mirror(shared, reply)
+            if not reply[0]:
+                hold = self._hold(tuple([line.account for line in lines]), nano, self._clock.now() + ttl)
+                hold.shared_id = name
+                return hold
+        line, (spent, held) = shared[reply[0] - 1], reply[2 * reply[0] - 1 :][:2]
+        raise exceeded(line.key, line.limit, spent + held, nano, (line.account.end, self._zone), held=held)
 
     def _lines(self, scopes: Mapping[str, str | None]) -> list[_Line]:
         rules = list(matching(self._rules, scopes))
@@ -157,7 +164,7 @@ class SharedBudgets(Budgets):
         arguments: list[Any] = [nano, int(ttl * 1000), name]
         for line in lines:
             arguments += [line.limit, self._keep(line.account), line.unsent]
-        reply: list[int] = link.script(RESERVE)(keys=[_key(link, line.account) for line in lines], args=arguments)
+        reply: list[int] = self._of(link)[1](keys=[_key(link, line.account) for line in lines], args=arguments)
         return reply
 
     def _keep(self, account: Account) -> int:
@@ -166,9 +173,8 @@ class SharedBudgets(Budgets):
 
     def _mirror(self, lines: Sequence[_Line], reply: Sequence[int]) -> None:
         """Note the totals of all processes; they only grow, so an older reply does not undo a newer one."""
-        with self._lock:
-            for line, spent in zip(lines, reply[1::2], strict=True):
-                line.account.spent = max(line.account.spent, spent)
+        for line, spent in zip(lines, reply[1::2], strict=True):
+            line.account.spent = max(line.account.spent, spent)
 
     def _charge(self, hold: Hold, cost: int) -> None:
         super()._charge(hold, cost)
@@ -193,7 +199,7 @@ class SharedBudgets(Budgets):
         arguments = [hold.shared_id, hold.nano, cost, *map(self._keep, accounts)]
         with suppress(StateUnavailableError):
             if link is not None:  # None: it was configured away meanwhile
-                spent = link.script(SETTLE)([_key(link, account) for account in accounts], arguments)
+                spent = self._of(link)[2]([_key(link, account) for account in accounts], arguments)
         with self._lock:
             if spent is None:
                 self._untold(accounts, cost)
