@@ -20,7 +20,7 @@ from perfkit.tokens.ledger import SharedBudgets
 from perfkit.tokens.periods import time_zone
 from perfkit.tokens.prefix import Detector, Traffic
 from perfkit.tokens.pricing import PriceTable
-from perfkit.tokens.reporting import Reporting
+from perfkit.tokens.rewriting import Rewriting
 from perfkit.tokens.rules import parse_answers, parse_rules
 from perfkit.tokens.selection import Scores, profiles_of
 from perfkit.tokens.usage import UsageLog
@@ -38,7 +38,7 @@ __all__ = ["TokenOptimizer"]
 FLUSH_SECONDS: Final = 2.0  # between two times that usage is sent to the store
 
 
-class TokenOptimizer(Reporting):
+class TokenOptimizer(Rewriting):
     """Token counts, costs, budgets and usage reports; `perfkit.optimizer` is the shared one.
 
     Args:

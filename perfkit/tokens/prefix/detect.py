@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from perfkit.values import ChatRequest
 
-__all__ = ["Detector", "Finding"]
+__all__ = ["Detector", "Finding", "volatile_spans"]
 
 ROUTES: Final = 256
 CONVERSATIONS: Final = 2000
@@ -253,3 +253,14 @@ def _covering(pattern: re.Pattern[str], text: str, place: int) -> str | None:
 
 def _spans(before: str, now: str, place: int) -> tuple[str, str]:
     return before[place : place + WINDOW // 2], now[place : place + WINDOW // 2]
+
+
+def volatile_spans(text: str) -> list[tuple[str, str]]:
+    """Return cause and text of what looks as if it changed with every request: times, dates, UUIDs."""
+    found: dict[str, str] = {}
+    for cause, pattern in CAUSES:
+        if cause in ("uuid", "timestamp", "date") and (match := pattern.search(text[:HEAD_MOST])) is not None:
+            found.setdefault(match[0], cause)
+    return [
+        (cause, span) for span, cause in found.items() if not any(span != other and span in other for other in found)
+    ]
