@@ -58,6 +58,14 @@ def test_no_window_ever_holds_more_than_the_limit(limit: int, gaps: list[float])
     assert most_in_a_window(times, 60.0) <= limit
 
 
+@pytest.mark.parametrize("limit", [1, 7, 60, 100, 1000])
+def test_a_rush_never_passes_the_limit_in_any_window(limit: int) -> None:
+    clock = FakeClock()
+    rate = RateLimit(limit, clock=clock)
+    times = [clock.now() + rate.take(patience=1e9) for _ in range(3 * limit)]
+    assert most_in_a_window(times, 60.0) <= limit
+
+
 @pytest.mark.parametrize("limit", [1, 7, 60, 1000])
 def test_those_who_wait_use_97_percent_of_the_limit(limit: int) -> None:
     clock = FakeClock()

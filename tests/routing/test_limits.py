@@ -90,9 +90,11 @@ def test_no_more_calls_than_the_bulkhead_allows_run_and_the_rest_waits(
         with lock:
             inside += 1
             most = max(most, inside)
+        busy.wait(0.001)  # long enough for others to come
         with lock:
             inside -= 1
 
+    busy = threading.Event()
     made.get_provider("a").script = [work]
     limited(made, "a", max_concurrency=3)
     with ThreadPoolExecutor(32) as pool:

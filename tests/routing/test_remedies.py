@@ -70,9 +70,10 @@ def test_the_models_named_for_a_trouble_are_asked_in_order(
 
 def test_what_a_filter_refused_goes_to_nobody_who_is_not_named(router: MakeRouter, request_: ChatRequest) -> None:
     made = router({"fallbacks": {"content_filter": {"other": ["n"]}}}, a=ContentFilterError("no"), b=0.0)
+    made.register_provider("b", made.get_provider("b"), priority=2, models=["m", "n"])
     with pytest.raises(ContentFilterError):
         made.execute_with_fallback(request_)
-    assert asked(made, "b") == []
+    assert (asked(made, "a"), asked(made, "b")) == (["m"], [])
 
 
 def test_a_prompt_that_is_too_long_goes_to_the_smallest_model_that_holds_it(
