@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPHost", "HTTPSHost", "HostPool", "Origin", "host_pool"]
 
-_LEAST_DRAIN, _LONGEST_DRAIN = 0.01, 0.05  # seconds, less than a handshake takes; threads may be late themselves
+_LEAST_DRAIN, _LONGEST_DRAIN = 0.025, 0.05  # seconds; a server that is near may be busy
 _LONGEST_OWED = 1.0  # seconds an idle connection may owe the end of its last reply
 Origin = tuple[str, str, int]  # scheme, host, port
 

@@ -116,7 +116,8 @@ def ending(*rests: bytes, wait: threading.Event) -> Callable[[socket.socket], No
             sock.sendall(HEAD + chunk(b"data: [DONE]\n\n"))
             assert wait.wait(10)
             sock.sendall(rest)
-        sock.recv(1)
+        if read_request(sock):
+            sock.sendall(reply(b"on the old connection"))
 
     return script
 
@@ -201,6 +202,8 @@ def test_stream_left_at_its_mark_does_not_touch_the_parents_connection_in_a_chil
     assert in_child(lambda: stream.finish() or state(client)) == (0, 0)  # type: ignore[func-returns-value]
     stream.finish()
     wait.set()
+    (connection,) = connections.host(("http", "127.0.0.1", server.port))._alive
+    polled(connection._has_come)
     left_at_the_mark(client)
     assert server.accepted == 1
 
