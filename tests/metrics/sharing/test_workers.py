@@ -29,7 +29,7 @@ CLIENTS = 6
 SLOT = 10.0
 GUNICORN = (
     *("gunicorn", "--bind", "fd://{fd}", "--threads", "2", "--graceful-timeout", "10"),
-    *("--max-requests", "100", "--max-requests-jitter", "100", "metrics.sharing.workers_app:application"),
+    *("--max-requests", "60", "--max-requests-jitter", "60", "metrics.sharing.workers_app:application"),
 )
 
 
@@ -121,7 +121,7 @@ def test_recycled_reloaded_and_killed_workers_have_counted_what_was_served(tmp_p
     assert told[victim] - late <= total.pop(victim, 0) <= told.pop(victim) + clients.unsure
     assert {pid: n - total[pid] for pid, n in told.items() if total[pid] < n} == {}
     assert sum(total.values()) - sum(told.values()) <= clients.unsure
-    assert len(told) > 16  # recycled
+    assert len(told) > 9  # others than the first eight, and the one that came for the killed
     assert reader.merged().workers == ()
     reader.flush()
     names = FileStore(store).names()
