@@ -113,7 +113,7 @@ def test_no_timer_is_ended_twice_by_threads_that_race(tracker: PerformanceTracke
 
     def work(i: int) -> None:
         barrier.wait()
-        for _ in range(2000):
+        for _ in range(10_000):
             if i % 2:
                 tracker.start_timer("shared")
                 begun[i] += 1
