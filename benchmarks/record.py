@@ -28,6 +28,8 @@ PACKAGES = [
     "pycurl",
     "litellm",
     "prometheus-client",
+    "numpy",
+    "usearch",
     "datadog",
     "opentelemetry-sdk",
     "ddsketch",

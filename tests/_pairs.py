@@ -83,7 +83,74 @@ _TEMPLATES: dict[str, tuple[list[str], list[tuple[str, str]]]] = {
          ("how many", "why")],
     ),
 }  # fmt: skip
-CLASSES = list(_TEMPLATES)
+_MIXED = """
+Who won the 1998 world cup?|Who won the 2002 world cup?
+Recipe for four people|Recipe for six people
+Explain article 5 of the treaty|Explain article 15 of the treaty
+bus 42 timetable|bus 24 timetable
+convert 30 psi to bar|convert 30 bar to psi
+How hot is 20 degrees Celsius in Fahrenheit?|How hot is 20 degrees Fahrenheit in Celsius?
+a 10 mg dose of ibuprofen|a 10 g dose of ibuprofen
+Is a 5 km walk long?|Is a 5 mile walk long?
+events on 3 May|events on 13 May
+sunrise on 21 June in Oslo|sunrise on 21 December in Oslo
+Is the bank open on Sunday?|Is the bank open on Saturday?
+horoscope for next week|horoscope for last week
+how did the market do in Q1|how did the market do in Q3
+meeting at 10:15 tomorrow|meeting at 10:45 tomorrow
+train leaving at 5 am|train leaving at 5 pm
+Who is the mayor of Hamburg?|Who is the mayor of Bremen?
+population of Kansas|population of Arkansas
+tell me about Marie Curie|tell me about Pierre Curie
+how do I install numpy|how do I install scipy
+Is Tesla profitable?|Is Ford profitable?
+stock symbol of Siemens|stock symbol of SAP
+flights from Rome|flights to Rome
+Write to Clara that I am late|Write to Emil that I am late
+which mushrooms are edible|which mushrooms are not edible
+Is it safe to microwave eggs?|Is it unsafe to microwave eggs?
+people who smoke|people who don't smoke
+cake with flour|cake without flour
+how to turn on dark mode|how to turn off dark mode
+how to log in|how to log out
+increase the font size|reduce the font size
+why do prices rise|why do prices fall
+largest planet|smallest planet
+oldest university in Europe|newest university in Europe
+why was the king hated|why was the king loved
+Did France invade Prussia?|Did Prussia invade France?
+can a wolf kill a bear|can a bear kill a wolf
+Mary sued John, what happened|John sued Mary, what happened
+refund from the buyer to the seller|refund from the seller to the buyer
+convert pdf to word|convert word to pdf
+translate English to Dutch|translate Dutch to English
+Is cotton stronger than silk?|Is silk stronger than cotton?
+who invented the radio|when was the radio invented
+where did Bach live|when did Bach live
+how many moons does Mars have|which moons does Mars have
+why did Rome fall|when did Rome fall
+symptoms of too much vitamin A|symptoms of too much vitamin D
+symptoms of too little iron|symptoms of too much iron
+side effects of aspirin|side effects of paracetamol
+Python 2 print syntax|Python 3 print syntax
+can cats eat grapes|can dogs eat grapes
+is the shop open before noon|is the shop open after noon
+left turn on red|right turn on red
+pros of nuclear power|cons of nuclear power
+boil eggs hard|boil eggs soft
+first president of Brazil|last president of Brazil
+minimum wage in Spain|maximum wage in Spain
+file a claim as a tenant|file a claim as a landlord
+sort ascending in SQL|sort descending in SQL
+send money to a friend abroad|receive money from a friend abroad
+should I always back up|should I never back up
+what does the CEO earn|what does the CFO earn
+is 0.5 bigger than 0.25|is 0.25 bigger than 0.5
+rent a car in Nice|rent a bike in Nice
+add a user to the group|remove a user from the group
+allow cookies in Firefox|block cookies in Firefox
+"""  # written when the guards were done, to see what they miss: 3 of 65, since mended
+CLASSES = [*_TEMPLATES, "mixed"]
 SAME = [
     ("How do I reset my password?", "how can I reset the password"),
     ("What is the capital of France?", "what's the capital of france?"),
@@ -99,6 +166,8 @@ SAME = [
 
 def pairs(kind: str) -> list[tuple[str, str]]:
     """Return the pairs of one class; each also in other words for one of the two, where that can be done."""
+    if kind == "mixed":
+        return [(one, two) for one, two in (row.split("|") for row in _MIXED.strip().splitlines())]
     templates, values = _TEMPLATES[kind]
     if kind == "role":
         made = [(text.format(a, b), text.format(b, a)) for text in templates for a, b in values]

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from perfkit.caching.semantic import words as w
 
@@ -49,7 +50,7 @@ def read(text: str) -> Reading:
     return Reading(
         numbers=tuple(n for token in tokens if (n := _number(token)) is not None),
         units=frozenset(w.UNITS[part] for part in parts if part in w.UNITS),
-        dates=frozenset(w.DATES[part] for part in parts if part in w.DATES),
+        dates=frozenset(w.DATES[part] for part in parts if part in w.DATES) | _halves(tokens),
         negations=sum(part in w.NEGATIONS for part in parts) % 2,
         poles=frozenset((w.OPPOSITES[part], part) for part in parts if part in w.OPPOSITES),
         names=_names(found) | (frozenset(tokens) & w.PLACES),
@@ -57,6 +58,11 @@ def read(text: str) -> Reading:
         words=tuple(_stem(token) for token in tokens if not _is_compared(token)),
         every=frozenset(map(_stem, tokens)),
     )
+
+
+def _halves(tokens: list[str]) -> frozenset[str]:
+    """Return "am" and "pm" behind a number: elsewhere the first is a verb."""
+    return frozenset(half for hour, half in pairwise(tokens) if half in {"am", "pm"} and hour[0].isdigit())
 
 
 def _plain(token: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfkit.caching.semantic.bound import Evidence
 from perfkit.caching.semantic.index import BRUTE_FORCE_LIMIT, BruteForce, Graph
@@ -65,10 +65,13 @@ class Questions:
         self.max_entries = max_entries
         self._partitions: OrderedDict[str, _Partition] = OrderedDict()
         self._count = 0
+        self._lock: Any = None
         self.renew()
 
     def renew(self) -> None:
-        """Make the lock new, after a fork."""
+        """Make the lock new; after a fork, begin without questions if a thread of the parent was changing them."""
+        if self._lock is not None and self._lock.locked():
+            self._partitions, self._count = OrderedDict(), 0
         self._lock = threading.Lock()  # guards the table, its partitions' growth, and the counts of answers
 
     def matches(self, partition: str, vector: Vector, least: float) -> list[Match]:

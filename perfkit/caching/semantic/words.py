@@ -154,6 +154,8 @@ OPPOSITES = _rows("""
     deposit depositing withdraw withdrawing withdrawal
     activate activating deactivate deactivating
     up down
+    in out
+    little much few many
     left right
     best worst better worse good bad
     highest lowest higher lower maximum minimum max min
