@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -88,9 +89,15 @@ def test_the_key_itself_is_not_kept() -> None:
 
 
 def test_threads_that_come_at_once_share_one_instance() -> None:
-    cache = ProviderCache(create_provider)
-    with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda _: cache.get("openai", api_key=KEY), range(64)))
+    meeting = threading.Barrier(4, timeout=10)
+
+    def create(kind: str, **settings: Any) -> Provider:
+        meeting.wait()  # all four are making one
+        return create_provider(kind, **settings)
+
+    cache = ProviderCache(create)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: cache.get("openai", api_key=KEY), range(4)))
     assert len(set(map(id, found))) == 1
 
 
