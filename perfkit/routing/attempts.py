@@ -144,8 +144,12 @@ class Call(Course):
 
     def _choose(self, candidates: list[Candidate]) -> tuple[Candidate, str]:
         if len(candidates) > 1:
-            chosen = choose(self._setup.strategy, candidates, self.request)
-            reason = explain(self._setup.strategy, chosen)
+            warm = self.request.metadata.get("warm_provider")
+            chosen = next((candidate for candidate in candidates if candidate.name == warm), None)
+            reason = "has the prefix of the conversation"
+            if chosen is None:
+                chosen = choose(self._setup.strategy, candidates, self.request)
+                reason = explain(self._setup.strategy, chosen)
         else:
             chosen = candidates[0]
             reason = "pinned" if self._options.pinned else "only candidate"

@@ -113,7 +113,13 @@ class Prompting(Budgeting):
         return {**message, "content": self.compress(content, model=model, steps=steps, aliases=aliases).text}
 
     def prepare(self, request: ChatRequest) -> ChatRequest:
-        """Return what to send for `request`: laid out if the setting `layout` is on, else itself."""
+        """Return what to send for `request`: laid out if the setting `layout` is on, with a hint to the router.
+
+        `metadata["warm_provider"]` names who has the prefix of the conversation, if anybody is known to.
+        """
+        warm = self.warm_provider(request)
+        if warm is not None:
+            request = request.evolve(metadata={**request.metadata, "warm_provider": warm})
         return self.layout(request) if self.settings.layout else request
 
     def observe(self, request: ChatRequest, response: ChatResponse, seconds: float | None = None) -> None:
