@@ -106,7 +106,10 @@ class State(NamedTuple):
             return self
         age = now - self.began
         if age < rules.window / 2:
-            return self._replace(recent=self.recent.plus(event))
+            recent = self.recent.plus(event)
+            return State(
+                self.mode, self.epoch, self.failures, self.openings, self.until, self.began, recent, self.earlier
+            )
         earlier = self.recent if age < rules.window else Counts()
         return self._replace(began=now, recent=Counts().plus(event), earlier=earlier)
 
@@ -126,7 +129,8 @@ def _stay(state: State, now: float, rules: Rules, jitter: float) -> State:  # no
 
 
 def _forgive(state: State, now: float, rules: Rules, jitter: float) -> State:  # noqa: ARG001
-    return state._replace(failures=0).noted("success", now, rules)
+    calm = state if not state.failures else state._replace(failures=0)
+    return calm.noted("success", now, rules)
 
 
 def _note_slow(state: State, now: float, rules: Rules, jitter: float) -> State:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from perfkit.errors import DeadlineExceeded, ProviderError
 from perfkit.routing import audit
@@ -46,8 +46,7 @@ class Setup:
     models: Callable[[], frozenset[str]]  # offered by name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """What one call wants beyond its request."""
 
     max_attempts: int | None = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perfkit._settings import RouterSettings
     from perfkit.routing.health import Candidate
 
-__all__ = ["Limits", "holds", "needs", "unfit"]
+__all__ = ["NO_LIMITS", "Limits", "holds", "needs", "unfit"]
 
 _PARTS = {"image_url": "vision", "image": "vision", "input_audio": "audio", "audio": "audio"}
 

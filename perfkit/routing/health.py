@@ -51,6 +51,7 @@ class Candidate:
         latency: moving average of successful attempts in seconds, None before the first.
         in_flight: attempts under way.
         handles: series of `provider_latency` by model.
+        fits_all: nothing is known that a request could ask too much of.
         gates: our own limits for it, None for none.
         ejected_until: monotonic second until which others are preferred, for being an outlier.
     """
@@ -69,6 +70,7 @@ class Candidate:
         self.name, self.provider = name, provider
         self.terms = terms = terms if terms is not None else Terms()
         self.weight, self.priority, self.models = terms.weight, terms.priority, terms.models
+        self.fits_all = terms.fits_all
         self.gates = gates
         self._tell = tell
         self._provider_offers = getattr(provider, "offers", None)

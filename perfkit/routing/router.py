@@ -16,7 +16,7 @@ from perfkit.routing.attempts import Call
 from perfkit.routing.course import Options, Setup
 from perfkit.routing.endings import none_available
 from perfkit.routing.experiments import Experiments
-from perfkit.routing.fitness import Limits, unfit
+from perfkit.routing.fitness import NO_LIMITS, Limits, unfit
 from perfkit.routing.hedge import Racer
 from perfkit.routing.lastresort import FallbackResponse, answer_instead, hopeless
 from perfkit.routing.strategies import called, choose, strategy_named
@@ -107,6 +107,8 @@ class ProviderRouter(Experiments):
             clock=self._clock,
         )
         self._hedges = Allowance(settings.hedge_share, most=10.0, start=0.0, clock=self._clock)
+        limits = Limits.of(settings, None)
+        self._limits = NO_LIMITS if limits == NO_LIMITS else limits
         self._setup = Setup(settings, strategy, self._clock, retries, self._asked_for, self.models)
         for candidate in self._candidates.values():
             candidate.breaker.rules = self._rules()
@@ -282,7 +284,9 @@ class ProviderRouter(Experiments):
         Raises:
             NoAvailableProviderError: nobody; its `reasons` name what each lacks.
         """
-        wanted = Limits.of(self.settings, limits)
+        wanted = self._limits if limits is None else Limits.of(self.settings, limits)
+        if wanted is NO_LIMITS and all(one.fits_all for one in offers):
+            return offers
         reasons = {one.name: unfit(one, request, wanted, streaming=streaming) for one in offers}
         fit = [one for one in offers if reasons[one.name] is None]
         if not fit:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from perfkit.routing.health import Candidate
-    from perfkit.state import RedisLink
+    from perfkit.state import RedisLink, StateHub
 
 __all__ = ["Sharing"]
 
@@ -43,6 +43,7 @@ class Sharing:
         everybody: Callable[[], Iterable[Candidate]],
     ) -> None:
         self._given, self._named, self._everybody = link, named, everybody
+        self._hub: StateHub | None = None
         self._after_fork()
 
     def _after_fork(self) -> None:
@@ -54,9 +55,11 @@ class Sharing:
         """Return the connection to share through, None for none."""
         if self._given is not None:
             return self._given
-        from perfkit.state import StateHub
+        if self._hub is None:
+            from perfkit.state import StateHub
 
-        return StateHub.instance().redis
+            self._hub = StateHub.instance()
+        return self._hub.redis
 
     def listen(self) -> None:
         """Hear what siblings tell from now on, and learn what lasts; does nothing when it hears already."""

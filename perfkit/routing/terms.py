@@ -34,6 +34,11 @@ class Terms:
     prefill: bool = False
 
     @property
+    def fits_all(self) -> bool:
+        """Whether nothing is known that a request could ask too much of."""
+        return self.capabilities is None and self.context_window is None
+
+    @property
     def limited(self) -> bool:
         """Whether anything has to be counted before a call may go."""
         limits = (self.max_concurrency, self.rpm, self.tpm, self.cost_limit_per_request, self.cost_limit_per_day)
