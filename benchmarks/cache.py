@@ -512,7 +512,7 @@ def crashes(backend: str, writes: int) -> dict[str, int]:
 
 
 def measure(*, quick: bool) -> dict[str, Any]:
-    rounds, times = (3, 10_000) if quick else (7, 40_000)
+    rounds, times = (3, 10_000) if quick else (5, 20_000)
     found: dict[str, Any] = {
         "hit, 1 thread": costs(hits, 1, rounds, times),
         "hit, 16 threads": costs(hits, 16, rounds, times),
