@@ -59,6 +59,8 @@ def test_conditions_are_compared(text: str, expected: bool) -> None:
         "error_rate[0] > 1",
         "__import__('os').system('true') > 0",
         "avg(error_rate) > 1",
+        "len('x') > 0",
+        "eval('1') > 0",
         "avg('x', 1) > 1",
         "avg('x', a=1) > 1",
         "avg('x', **{'a': 'b'}) > 1",

@@ -277,6 +277,16 @@ def test_what_a_stopped_daemon_does_not_take_is_bounded_and_counted(tmp_path: Pa
     daemon.socket.close()
 
 
+def test_losses_are_not_told_to_a_daemon_that_is_away(tmp_path: Path, clock: FakeClock) -> None:
+    """Each flush would lose one line more."""
+    sink = StatsdSink(f"unix://{tmp_path / 's'}", clock=clock)
+    sink.emit("counter", "lost", 1, {})
+    for _ in range(10):
+        sink.flush()
+    assert sink.dropped == 1
+    sink.close()
+
+
 def test_an_absent_and_a_restarted_unix_daemon_are_no_trouble(tmp_path: Path, clock: FakeClock) -> None:
     sink = StatsdSink(f"unix://{tmp_path / 's'}", clock=clock)
     sink.emit("counter", "lost", 1, {})
