@@ -95,9 +95,11 @@ def test_the_seat_of_a_killed_process_is_free(tmp_path: Path) -> None:
 
 def test_a_seat_in_redis_that_is_not_renewed_is_free_after_a_while(redis: Server, tmp_path: Path) -> None:
     link = RedisLink(f"unix://{redis.directory / 'redis.sock'}", timeout=2.0)
-    first, second = (RedisSeat(link, 0.2, LocalSeat()) for _ in range(2))
+    first, second = (RedisSeat(link, 60.0, LocalSeat()) for _ in range(2))
     assert first.take()
     assert not second.take()
+    assert 0 < link.call("PTTL", link.key("alerts", "seat")) <= 60_000
+    link.call("PEXPIRE", link.key("alerts", "seat"), 1)  # as if a minute had gone by
     polled(second.take)
     assert not first.take()
     link.close()

@@ -101,6 +101,7 @@ class StatsdSink:
         self._values = 0  # in it
         self._size = 0  # bytes of it, with a newline after each line
         self._full: list[Datagram] = []  # those to be sent
+        self._held = 0  # bytes of them
         self._allowance = _BURST  # datagrams that may be sent now
         self._allowed_at = 0.0  # clock reading of that
         self._well = True  # whether the last one could be sent
@@ -188,14 +189,14 @@ class StatsdSink:
     def _complete(self) -> None:
         if self._datagram:
             self._full.append(Datagram(b"\n".join(self._datagram), self._values))
+            self._held += len(self._full[-1].data)
             self._datagram, self._size, self._values = [], 0, 0
 
     def _keep(self, newest: int) -> None:
         """Give up all but so many bytes of what waits, the oldest first."""
-        held = sum(len(datagram.data) for datagram in self._full)
         gone = 0
-        while held > newest:
-            held -= len(self._full[gone].data)
+        while self._held > newest:
+            self._held -= len(self._full[gone].data)
             self.dropped += self._full[gone].values
             gone += 1
         del self._full[:gone]
@@ -206,6 +207,7 @@ class StatsdSink:
             try:
                 for datagram in self._full[: self._allowed()]:
                     self._send(datagram)
+                    self._held -= len(datagram.data)
                     done += 1
             except BlockingIOError:  # a Unix socket's queue of ten, or the kernel's buffer: later
                 pass
