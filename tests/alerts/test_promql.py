@@ -52,3 +52,30 @@ def test_what_promql_cannot_say_is_refused(condition: str) -> None:
 def test_no_rules_are_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "rules.yml").write_text(to_prometheus([]))
     assert promtool("check", "rules", str(tmp_path / "rules.yml"))[0] == 0
+
+
+UNIT_TEST = """
+rule_files: [rules.yml]
+evaluation_interval: 10s
+tests:
+- interval: 10s
+  input_series:
+  - {series: 'perfkit_provider_latency_seconds_count{provider="good"}', values: '0+10x60'}
+  - {series: 'perfkit_provider_failure_total{provider="down"}', values: '0+10x60'}
+  - {series: 'perfkit_provider_failure_total{provider="rare"}', values: '0+0x30 1+0x30'}
+  alert_rule_test:
+  - {eval_time: 5m50s, alertname: bad, exp_alerts: [{exp_labels: {severity: warning, provider: down}, exp_annotations: {summary: error_rate > 0.5 for 0 s}}]}
+  - {eval_time: 5m50s, alertname: well, exp_alerts: [{exp_labels: {severity: warning, provider: good}, exp_annotations: {summary: success_rate > 0.5 for 0 s}}]}
+"""
+
+
+def test_in_prometheus_too_few_values_are_no_data_and_missing_series_are_zero(tmp_path: Path) -> None:
+    """Prometheus' own unit test: a provider without failures is well, one without answers is not, one value is none."""
+    rules = [
+        Rule(name=name, condition=condition, duration=0, by=("provider",), min_count=20, window=300)
+        for name, condition in (("bad", "error_rate > 0.5"), ("well", "success_rate > 0.5"))
+    ]
+    (tmp_path / "rules.yml").write_text(to_prometheus(rules))
+    (tmp_path / "test.yml").write_text(UNIT_TEST)
+    code, told = promtool("test", "rules", str(tmp_path / "test.yml"))
+    assert code == 0, told
