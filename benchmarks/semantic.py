@@ -144,22 +144,20 @@ def static(stream: Stream, embed: Embed, thresholds: list[float]) -> list[tuple[
     """Return for each bare threshold how many were served, and how many of them wrong."""
     vectors = np.array([embed(text) for text, _ in stream], dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    found = []
-    for threshold in thresholds:
-        kept: list[int] = []
-        rows = np.empty_like(vectors)
-        hits = wrong = 0
-        for at, vector in enumerate(vectors):
-            near = rows[: len(kept)] @ vector
-            best = int(near.argmax()) if kept else -1
-            if kept and near[best] >= threshold:
-                hits += 1
-                wrong += stream[kept[best]][1] != stream[at][1]
+    kept = np.zeros((len(thresholds), len(stream)), dtype=bool)
+    hits, wrong = [0] * len(thresholds), [0] * len(thresholds)
+    for at, vector in enumerate(vectors):
+        near = vectors[:at] @ vector
+        rows = np.flatnonzero(near >= thresholds[0])
+        rows = rows[np.argsort(-near[rows])]
+        for number, threshold in enumerate(thresholds):
+            found = rows[kept[number, rows] & (near[rows] >= threshold)]
+            if len(found):
+                hits[number] += 1
+                wrong[number] += stream[int(found[0])][1] != stream[at][1]
             else:
-                rows[len(kept)] = vector
-                kept.append(at)
-        found.append((threshold, hits, wrong))
-    return found
+                kept[number, at] = True
+    return list(zip(thresholds, hits, wrong, strict=True))
 
 
 def compared(stream: Stream, embed: Embed, *, seed: int) -> dict[str, float]:

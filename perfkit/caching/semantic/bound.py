@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ErrorBound", "Evidence", "upper_bound"]
 
-CONFIDENCE = 0.9  # that the rate among what is served is below the bound, at each time it is looked at
+CONFIDENCE = 0.95  # that the rate among what is served is below the bound, at each time it is looked at
 FIRST = 100  # verified matches before anything is served
 EVERY = 50  # verified matches between two looks
 STEPS = 8  # of Newton's method, started from the last result
@@ -63,6 +63,11 @@ def upper_bound(wrong: float, of: int, *, confidence: float = CONFIDENCE) -> flo
         middle = (low + high) / 2
         low, high = (low, middle) if _divergence(seen, middle) > allowed else (middle, high)
     return high
+
+
+def _is_below(rate: float, wrong: int, of: int) -> bool:
+    """Tell whether `upper_bound(wrong, of)` is at most `rate`, without looking for it."""
+    return wrong < rate * of and _divergence(wrong / of, rate) * of >= -math.log(1 - CONFIDENCE)
 
 
 def _divergence(p: float, q: float) -> float:
@@ -159,7 +164,7 @@ def _largest_safe(seen: list[_Verified], rate: float) -> float:
     """
     ordered = sorted((one.risk, one.wrong) for one in seen if one.proven)
     safe, wrong = len(ordered), sum(wrong for _, wrong in ordered)
-    while safe and (wrong > rate * safe or upper_bound(wrong, safe) > rate):
+    while safe and not _is_below(rate, wrong, safe):
         safe -= 1
         wrong -= ordered[safe][1]
     return ordered[safe - 1][0] if safe else -1.0

@@ -248,7 +248,7 @@ class SemanticCache(Shared):
         """Return what was served, verified and refused, the rate of wrong answers, and what each route has learned.
 
         `wrong_rate` is that of verified matches that were, or in shadow mode would have been, served;
-        `wrong_rate_bound` is above the true rate with a confidence of 90 %; `verification_cost` is in US dollars.
+        `wrong_rate_bound` is above the true rate with a confidence of 95 %; `verification_cost` is in US dollars.
         """
         with self._lock:
             counts, cost, bounds = dict(self._counts), self._cost, dict(self._bounds)
