@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 MODEL = "simulated"
+_OFF = {"probe_interval": None}  # probes run on a real thread, which is not of the simulated world
 
 
 def simulate(  # noqa: PLR0913 - a trace, and what is compared on it
@@ -66,7 +67,7 @@ def simulate(  # noqa: PLR0913 - a trace, and what is compared on it
         own: dict[str, Any] = dict(strategy) if isinstance(strategy, Mapping) else {"strategy": strategy}
         if isinstance(own.get("strategy"), type):
             own["strategy"] = own["strategy"]()
-        day = _Day(providers, {**(settings or {}), **own}, seed, timeout)
+        day = _Day(providers, {**_OFF, **(settings or {}), **own}, seed, timeout)
         outcomes[label] = day.run(moments)
         asked[label] = {modelled.name: modelled.asked for modelled in day.providers}
     return Simulation(outcomes, asked)

@@ -114,6 +114,13 @@ def test_a_bulkhead_queues_on_the_simulated_clock() -> None:
     assert sorted(one.seconds for one in found.outcomes["random"]) == pytest.approx([1, 2, 3])
 
 
+def test_probes_stay_out_of_the_simulated_world() -> None:
+    models = [same("a", 0.1, changes=[Change(0.0, fails=1.0)]), same("b", 0.1)]
+    found = simulate(models, ["random"], arrivals=[0.1 * n for n in range(3000)])
+    assert found.summary("random").failed == 0
+    assert not [thread for thread in threading.enumerate() if "probe" in thread.name]
+
+
 def test_a_strategy_of_ones_own_is_compared() -> None:
     class Last:
         def __call__(self, candidates: Any, request: Any) -> Any:
