@@ -66,7 +66,7 @@ tests:
   alert_rule_test:
   - {eval_time: 5m50s, alertname: bad, exp_alerts: [{exp_labels: {severity: warning, provider: down}, exp_annotations: {summary: error_rate > 0.5 for 0 s}}]}
   - {eval_time: 5m50s, alertname: well, exp_alerts: [{exp_labels: {severity: warning, provider: good}, exp_annotations: {summary: success_rate > 0.5 for 0 s}}]}
-"""
+"""  # noqa: E501 - promtool has no shorter way
 
 
 def test_in_prometheus_too_few_values_are_no_data_and_missing_series_are_zero(tmp_path: Path) -> None:
