@@ -1,0 +1,172 @@
+"""The way of a call that is planned, top to bottom: known already, else asked for at a price, then recorded.
+
+`answer` and `stream` read straight down: is it known (the cache, one thread per question), who answers at what cost
+(`_ask`: the router holds and settles money per attempt through a Purse), and what is told of it (`_finish`, `_serve`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perfkit.errors import BudgetExceededError
+from perfkit.pipeline.call import Call, Purse
+from perfkit.pipeline.known import Known
+from perfkit.pipeline.stream import listen, replayed
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from perfkit.caching import Entry, ResponseCache
+    from perfkit.clock import Clock
+    from perfkit.pipeline.meter import Meter
+    from perfkit.routing import ProviderRouter
+    from perfkit.tokens import TokenOptimizer
+    from perfkit.values import ChatRequest, ChatResponse, Usage
+
+__all__ = ["Way"]
+
+
+class Way:
+    """Leads calls through the rooms.
+
+    Args:
+        cache: what is known.
+        optimizer: prepares requests, counts, prices and budgets.
+        router: chooses and calls providers.
+        meter: records.
+        clock: times.
+    """
+
+    def __init__(
+        self, cache: ResponseCache, optimizer: TokenOptimizer, router: ProviderRouter, meter: Meter, clock: Clock
+    ) -> None:
+        self._cache, self._optimizer, self._router = cache, optimizer, router
+        self._meter, self._clock = meter, clock
+        self._known = Known(cache, clock)
+
+    def answer(self, call: Call) -> ChatResponse:
+        """Answer a call."""
+        try:
+            return self._answered(call)
+        except BaseException as error:
+            instead = self._instead(call, error)
+            if instead is None:
+                raise
+        return instead
+
+    def stream(self, call: Call) -> Generator[str, None, ChatResponse]:
+        """Yield the text of the answer as it comes, and return the whole."""
+        try:
+            return (yield from self._spoken(call))
+        except Exception as error:
+            instead = self._instead(call, error)
+            if instead is None:
+                raise
+        yield instead.text
+        return instead
+
+    def _instead(self, call: Call, error: BaseException) -> ChatResponse | None:
+        """Record what went wrong, and return what is configured to be answered then: never after text was shown."""
+        latency = self._clock.now() - call.started
+        self._meter.failed(call, error, latency)
+        instead = None if call.heard else self._router.instead(call.target, error, call.ways.fallback_response)
+        return instead and instead.evolve(latency=latency, cache_decision="answered by the fallback")
+
+    def _answered(self, call: Call) -> ChatResponse:
+        if call.key is None:
+            return self._finish(call, self._ask(call))
+        timeout = call.target.timeout if call.target.timeout is not None else self._router.settings.timeout
+        found = self._known.answer(
+            call, lambda: self._ask(call.in_time(timeout, self._clock.now())), lambda: self._ask_again(call), timeout
+        )
+        return self._finish(call, found.value) if found.stored_at is None else self._serve(call, found)
+
+    def _ask(self, call: Call) -> ChatResponse:
+        while True:
+            try:
+                response = self._router.execute_with_fallback(
+                    self._prepared(call),
+                    hedge=call.ways.hedge,
+                    fallback_response="",  # which `run` sees to, outside the cache
+                    provider=call.provider,
+                    reserve=lambda request, name: self._hold(call, request, name),
+                    quality=call.ways.quality,
+                )
+            except BudgetExceededError as refusal:
+                call.retarget(self._optimizer.otherwise(refusal, call.target))
+            else:
+                return response.evolve(cost=call.cost, cache_decision=call.unkept)
+
+    def _prepared(self, call: Call) -> ChatRequest:
+        call.sent = self._optimizer.prepare(call.target)
+        return call.sent
+
+    def _ask_again(self, call: Call) -> ChatResponse:
+        """Get a new answer behind the caller's back, who is served the old one."""
+        call = call.again(self._clock.now())
+        response = self._ask(call)
+        self._track(call, response.provider, response.usage, response.cost)
+        return response
+
+    def _hold(self, call: Call, request: ChatRequest, provider: str) -> Purse:
+        admission = self._optimizer.admit(request, provider, budget=call.budget, spent=call.spent)
+        return Purse(self._optimizer, call, admission, request, provider)
+
+    def _spoken(self, call: Call) -> Generator[str, None, ChatResponse]:
+        found, search = self._known.look(call, lambda: self._ask_again(call))
+        if found is not None:
+            answer = self._serve(call, found)
+            yield from replayed(answer.text)
+            return answer
+        since = self._cache.departures
+        while True:
+            deltas = self._router.stream_with_fallback(
+                self._prepared(call),
+                provider=call.provider,
+                reserve=lambda request, name: self._hold(call, request, name),
+                resume=call.ways.resume,
+            )
+            try:
+                response = (yield from listen(call, deltas, self._clock)).evolve(
+                    cost=call.cost, cache_decision=call.unkept
+                )
+            except BudgetExceededError as refusal:  # before the first text: it is asked for money only once
+                call.retarget(self._optimizer.otherwise(refusal, call.target))
+            else:
+                break
+        if call.key is not None:
+            self._cache.store(call.key, response, since=since, **call.life)
+            self._known.landed(search, response)
+        return self._finish(call, response)
+
+    def _finish(self, call: Call, response: ChatResponse) -> ChatResponse:
+        latency = self._clock.now() - call.started
+        self._track(call, response.provider, response.usage, response.cost)
+        self._meter.answered(call, response, latency)
+        if self._optimizer.has_budgets:
+            self._meter.budgets(self._optimizer.budgets, self._clock.now())
+        seconds = next((attempt.seconds for attempt in response.attempts if attempt.outcome == "ok"), None)
+        self._optimizer.observe(call.sent if call.sent is not None else call.target, response, seconds)
+        reason = call.unkept or call.decision.reason
+        return response.evolve(cache_decision=reason, latency=latency, first_token=call.first_token)
+
+    def _serve(self, call: Call, found: Entry) -> ChatResponse:
+        latency = self._clock.now() - call.started
+        answer = found.answer(
+            cost=0.0,
+            cached=call.found_as,
+            cached_at=found.stored_at,
+            age=max(0.0, self._clock.wall() - found.stored_at),
+            cache_decision=call.decision.reason,
+            latency=latency,
+            first_token=None,
+            attempts=(),
+        )
+        self._meter.hit(call, answer, found.cost, latency)
+        self._optimizer.track_saving(found.cost, call.asked.agent, call.target.model, user=call.asked.user)
+        return answer
+
+    def _track(self, call: Call, provider: str, usage: Usage, cost: float | None) -> None:
+        model = call.target.model  # as asked for, so that usage and latency are told of the same name
+        asked, told = call.asked, {"tag": call.asked.metadata.get("tag"), "instead_of": call.dearer}
+        self._optimizer.track_usage(asked.agent, model, usage, cost, provider=provider, user=asked.user, **told)
