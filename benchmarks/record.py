@@ -1,6 +1,8 @@
 """Run every benchmark and keep what it printed in benchmarks/results/, with the machine and the versions it ran on.
 
-python benchmarks/record.py [NAME ...]
+    python benchmarks/record.py [NAME ...] [-- ARGUMENTS]
+
+Arguments after "--", such as the path of data outside the project, are passed on.
 """
 
 from __future__ import annotations
@@ -64,9 +66,12 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> None:
-    for name in sys.argv[1:] or NAMES:
+    names, more = sys.argv[1:], list[str]()
+    if "--" in names:
+        names, more = names[: names.index("--")], names[names.index("--") + 1 :]
+    for name in names or NAMES:
         before = machine()
-        command = [sys.executable, str(HERE / f"{name}.py"), "--json"]
+        command = [sys.executable, str(HERE / f"{name}.py"), "--json", *more]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
         path = HERE / "results" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)

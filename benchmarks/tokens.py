@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from perfkit.tokens import TokenOptimizer
 from perfkit.tokens.estimator import TOKENIZERS, estimate
+from perfkit.tokens.learning import Experience
 from perfkit.values import Usage
 
 if TYPE_CHECKING:
@@ -73,6 +74,26 @@ def judged(samples: list[Sample]) -> dict[str, Any]:
     return found
 
 
+def learned(samples: list[Sample], tokenizer: str) -> dict[str, float]:
+    """Return the error on the second half of each kind's texts, of counts by o200k for another tokenizer.
+
+    "learned" is corrected by the factor that the first half has taught, each kind of text being a route.
+    """
+    experience = Experience()
+    by_kind: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_kind[sample["kind"]].append(sample)
+    raw, corrected = [], []
+    for kind, texts in by_kind.items():
+        half = len(texts) // 2
+        for sample in texts[:half]:
+            experience.correct(kind, "m", estimate(sample["text"]), sample[tokenizer])
+        factor = experience.factor(kind, "m")
+        raw.append(fmean(abs(estimate(s["text"]) / s[tokenizer] - 1) for s in texts[half:]))
+        corrected.append(fmean(abs(estimate(s["text"]) * factor / s[tokenizer] - 1) for s in texts[half:]))
+    return {"raw_percent": 100 * fmean(raw), "learned_percent": 100 * fmean(corrected)}
+
+
 def speed(samples: list[Sample]) -> dict[str, float]:
     """Return microseconds, best of five runs."""
     text = "\n".join(sample["text"] for sample in samples)
@@ -95,13 +116,18 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document")
     options = parser.parse_args()
     samples = read(options.samples)
-    found = {"errors": judged(samples), "speed": speed(samples)}
+    found: dict[str, Any] = {"errors": judged(samples), "speed": speed(samples)}
+    others = [name for name in TOKENIZERS if name != "o200k" and name in samples[0]]
+    found["never fitted"] = {name: learned(samples, name) for name in others}
     if options.json:
         json.dump(found, sys.stdout, indent=1)
         return
     for name, row in found["errors"].items():
         error, quarter = row["error_percent"], row["len_4_error_percent"]
         print(f"{name:20} {row['texts']} texts: {error:5.1f} %   len/4 {quarter:5.1f} %   worst {row['worst']}")
+    for name, row in found["never fitted"].items():
+        off, left = row["raw_percent"], row["learned_percent"]
+        print(f"{name:20} counted as o200k: {off:5.1f} %   with the learned factor {left:5.1f} %")
     for name, value in found["speed"].items():
         print(f"{name:36} {value:8.2f}")
 

@@ -181,8 +181,11 @@ def test_without_redis_each_worker_goes_on_from_what_it_heard(
 def test_account_of_a_period_is_forgotten_after_it(hub: StateHub, tracker: PerformanceTracker) -> None:
     one = TokenOptimizer(tracker=tracker, state=hub, clock=FakeClock(wall=SYSTEM_CLOCK.wall() // 86400 * 86400))
     one.set_budget("global", 1.0, "day")
-    one.reserve({}, 0.1).settle(0.1)
+    hold = one.reserve({}, 0.1)
     assert hub.redis is not None
     [key] = hub.redis.call("KEYS", "*")
+    assert 86400 < hub.redis.call("TTL", key) <= 86400 + 3600
+    hub.redis.call("PERSIST", key)
+    hold.settle(0.1)
     assert 86400 < hub.redis.call("TTL", key) <= 86400 + 3600
     assert key.decode().startswith("perfkit:{budgets}:global::day:")

@@ -130,6 +130,11 @@ def test_what_could_not_be_told_apart_is_not_put_into_columns(text: str) -> None
     assert json.loads(found.original()) == json.loads(text)
 
 
+def test_table_of_ones_own_stays_a_table_beside_lists_that_could_be_columns() -> None:
+    value = {"orders": ORDERS, "table": {"cols": ["a", "b"], "rows": [[1, 2], [3, 4]]}}
+    assert json.loads(shorter(json.dumps(value)).original()) == value
+
+
 def test_ascii_escapes_are_written_as_what_they_mean() -> None:
     text = json.dumps({"city": "Zürich", "greeting": "こんにちは世界", "lone": "\ud800"})
     found = shorter(text)

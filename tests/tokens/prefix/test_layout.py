@@ -149,7 +149,7 @@ def test_long_talk_gets_a_breakpoint_between_and_never_more_than_four() -> None:
 
 @pytest.mark.parametrize(("model", "marked"), [("claude-sonnet-4-5", True), ("claude-haiku-4-5", False)])
 def test_prompts_below_the_vendors_minimum_are_not_marked(model: str, marked: bool) -> None:
-    laid = made().layout(ask(("system", LONG), ("user", "hi"), model=model))
+    laid = made().layout(ask(("system", LONG), ("user", "hi"), model=model, tools=[tool("t")]))
     assert bool(laid.report.breakpoints) is marked
 
 
