@@ -117,3 +117,15 @@ def test_without_an_application_the_flask_backend_says_what_it_needs() -> None:
     needs_module("flask")
     with pytest.raises(ConfigError, match="Flask-Caching"):
         _Flask().get_many(["a"])
+
+
+def test_where_it_is_not_known_any_more_what_was_made_invalid_nothing_older_is_read(
+    cache: ResponseCache, lender: Forgetful
+) -> None:
+    cache.set("a", 1, tags=["t"])
+    cache.set("b", 2)
+    before = set(lender.held)
+    cache.invalidate("t")
+    [mark] = set(lender.held) - before
+    del lender.held[mark]
+    assert (cache.get("a"), cache.get("b")) == (None, None)
