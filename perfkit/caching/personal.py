@@ -52,21 +52,32 @@ _CASES = words_of("""
 _CASE = re.compile(
     rf"\b(?:{'|'.join(_CASES)})(?: (?:no|nr|number|id|code|ref))?\.? *[:#]? *(?=[a-z-]{{0,5}}\d)[a-z0-9-]{{4,}}"
 )
-_RECORDS = words_of("""
-    purchases transactions orders messages emails e-mails appointments invoices payments bookings results inbox calendar
-    charges transfers deliveries balance us under yet has have mail did
-""")
-_RECORD = re.compile(
-    r"\b(?:last|recent|unread|upcoming|past|pending|previous)(?: \w+)? (?:purchases|transactions|orders|messages|"
+# These words only in these phrases; each pattern begins with letters, which makes a search fast.
+_OF_LATE = re.compile(
+    r"(?:last|recent|unread|upcoming|past|pending|previous)(?: \w+)? (?:purchases|transactions|orders|messages|"
     r"e-?mails|appointments|invoices|payments|bookings|charges|transfers|deliveries)\b"
-    r"|\bbalance (?:in|on|of) (?:the )?(?:savings|checking|joint|account)"
-    r"|\b(?:reserved|booked|booking|reservation|registered|filed) under\b"
-    r"|\b(?:refund|refunded|owes?|paid|billed|charged) us\b"
-    r"|^(?:has|have|did|is|was|were|are|will) the\b.*\byet\b|^(?:has|have) (?!you\b|they\b|there\b|humans\b)"
-    r"|\b(?:about|to) us\b(?! dollar| bank)|\bany (?:new |unread )?mail\b"
-    r"|\bwhat did the \w+ (?:say|charge|find|write|want|decide)\b"
-    r"|\bthe (?:lab|test|blood|biopsy|scan|x-ray)s? results\b"
-)
+).search
+_HAS_COME = re.compile(r"(?:has|have) (?!you\b|they\b|there\b|humans\b)").match
+_RECORDS = {
+    **dict.fromkeys(
+        words_of("""
+            purchases transactions orders messages emails e-mails appointments invoices payments bookings charges
+            transfers deliveries
+        """),
+        _OF_LATE,
+    ),
+    "balance": re.compile(r"balance (?:in|on|of) (?:the )?(?:savings|checking|joint|account)").search,
+    "under": re.compile(r"(?:reserved|booked|booking|reservation|registered|filed) under\b").search,
+    "us": re.compile(
+        r"(?:refund|refunded|owes?|paid|billed|charged) us\b|(?:about|to(?<!\wto)) us\b(?! dollar| bank)"
+    ).search,
+    "yet": re.compile(r"(?:has|have|did|is|was|were|are|will) the\b.*\byet\b").match,
+    "has": _HAS_COME,
+    "have": _HAS_COME,
+    "mail": re.compile(r"any(?<!\wany) (?:new |unread )?mail\b").search,
+    "did": re.compile(r"what did the \w+ (?:say|charge|find|write|want|decide)\b").search,
+    "results": re.compile(r"the (?:lab|test|blood|biopsy|scan|x-ray)s? results\b").search,
+}
 
 
 def is_personal(text: str, words: list[str], kinds: set[str]) -> bool:
@@ -74,7 +85,7 @@ def is_personal(text: str, words: list[str], kinds: set[str]) -> bool:
     return (
         (not kinds.isdisjoint(v.SELVES) and _speaks_of_himself(text, kinds))
         or (not kinds.isdisjoint(v.PRIVATE) and _tells_of_somebody(words))
-        or (not kinds.isdisjoint(_RECORDS) and _RECORD.search(text) is not None)
+        or any(_RECORDS[word](text) is not None for word in _RECORDS.keys() & kinds)
         or ("@" in text and _MAIL.search(text) is not None)
         or (any(digit in text for digit in _DIGITS) and _has_number(text, kinds))
     )
