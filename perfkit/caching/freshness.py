@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -63,11 +64,15 @@ _PHRASES = {
     ),
 }
 _CALL = re.compile(r"\w\(\)")  # now() is code
-# Questions whose answer stays (RAAF guide 3.6, at the beginning of a sentence).
-_FACTUAL = re.compile(
-    r"(?:^|[.!?]\s+)(?:please |can you |could you )?(?:what (?:is|are|was|were|does)\b|what's\b|define\b|explain\b|"
+# Questions whose answer stays (RAAF guide 3.6, at the beginning of a sentence), and the words they begin with.
+_ASKING = words_of("what what's define explain how who when")
+_OPENING = (
+    r"(?:please |can you |could you )?(?:what (?:is|are|was|were|does)\b|what's\b|define\b|explain\b|"
     r"how to\b|who (?:is|are|was|were)\b|when (?:was|were|did)\b)"
 )
+_OPENS = re.compile(_OPENING).match
+_OPENS_LATER = re.compile(r"[.!?]\s+" + _OPENING).search
+_LONG = 4096  # characters: longer texts are not remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +104,11 @@ NOT_ASKED = Decision(keep=False, reason="policy never")
 def read_traits(request: ChatRequest) -> Traits:
     """Read the users' messages of a request for personal data and references to the present, and its context."""
     texts = [text for message in request.messages if message["role"] == "user" for text in _texts(message["content"])]
-    lowered = [text.lower() for text in texts]
-    read = [_traits_of(text) for text in lowered]
+    read = [_traits_of(text) for text in texts]
     return Traits(
-        any(personal for personal, _ in read),
-        any(current for _, current in read),
-        factual=bool(lowered) and _FACTUAL.search(lowered[-1]) is not None,
+        any(one.personal for one in read),
+        any(one.current for one in read),
+        factual=bool(read) and read[-1].factual,
         support=request.metadata.get("conversation_type") == "support",
         personalized=bool(request.metadata.get("personalized")),
     )
@@ -117,10 +121,23 @@ def _texts(content: object) -> list[str]:
     return [str(part.get("text", "")) for part in parts if isinstance(part, Mapping)]
 
 
-def _traits_of(text: str) -> tuple[bool, bool]:
+def _traits_of(text: str) -> Traits:
+    """Return what one text tells; the earlier questions of a conversation come again with each turn."""
+    return _read_once(text) if len(text) <= _LONG else _read(text)
+
+
+def _read(text: str) -> Traits:
+    text = text.lower()
     words = text.translate(TO_SPACE).split()
     kinds = set(words)
-    return is_personal(text, words, kinds), _is_current(text, kinds)
+    return Traits(is_personal(text, words, kinds), _is_current(text, kinds), factual=_is_factual(text, kinds))
+
+
+_read_once = lru_cache(maxsize=512)(_read)
+
+
+def _is_factual(text: str, kinds: set[str]) -> bool:
+    return not kinds.isdisjoint(_ASKING) and (_OPENS(text) or _OPENS_LATER(text)) is not None
 
 
 def _is_current(text: str, kinds: set[str]) -> bool:

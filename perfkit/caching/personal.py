@@ -27,7 +27,8 @@ _Sense = Literal["about", "done", "told", "guide", "plain"]
 
 # Patterns, each run only where its word or sign occurs.
 _MAIL = re.compile(r"[\w+-]@[\w-]+\.\w")
-_DIGITS = "0123456789"  # looking for each costs less than one search for all
+_DIGITS = "0123456789"  # counting each costs less than one search for all
+_FEW = 6  # digits that every number of a person has at least, but for those of a house and of an order
 _LONG = re.compile(r"\d(?:[ ().+/a-z-]{0,3}\d){5}")  # in each of the next five
 _PHONE = re.compile(
     r"(?<![\w.])(?:\+\d{1,3}[ ./-]?(?:\(?\d{1,4}\)?[ ./-]?){2,5}\d{2}"  # +49 170 1234 5678
@@ -44,7 +45,8 @@ _STREET = re.compile(
     r"\b\d{1,5}[a-z]? (?:[\w']+ ){1,3}(?:street|st|avenue|ave|road|rd|lane|ln|drive|boulevard|blvd)\b"
     r"(?= *(?:[,.;?!\n]|$|in\b))|\b\d{1,4},? (?:rue|avenue|boulevard) (?:de|du|des|d')|\b(?:calle|via) \w+,? \d"
 )
-_STRASSE = re.compile(r"(?:straße|strasse|str\.|gasse|allee) \d")
+_STRASSEN = ("straße ", "strasse ", "str. ", "gasse ", "allee ")
+_STRASSE = re.compile(rf"(?:{'|'.join(map(re.escape, _STRASSEN))})\d")
 _CASES = words_of("""
     order case claim invoice ticket booking reservation tracking customer account policy member patient employee
     reference shipment parcel application contract
@@ -87,17 +89,17 @@ def is_personal(text: str, words: list[str], kinds: set[str]) -> bool:
         or (not kinds.isdisjoint(v.PRIVATE) and _tells_of_somebody(words))
         or any(_RECORDS[word](text) is not None for word in _RECORDS.keys() & kinds)
         or ("@" in text and _MAIL.search(text) is not None)
-        or (any(digit in text for digit in _DIGITS) and _has_number(text, kinds))
+        or ((digits := sum(map(text.count, _DIGITS))) > 0 and _has_number(text, kinds, digits))
     )
 
 
-def _has_number(text: str, kinds: set[str]) -> bool:
+def _has_number(text: str, kinds: set[str], digits: int) -> bool:
     """Tell whether there is a number of somebody: phone, card, bank account, house, order."""
     return (
         (not kinds.isdisjoint(_CASES) and _CASE.search(text) is not None)
         or (not kinds.isdisjoint(_STREETS) and _STREET.search(text) is not None)
-        or _STRASSE.search(text) is not None
-        or (_LONG.search(text) is not None and _has_long_number(text, kinds))
+        or (any(name in text for name in _STRASSEN) and _STRASSE.search(text) is not None)
+        or (digits >= _FEW and _LONG.search(text) is not None and _has_long_number(text, kinds))
     )
 
 
