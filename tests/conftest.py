@@ -29,6 +29,8 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         if (name.startswith("PERFKIT_") and "__" in name) or name.endswith("_API_KEY"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    if "perfkit.pipeline.scoping" in sys.modules:
+        sys.modules["perfkit.pipeline.scoping"].entered(None)  # what a test client has never closed
     yield
     if "perfkit._shared" in sys.modules:
         import perfkit

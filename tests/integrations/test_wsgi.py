@@ -11,14 +11,7 @@ import perfkit
 from perfkit import FakeClock, PerformanceTracker
 from perfkit.integrations._web import METRIC, Visits
 from perfkit.integrations.wsgi import ROUTE, PerfkitMiddleware
-from perfkit.pipeline.scoping import Scope, current_scope, entered, left
-
-
-@pytest.fixture(autouse=True)
-def _no_scope() -> Iterator[None]:
-    token = entered(None)
-    yield
-    left(token)
+from perfkit.pipeline.scoping import Scope, current_scope
 
 
 @pytest.fixture
