@@ -195,7 +195,14 @@ _INSTANCES = {
     "gc_optimizer": "GCOptimizer",
     "client": "Client",
 }
-_PACKAGES = ("agents", "alerts", "providers", "testing")  # reached as attributes, `perfkit.providers.create_provider`
+_PACKAGES = (
+    "agents",
+    "alerts",
+    "bench",
+    "integrations",
+    "providers",
+    "testing",
+)  # reached as attributes, `perfkit.providers.create_provider`
 _METHODS = {"chat": "client", "stream": "client", "batch": "client", "profile": "profiler"}
 
 

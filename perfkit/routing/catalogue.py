@@ -9,13 +9,14 @@ from perfkit._shared import current_config
 from perfkit.errors import UnknownModelError
 from perfkit.routing.endings import none_available
 from perfkit.routing.prices import cost_per_1k
-from perfkit.routing.profiles import ModelProfile, choose_model, profile_of
+from perfkit.routing.profiles import ModelProfile, choose_model, profile_of, together
 from perfkit.routing.roster import Roster
 from perfkit.routing.warming import Outcome, validated, warmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from perfkit.metrics.reading import Moment
     from perfkit.routing.health import Candidate
     from perfkit.values import Usage
 
@@ -160,6 +161,21 @@ class Catalogue(Roster):
         return self.fastest_provider(model), model
 
     # --- before the first call
+
+    def metrics(self, since: Moment | None = None) -> dict[str, Any]:
+        """Return how all providers together did, and each of them (the RecoAgent guide's provider metrics).
+
+        Keys: requests (attempts), avg_latency (seconds, of those that succeeded), success_rate (0..1), total_cost (US
+        dollars), each None where there is nothing to tell, and `providers`: the same by name.
+
+        Args:
+            since: as `tracker.get_stats` takes it; None means the last hour.
+        """
+        rows = self._measured().merged().get_performance_summary(since)
+        by_name: dict[str, list[dict[str, Any]]] = {}
+        for name, row in rows.items():
+            by_name.setdefault(name.partition("/")[0], []).append(row)
+        return {**together(rows.values()), "providers": {name: together(part) for name, part in by_name.items()}}
 
     def warm_up(self, connections: int = 1, *, request: bool = False, timeout: float = 30.0) -> dict[str, Outcome]:
         """Open connections to all providers at the same time, and tell how each one went.

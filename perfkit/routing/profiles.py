@@ -162,3 +162,18 @@ def _nearest(offered: list[ModelProfile], name: str) -> str:
         return f"{name.partition('_')[2]} is unknown of all"
     best = (max if name.startswith("min_") else min)(known, key=known.__getitem__)
     return f"nearest is {best.provider}/{best.model} with {known[best]:g}"
+
+
+def together(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what several rows of `tracker.get_performance_summary()` say together."""
+    listed = list(rows)
+    requests = sum(row["requests"] for row in listed)
+    well = sum(row["requests"] * row["success_rate"] for row in listed)
+    seconds = sum(row["avg_latency_ms"] / 1000 * row["requests"] * row["success_rate"] for row in listed)
+    costs = [row["total_cost"] for row in listed if row["total_cost"] is not None]
+    return {
+        "requests": requests,
+        "avg_latency": seconds / well if well else None,
+        "success_rate": well / requests if requests else None,
+        "total_cost": sum(costs) if costs else None,
+    }

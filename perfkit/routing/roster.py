@@ -219,6 +219,16 @@ class Roster(Shared):
             raise UnknownNameError.of("provider", name, self._candidates)
         return found
 
+    def _measured(self) -> PerformanceTracker:
+        tracker = self._tracker
+        if tracker is None:
+            from perfkit.metrics import PerformanceTracker
+
+            tracker = self._tracker = PerformanceTracker.instance()
+        return tracker
+
+    # --- life
+
     def health(self) -> dict[str, dict[str, Any]]:
         """Return the health of every provider, by name, in JSON types.
 

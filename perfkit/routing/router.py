@@ -294,16 +294,6 @@ class ProviderRouter(Experiments):
             raise NoAvailableProviderError(f"no provider fits the request: {told}", reasons=reasons, attempts=())
         return fit
 
-    def _measured(self) -> PerformanceTracker:
-        tracker = self._tracker
-        if tracker is None:
-            from perfkit.metrics import PerformanceTracker
-
-            tracker = self._tracker = PerformanceTracker.instance()
-        return tracker
-
-    # --- life
-
     def _after_fork(self) -> None:
         super()._after_fork()
         self._racer._after_fork()  # noqa: SLF001 - its owner

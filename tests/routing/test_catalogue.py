@@ -168,3 +168,21 @@ def test_providers_are_looked_at_at_the_same_time() -> None:
 
 def test_nobody_to_warm_up_is_nobody() -> None:
     assert ProviderRouter().warm_up() == {}
+
+
+def test_metrics_of_all_and_of_each(fault: FaultServer) -> None:
+    perfkit.configure(
+        providers={"one": {"kind": "openai", "base_url": fault.base_url, "api_key": "k", "models": ["a"]}},
+        tokens={"prices": {"a": {"input": 1e6, "output": 0.0}}},
+    )
+    assert perfkit.router.metrics() == {
+        "requests": 0, "avg_latency": None, "success_rate": None, "total_cost": None, "providers": {},
+    }  # fmt: skip
+    cost = sum(perfkit.chat(f"q {n}", model="a").cost or 0.0 for n in range(3))
+    fault.behave(faults.status(401))
+    with pytest.raises(perfkit.PerfkitError):
+        perfkit.chat("wrong", model="a")
+    told = perfkit.router.metrics()
+    assert (told["requests"], told["success_rate"], told["total_cost"]) == (4, 0.75, cost)
+    assert told["avg_latency"] == pytest.approx(perfkit.tracker.get_stats("provider_latency")["avg"])
+    assert told["providers"]["one"] == {key: told[key] for key in told if key != "providers"}
