@@ -31,7 +31,7 @@ class _Flight:
 
     def __init__(self) -> None:
         self.owner = threading.get_ident()
-        self.done = threading.Event()
+        self.done: threading.Event | None = None  # made by the first who waits: most flights have nobody
         self.landed = False  # False when the owner was torn away or at his limit: somebody else must compute
         self.value: Any = None
         self.error: Exception | None = None
@@ -51,7 +51,7 @@ class SingleFlight(Generic[T]):
         _process.bind(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards _flights and _waiting
+        self._lock = threading.Lock()  # guards _flights, _waiting, and the making of a flight's event
         self._flights: dict[str, _Flight] = {}
         self._waiting: dict[int, _Flight] = {}  # thread to what it waits for: a cycle would be a deadlock
 
@@ -91,6 +91,8 @@ class SingleFlight(Generic[T]):
                 flight = self._flights[key] = _Flight()
                 return flight, True
             self._refuse_circle(key, flight)
+            if flight.done is None:
+                flight.done = threading.Event()
             self._waiting[threading.get_ident()] = flight
             return flight, False
 
@@ -98,7 +100,7 @@ class SingleFlight(Generic[T]):
         """Wait for the end of a flight; return False when time is up and there is no result."""
         try:
             left = None if until is None else min(max(0.0, until - SYSTEM_CLOCK.now()), threading.TIMEOUT_MAX)
-            done = flight.done.wait(left)
+            done = flight.done is not None and flight.done.wait(left)
         finally:
             with self._lock:
                 self._waiting.pop(threading.get_ident(), None)
@@ -125,7 +127,9 @@ class SingleFlight(Generic[T]):
             with self._lock:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-            flight.done.set()
+                done = flight.done
+            if done is not None:
+                done.set()
         return value
 
 
