@@ -199,7 +199,7 @@ def decide(
             return Decision(keep=False, reason=f"{rule.reason} and no user given")
         user = request.user if rule.outcome == "user" else user
     kind = next((rule for rule in applying if rule.kind), _OTHERWISE)
-    ttl = _seconds(kind.kind, policy.ttl, {**TTLS, **(ttls if ttls is not None else {})})
+    ttl = _seconds(kind.kind, policy.ttl, TTLS if ttls is None else ttls)
     reason = kind.reason or (applying[0].reason if applying else "public" if user is None else "for this user")
     return Decision(True, reason, ttl, user, policy.stale_ttl, tenant)
 
@@ -209,6 +209,7 @@ _OTHERWISE = Rule("", lambda *_: True, "ttl", "default")
 
 def _seconds(kind: str, given: float | None, ttls: Mapping[str, float]) -> float:
     """Return how long an answer of a kind is kept; what is current is never kept longer, whatever the policy says."""
+    usual = ttls.get(kind, TTLS[kind])
     if given is None:
-        return ttls[kind]
-    return min(given, ttls[kind]) if kind == "current" else given
+        return usual
+    return min(given, usual) if kind == "current" else given

@@ -68,24 +68,38 @@ def request_digest(request: ChatRequest, *, provider: str | None = None, target:
     Raises:
         TypeError, ValueError: the request holds something JSON cannot express; the message names the parameter.
     """
-    temperature = request.temperature
-    rest = {
-        "provider": provider,
-        "target": target,
-        "temperature": float(temperature) if temperature is not None else None,
-        "max_tokens": request.max_tokens,
-        "tools": request.tools,
-        "response_format": request.response_format,
-        "extra": request.extra,
-        "context": _context(request.metadata, request.user),
-    }
+    context = _context(request.metadata, request.user) if request.metadata else {}
+    temperature = None if request.temperature is None else float(request.temperature) + 0.0  # there is no -0.0
+    plain = (provider, target, temperature, request.max_tokens)
+    special = (request.tools, request.response_format, request.extra, context)
     try:
         messages = ",".join([_canonical(message) for message in request.messages])
-        text = f'{{"messages":[{messages}],"model":{_quoted(request.model)},"rest":{_dumps(rest)}}}'
+        text = f'{{"messages":[{messages}],"model":{_quoted(request.model)},"rest":{_rest(plain, special)}}}'
     except (TypeError, ValueError, RecursionError) as error:
+        rest = _parameters(plain, special)
         parts = {"messages": [dict(message) for message in request.messages], **rest, **request.extra, "extra": None}
         raise _unwritable(parts, error) from None
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+_Plain = tuple[str | None, str | None, float | None, int | None]  # provider, target, temperature, max_tokens
+_Special = tuple[Any, Any, Any, Any]  # tools, response_format, extra, context
+_NOTHING_SPECIAL: _Special = (None, None, {}, {})
+
+
+def _parameters(plain: _Plain, special: _Special) -> dict[str, Any]:
+    names = ("provider", "target", "temperature", "max_tokens", "tools", "response_format", "extra", "context")
+    return dict(zip(names, (*plain, *special), strict=True))
+
+
+def _rest(plain: _Plain, special: _Special) -> str:
+    """Return all parameters as JSON; most requests have a model and a temperature only, the same ones each time."""
+    return _plain_once(plain) if special == _NOTHING_SPECIAL else _dumps(_parameters(plain, special))
+
+
+@lru_cache(maxsize=512)
+def _plain_once(plain: _Plain) -> str:
+    return _dumps(_parameters(plain, _NOTHING_SPECIAL))
 
 
 def _unwritable(parts: Mapping[str, Any], error: Exception) -> TypeError | ValueError:
