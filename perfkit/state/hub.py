@@ -64,6 +64,11 @@ class StateHub(Shared):
         raise ConfigError(f"state.url must begin with {', '.join(SCHEMES)} or {SQLITE}<path>", key="state.url")
 
     @property
+    def link(self) -> RedisLink | SqliteFile | None:
+        """What is configured, None for nothing."""
+        return self._link
+
+    @property
     def redis(self) -> RedisLink | None:
         """The configured Redis, None for none."""
         link = self._link

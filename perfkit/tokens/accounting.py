@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Sequence
 
-    from perfkit.metrics import PerformanceTracker
+    from perfkit.metrics import Handle, PerformanceTracker
     from perfkit.tokens.counting import TokenCounter
     from perfkit.tokens.usage import Moment, UsageLog
 
@@ -26,6 +26,7 @@ __all__ = ["Accounting", "rule_of_thumb"]
 
 log = logging.getLogger("perfkit.tokens")
 
+SERIES: Final = 128  # agents, models and providers whose series are not looked for again
 WARNED_MODELS: Final = 1000  # unknown models remembered, so that each is warned of once
 
 # RAAF guide 5.1: how long answers are for their question, by model, and by words in the question.
@@ -42,6 +43,7 @@ class Accounting(Shared):
     _usage: UsageLog
     _lock: threading.Lock  # guards _warned
     _warned: set[str]
+    _series: dict[tuple[str, str, str | None], tuple[Handle, Handle]]  # each step is atomic, so no lock
 
     @property
     def _tracker(self) -> PerformanceTracker:
@@ -155,10 +157,18 @@ class Accounting(Shared):
         nano = to_nano(finite("cost", cost, least=0)) if cost is not None else None
         names = (agent, model, provider or "", user or "", tag or "")
         self._usage.count(names, self._totals(usage, model, nano, tokens, instead_of))
-        tags = {"agent": agent, "model": model} | ({"provider": provider} if provider else {})
-        self._tracker.record_metric("token_usage", tokens, tags=tags)
+        token_usage, costs = self._series.get((agent, model, provider)) or self._find_series(agent, model, provider)
+        token_usage.record(tokens)
         if cost is not None:
-            self._tracker.record_metric("cost", cost, tags=tags)
+            costs.record(cost)
+
+    def _find_series(self, agent: str, model: str, provider: str | None) -> tuple[Handle, Handle]:
+        tags = {"agent": agent, "model": model} | ({"provider": provider} if provider else {})
+        if len(self._series) >= SERIES:
+            self._series.clear()
+        found = self._tracker.handle("token_usage", tags), self._tracker.handle("cost", tags)
+        self._series[agent, model, provider] = found
+        return found
 
     def _totals(
         self, usage: Usage | Mapping[str, Any], model: str, nano: int | None, tokens: int, instead_of: str | None
@@ -168,11 +178,10 @@ class Accounting(Shared):
         if isinstance(usage, Mapping) or nano is None:
             return totals
         totals.cached = usage.cached_tokens
-        plain = Usage(usage.prompt_tokens, usage.completion_tokens)
         if (usage.cached_tokens or usage.cache_write_tokens) and (price := self._prices.find(model)) is not None:
-            totals.prefix = price.cost(plain) - price.cost(usage)
+            totals.prefix = price.cost(_uncached(usage)) - price.cost(usage)
         if instead_of is not None and (dearer := self._prices.find(instead_of)) is not None:
-            totals.choice = dearer.cost(plain) - nano
+            totals.choice = dearer.cost(_uncached(usage)) - nano
         return totals
 
     def track_saving(
@@ -200,6 +209,10 @@ class Accounting(Shared):
             UnknownNameError: `group_by` names something else.
         """
         return self._usage.report(since, until, group_by)
+
+
+def _uncached(usage: Usage) -> Usage:
+    return Usage(usage.prompt_tokens, usage.completion_tokens)
 
 
 def rule_of_thumb(message: str, model: str | None) -> int:

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cachetools import LRUCache
+from perfkit.tokens.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,8 +97,8 @@ class Experience:
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._lengths: LRUCache[tuple[str, str, int | None], deque[int]] = LRUCache(ROUTES)
-            self._past: LRUCache[tuple[str, str], _Past] = LRUCache(ROUTES)
+            self._lengths: Recent[tuple[str, str, int | None], deque[int]] = Recent(ROUTES)
+            self._past: Recent[tuple[str, str], _Past] = Recent(ROUTES)
 
     def add(self, route: str, model: str, bound: int | None, tokens: int, seconds: float | None) -> None:
         """Learn from one answer.
@@ -111,9 +111,9 @@ class Experience:
             seconds: it took, None if that says nothing.
         """
         with self._lock:
-            lengths = self._lengths.get((route, model, bound))
+            lengths = self._lengths.find((route, model, bound))
             if lengths is None:
-                lengths = self._lengths[route, model, bound] = deque(maxlen=KEPT)
+                lengths = self._lengths.put((route, model, bound), deque(maxlen=KEPT))
             lengths.append(tokens)
             if seconds is not None:
                 self._of(route, model).seconds.append((tokens, seconds))
@@ -125,21 +125,19 @@ class Experience:
                 self._of(route, model).correct(reported / counted)
 
     def _of(self, route: str, model: str) -> _Past:
-        past = self._past.get((route, model))
-        if past is None:
-            past = self._past[route, model] = _Past()
-        return past
+        past = self._past.find((route, model))
+        return past if past is not None else self._past.put((route, model), _Past())
 
     def factor(self, route: str, model: str) -> float:
         """Return reported over counted prompt tokens of a route; 1.0 while nothing was learned."""
         with self._lock:
-            past = self._past.get((route, model))
+            past = self._past.find((route, model))
             return past.factor if past is not None else 1.0
 
     def length(self, route: str, model: str, bound: int | None) -> Length | None:
         """Return how long answers are; None while too few are known."""
         with self._lock:
-            known = list(self._lengths.get((route, model, bound), ()))
+            known = list(self._lengths.find((route, model, bound)) or ())
         if len(known) < ENOUGH:
             return None
         known.sort()
@@ -150,7 +148,7 @@ class Experience:
     def seconds(self, route: str, model: str, tokens: int, tokens_p95: int) -> tuple[float, float] | None:
         """Return median and 95th percentile of the time an answer takes; None while too few are known."""
         with self._lock:
-            past = self._past.get((route, model))
+            past = self._past.find((route, model))
             pairs = list(past.seconds) if past is not None else []
         if len(pairs) < ENOUGH:
             return None

@@ -73,7 +73,7 @@ class TokenOptimizer(Rewriting):
         self._budgets.listener = self._on_spent
         self._gate = Gate(self._budgets, clock, self._quote)
         self._lock = threading.Lock()  # guards _warned
-        self._warned: set[str] = set()
+        self._warned, self._series = set(), {}
         super().__init__(settings)
         self._applied = self.settings
         self._apply()
@@ -112,6 +112,7 @@ class TokenOptimizer(Rewriting):
         self._budgets.clear()
         for learned in (self._experience, self._traffic, self._detector, self._scores):
             learned.clear()
+        self._series.clear()
         with self._lock:
             self._warned.clear()
         self._apply()
@@ -126,11 +127,10 @@ class TokenOptimizer(Rewriting):
 
     def _usage_store(self) -> Store | None:
         """Return where usage is kept beyond this process; the first use starts sending it there."""
-        redis, file = self._state.redis, self._state.sqlite
-        link = redis if redis is not None else file
+        link = self._state.link
         if link is not self._stored_on:
             self._stored_on = link
-            self._stored = RedisUsage(redis) if redis is not None else SqliteUsage(file) if file is not None else None
+            self._stored = None if link is None else _store_on(link)
             if link is not None:
                 background.every(FLUSH_SECONDS, self._usage.flush)
         return self._stored
@@ -140,6 +140,12 @@ class TokenOptimizer(Rewriting):
 
     def __repr__(self) -> str:
         return f"TokenOptimizer({len(self.budgets())} budgets)"
+
+
+def _store_on(link: RedisLink | SqliteFile) -> Store:
+    from perfkit.state import SqliteFile
+
+    return SqliteUsage(link) if isinstance(link, SqliteFile) else RedisUsage(link)
 
 
 def _compiled(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:

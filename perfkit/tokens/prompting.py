@@ -137,12 +137,11 @@ class Prompting(Budgeting):
         self._experience.add(route, request.model, bound, usage.completion_tokens, seconds)
         if response.id and isinstance(response.id, str):
             self._scores.remember(response.id, origin_of(request))
-        share = self._traffic.note(route, usage, self._clock.now())
+        calls, share = self._traffic.note(route, usage, self._clock.now())
         rule = rule_of(request.model)
         if rule is not None and (usage.cached_tokens or usage.cache_write_tokens):
             talk, life = conversation(request.messages, request.user), rule.ttls[rule.ttl].seconds
             self._traffic.warm(route, talk, response.provider, self._clock.now() + life)
-        calls = self._traffic.rhythm(route).calls
         if calls <= CALIBRATED or calls % EVERY == 0:
             self._experience.correct(route, request.model, self._raw_prompt(request), usage.prompt_tokens)
             if share:
@@ -157,6 +156,8 @@ class Prompting(Budgeting):
 
     def warm_provider(self, request: ChatRequest) -> str | None:
         """Return the provider that has the prefix of this conversation in its cache now, None if none is known to."""
+        if not self._traffic.knows_warm:
+            return None
         talk = conversation(request.messages, request.user)
         return self._traffic.warm_provider(route_of(request), talk, self._clock.now())
 

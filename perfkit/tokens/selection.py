@@ -17,9 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from cachetools import LRUCache
-
 from perfkit.errors import ConfigError, nearest
+from perfkit.tokens.recent import Recent
 from perfkit.values import finite
 
 __all__ = ["Choice", "Constraints", "Profile", "Scores", "cheapest", "profiles_of", "select"]
@@ -228,29 +227,29 @@ class Scores:
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._routes: LRUCache[tuple[str, str], _Sum] = LRUCache(ROUTES)
-            self._models: LRUCache[str, _Model] = LRUCache(ROUTES)
-            self._answers: LRUCache[str, Origin] = LRUCache(ANSWERS)
+            self._routes: Recent[tuple[str, str], _Sum] = Recent(ROUTES)
+            self._models: Recent[str, _Model] = Recent(ROUTES)
+            self._answers: Recent[str, Origin] = Recent(ANSWERS)
 
     def remember(self, answer: str, origin: Origin) -> None:
         """Remember whose the answer of that id is, until feedback comes."""
         with self._lock:
-            self._answers[answer] = origin
+            self._answers.put(answer, origin)
 
     def origin(self, answer: str | None) -> Origin | None:
         """Return where an answer came from; None if it is not known, or no more."""
         with self._lock:
-            return self._answers.get(answer) if answer is not None else None
+            return self._answers.find(answer) if answer is not None else None
 
     def add(self, origin: Origin, score: float) -> None:
         """Count one score, 0 to 1."""
         route, model, length = origin
         with self._lock:
-            own, known = self._routes.get((route, model)), self._models.get(model)
+            own, known = self._routes.find((route, model)), self._models.find(model)
             if own is None:
-                own = self._routes[route, model] = _Sum()
+                own = self._routes.put((route, model), _Sum())
             if known is None:
-                known = self._models[model] = _Model(_Sum())
+                known = self._models.put(model, _Model(_Sum()))
             scatter, shared = own.add(score, math.log1p(length))
             known.whole.add(score, math.log1p(length))
             known.scatter += scatter
@@ -265,7 +264,7 @@ class Scores:
         """
         route, model, length = origin
         with self._lock:
-            known, own = self._models.get(model), self._routes.get((route, model))
+            known, own = self._models.find(model), self._routes.find((route, model))
             if known is None:
                 return profile
             expected = known.whole.mean(profile if profile is not None else known.whole.score)

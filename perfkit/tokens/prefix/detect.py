@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import re
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
-
-from cachetools import LRUCache
 
 from perfkit.tokens.estimator import estimate
 from perfkit.tokens.prefix.layout import SYSTEM, ordered
 from perfkit.tokens.prefix.traffic import conversation
+from perfkit.tokens.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,13 +89,6 @@ class _Head:
     finding: Finding | None = None
 
 
-@dataclass(slots=True)
-class _Talk:
-    """Hashes of a conversation's messages."""
-
-    hashes: list[int] = field(default_factory=list)
-
-
 class Detector:
     """Compares each request with the one before; safe to use from many threads."""
 
@@ -111,9 +103,9 @@ class Detector:
     def clear(self) -> None:
         """Forget all requests and findings."""
         with self._lock:
-            self._heads: LRUCache[str, _Head] = LRUCache(ROUTES)
-            self._talks: LRUCache[tuple[str, int], _Talk] = LRUCache(CONVERSATIONS)
-            self._histories: LRUCache[str, Finding] = LRUCache(ROUTES)
+            self._heads: Recent[str, _Head] = Recent(ROUTES)
+            self._talks: Recent[tuple[str, int], list[int]] = Recent(CONVERSATIONS)  # hashes of messages
+            self._histories: Recent[str, Finding] = Recent(ROUTES)
 
     def look(self, route: str, request: ChatRequest) -> Finding | None:
         """Compare a request with its route's last one; return what breaks the prefix, once it is sure."""
@@ -123,11 +115,15 @@ class Detector:
             tools, system = tools[:HEAD_MOST], system[: max(0, HEAD_MOST - len(tools))]
         head = _Head(tools, system, request.model)
         with self._lock:
-            last, self._heads[route] = self._heads.get(route), head
+            last = self._heads.find(route)
+            self._heads.put(route, head)
         if last is not None:
             self._compare(route, last, head)
         self._follow(route, request)
-        return self.finding(route)
+        if head.finding is not None or not self._histories:
+            return head.finding
+        with self._lock:
+            return self._histories.find(route)
 
     def _compare(self, route: str, last: _Head, head: _Head) -> None:
         if last.tools == head.tools and last.system == head.system:
@@ -141,26 +137,28 @@ class Detector:
         talk = conversation(request.messages, request.user)
         hashes = [hash(_text(m.get("content"))) for m in request.messages if m["role"] not in SYSTEM]
         with self._lock:
-            last, self._talks[route, talk] = self._talks.get((route, talk)), _Talk(hashes)
+            last = self._talks.find((route, talk))
+            self._talks.put((route, talk), hashes)
         if last is None:
             return
-        kept = last.hashes[:-1]
+        kept = last[:-1]
         place = next((n for n, (a, b) in enumerate(zip(kept, hashes, strict=False)) if a != b), None)
         if place is None and len(hashes) >= len(kept):
             return
         place = place if place is not None else len(hashes)
-        lost = 1 - place / max(1, len(last.hashes))
+        lost = 1 - place / max(1, len(last))
         with self._lock:
-            times = self._histories[route].times + 1 if route in self._histories else 1
+            known = self._histories.find(route)
+            times = known.times + 1 if known is not None else 1
             where = f"messages[{place + len(request.messages) - len(hashes)}]"
             tokens = sum(estimate(_text(message.get("content"))) for message in request.messages)
             found = Finding(route, "changed history", where, "", "", 0, lost, times, tokens, request.model)
-            self._histories[route] = found
+            self._histories.put(route, found)
 
     def finding(self, route: str) -> Finding | None:
         """Return what breaks the prefix of a route, the head first; None if nothing does."""
         with self._lock:
-            head, history = self._heads.get(route), self._histories.get(route)
+            head, history = self._heads.find(route), self._histories.find(route)
         if head is not None and head.finding is not None:
             return head.finding
         return history

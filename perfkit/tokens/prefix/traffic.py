@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from cachetools import LRUCache
+from perfkit.tokens.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,15 +76,20 @@ class Traffic:
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._routes: LRUCache[str, Rhythm] = LRUCache(ROUTES)
-            self._warm: LRUCache[tuple[str, int], tuple[str, float]] = LRUCache(CONVERSATIONS)
+            self._routes: Recent[str, Rhythm] = Recent(ROUTES)
+            self._warm: Recent[tuple[str, int], tuple[str, float]] = Recent(CONVERSATIONS)
 
-    def note(self, route: str, usage: Usage, now: float) -> float:
-        """Note one call; return the share of the route's prompt tokens that came from a cache so far."""
+    @property
+    def knows_warm(self) -> bool:
+        """Whether any provider is known to have any prefix."""
+        return bool(self._warm)
+
+    def note(self, route: str, usage: Usage, now: float) -> tuple[int, float]:
+        """Note one call; return the route's calls, and the share of its prompt tokens from a cache, so far."""
         with self._lock:
-            rhythm = self._routes.get(route)
+            rhythm = self._routes.find(route)
             if rhythm is None:
-                rhythm = self._routes[route] = Rhythm()
+                rhythm = self._routes.put(route, Rhythm())
             if rhythm.calls and now - rhythm.last <= LONG:
                 gap = now - rhythm.last
                 rhythm.gap = gap if rhythm.gap is None else rhythm.gap + (gap - rhythm.gap) * NEW_SHARE
@@ -92,12 +97,12 @@ class Traffic:
             rhythm.prompt += usage.prompt_tokens
             rhythm.read += usage.cached_tokens
             rhythm.written += usage.cache_write_tokens
-            return rhythm.read / rhythm.prompt if rhythm.prompt else 0.0
+            return rhythm.calls, rhythm.read / rhythm.prompt if rhythm.prompt else 0.0
 
     def rhythm(self, route: str) -> Rhythm:
         """Return a copy of what is known of a route."""
         with self._lock:
-            known = self._routes.get(route)
+            known = self._routes.find(route)
             if known is None:
                 return Rhythm()
             return Rhythm(known.calls, known.last, known.gap, known.prompt, known.read, known.written)
@@ -105,10 +110,10 @@ class Traffic:
     def warm(self, route: str, talk: int, provider: str, until: float) -> None:
         """Note that `provider` has a conversation's prefix until that monotonic second."""
         with self._lock:
-            self._warm[route, talk] = (provider, until)
+            self._warm.put((route, talk), (provider, until))
 
     def warm_provider(self, route: str, talk: int, now: float) -> str | None:
         """Return who has a conversation's prefix now, None if nobody does."""
         with self._lock:
-            found = self._warm.get((route, talk))
+            found = self._warm.find((route, talk))
         return found[0] if found is not None and now <= found[1] else None
