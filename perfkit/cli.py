@@ -21,6 +21,7 @@ __all__ = ["main"]
 # Subcommand to the module that adds its arguments (`add_arguments`) and runs it (`run`), imported when it is asked for.
 COMMANDS = {
     "demo": ("perfkit.demo", "the same workload the way people write it today, then through perfkit"),
+    "bench": ("perfkit.bench.command", "ask providers under load: times, tokens, goodput, errors and cost"),
     "report": ("perfkit.report", "what all workers have measured: providers, costs, durations, counts"),
     "doctor": ("perfkit.doctor", "what on this machine slows or breaks calls, why, and what to do"),
     "prices": ("perfkit.tokens.price_list", "list, search and compare the prices of models; say which are stale"),

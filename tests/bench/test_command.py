@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import urllib.request
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perfkit
+from perfkit import cli
+from perfkit.bench.rows import DEFINITIONS
+from perfkit.testing import FaultServer, faults
+from perfkit.testing.llm import LlamaServer
+
+HOSTILE = "=cmd|'/c'!A1\"><script>alert(1)</script>\x1b[2J\u202e&{{x}}"
+QUICK = ("--requests", "6", "--max-tokens", "16")
+
+
+def bench(*arguments: str) -> int:
+    return cli.main(["bench", *arguments])
+
+
+def document(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_every_combination_is_measured(fault: FaultServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    provider = {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}
+    perfkit.configure(providers={"one": provider, "two": {**provider, "models": ["gpt-4o-mini"]}})
+    prompts = tmp_path / "long.txt"
+    prompts.write_text("Tell me more.\n\nAnd more.\n")
+    arguments = ["--model", "gpt-4o-mini", "--concurrency", "1,2", "--rate", "500", "--prompts", str(prompts)]
+    assert bench(*arguments, *QUICK, "--json") == 0
+    captured = capsys.readouterr()
+    rows = document(captured.out)["rows"]
+    assert [(row["provider"], row["concurrency"], row["rate"]) for row in rows] == [
+        (name, *load) for name in ("one", "two") for load in ((1, None), (2, None), (None, 500.0))
+    ]
+    assert {(row["prompts"], row["requests"], row["errors"]) for row in rows} == {("long", 6, 0)}
+    assert all(row["cost"] > 0 for row in rows)
+    assert captured.err.count("6 of 6") == 6
+
+
+def test_figures_agree_with_the_servers_own_count(llm: LlamaServer, capsys: pytest.CaptureFixture[str]) -> None:
+    before = llama_counts(llm)
+    assert bench("--url", llm.base_url, "--concurrency", "3", "--requests", "24", "--warm-up", "0", "--json") == 0
+    after = llama_counts(llm)
+    [row] = document(capsys.readouterr().out)["rows"]
+    output = after["tokens_predicted_total"] - before["tokens_predicted_total"]
+    prompt = sum(after[name] - before[name] for name in ("prompt_tokens_total", "prompt_tokens_cached_total"))
+    cached = after["prompt_tokens_cached_total"] - before["prompt_tokens_cached_total"]
+    assert row["completion_tokens"] == pytest.approx(output, rel=0.02)
+    assert row["prompt_tokens"] == pytest.approx(prompt, rel=0.02)
+    assert row["cached_tokens"] == pytest.approx(cached, rel=0.02)
+    assert row["output_tokens_per_second"] == pytest.approx(output / row["seconds"], rel=0.02)
+
+
+def llama_counts(llm: LlamaServer) -> dict[str, float]:
+    with urllib.request.urlopen(f"{llm.root_url}/metrics") as reply:
+        lines = [line.split() for line in reply.read().decode().splitlines() if not line.startswith("#")]
+    return {name.removeprefix("llamacpp:"): float(value) for name, value in lines}
+
+
+def test_a_missed_threshold_is_exit_code_1_and_is_named(fault: FaultServer, capsys: pytest.CaptureFixture[str]) -> None:
+    url = ("--url", fault.base_url, "--model", "m", *QUICK)
+    assert bench(*url, "--threshold", "p50_latency_ms<=60000", "--threshold", "errors<1") == 0
+    assert bench(*url, "--threshold", "p50_latency_ms<=0.0001") == 1
+    assert "missed: p50_latency_ms<=0.0001 by url/m" in capsys.readouterr().err
+
+
+def test_nothing_answered_is_exit_code_3(fault: FaultServer, capsys: pytest.CaptureFixture[str]) -> None:
+    fault.behave(faults.server_error())
+    assert bench("--url", fault.base_url, "--model", "m", *QUICK) == 3
+    assert "5xx 6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "no provider is configured"),
+        (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--threshold", "nonsense"), "no bound"),
+        (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--slo", "latency_ms>=3"), "most milliseconds"),
+        (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--slo", "latency<=3"), "did you mean 'latency_ms'"),
+        (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--prompts", "nowhere"), "--prompts nowhere"),
+        (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--compare", "nowhere"), "no JSON of perfkit bench"),
+    ],
+)
+def test_what_cannot_be_measured_is_exit_code_2(
+    arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(*arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_run_is_compared_with_an_earlier_one(
+    fault: FaultServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = ("--url", fault.base_url, "--model", "m", "--requests", "6")
+    assert bench(*url, "--output", str(tmp_path / "old.json")) == 0
+    fault.behave(faults.ok("hello there", delay=0.1))
+    capsys.readouterr()
+    assert bench(*url, "--compare", str(tmp_path / "old.json"), "--worse-by", "50", "--json") == 1
+    found = document(capsys.readouterr().out)["differences"]
+    assert {one["key"]: one["verdict"] for one in found}["latency_ms"] == "slower"
+    assert bench(*url, "--compare", str(tmp_path / "old.json"), "--html", str(tmp_path / "r.html")) == 0
+    assert "slower" in capsys.readouterr().out
+    assert "Against the other run" in (tmp_path / "r.html").read_text()
+
+
+class Page(HTMLParser):
+    """The elements and the text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [str(value) for name, value in attrs if name in ("href", "src")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_files_hold_the_run_and_hostile_names_do_nothing_in_them(
+    fault: FaultServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault.behave(faults.status(400), then="ok")
+    files = {kind: tmp_path / f"run.{kind}" for kind in ("output", "csv", "html")}
+    options = [part for kind, path in files.items() for part in (f"--{kind}", str(path))]
+    perfkit.configure(providers={HOSTILE: {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-secret"}})
+    assert bench("--model", HOSTILE, "--warm-up", "0", *QUICK, *options) == 0
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    page = Page(files["html"].read_text())
+    assert "script" not in page.tags
+    assert page.links == []
+    assert page.tags.count("svg") == 3
+    assert all(text in page.text for text in DEFINITIONS.values())
+    [line] = csv.DictReader(io.StringIO(files["csv"].read_text(), newline=""))
+    assert line["provider"] == line["model"] == "'" + HOSTILE
+    assert (line["requests"], line["errors"], line["error_kinds"]) == ("6", "1", "4xx:1")
+    kept = document(files["output"].read_text())
+    assert kept["rows"][0]["provider"] == HOSTILE
+    assert len(kept["rows"][0]["samples"]) == 6
+    assert all("sk-secret" not in path.read_text() for path in files.values())
+
+
+def test_definitions_stand_beside_the_numbers(fault: FaultServer, capsys: pytest.CaptureFixture[str]) -> None:
+    slo = ("--slo", "latency_ms<=2000")
+    assert bench("--url", fault.base_url, "--model", "m", *slo, *QUICK) == 0
+    out = capsys.readouterr().out
+    assert "SLOs of goodput: latency_ms <= 2000" in out
+    assert all(text in out for text in DEFINITIONS.values())
+
+
+def test_the_bundled_model_needs_no_provider(capsys: pytest.CaptureFixture[str]) -> None:
+    from _parts import needs_module
+
+    needs_module("xllamacpp")
+    assert bench("--bundled", *QUICK, "--json") == 0
+    [row] = document(capsys.readouterr().out)["rows"]
+    assert (row["provider"], row["model"], row["errors"]) == ("bundled", "tiny", 0)
