@@ -24,7 +24,7 @@ __all__ = ["Store"]
 SMALL, MAIN, GONE = range(3)  # where an entry is queued; a new one is bound for the small queue
 MOST_USES = 3  # of an entry that count: as many times the hand passes it by
 SHARE = 10  # the small queue has one part in this many
-BATCH = 128  # as much room as one in this many of all is made at a time
+BATCH = 64  # as much room as one in this many of all is made at a time
 SLACK = 64  # removed entries that may wait in the queues, beyond as many as are kept
 
 
