@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from perfkit.values import Attempt
 
@@ -25,6 +25,7 @@ __all__ = [
     "ModelNotFoundError",
     "NetworkError",
     "NoAvailableProviderError",
+    "NoModelFitsError",
     "OverloadedError",
     "PerfkitError",
     "PoolTimeout",
@@ -194,6 +195,16 @@ class NoAvailableProviderError(PerfkitError):
     """
 
     reasons: Mapping[str, str] = {}
+
+
+class NoModelFitsError(NoAvailableProviderError, ValueError):
+    """No model keeps to the constraints; the message names those that bind and who is nearest.
+
+    Attributes:
+        binding: the constraints that keep the models out.
+    """
+
+    binding: Sequence[str] = ()
 
 
 class OverloadedError(NoAvailableProviderError):

@@ -9,7 +9,7 @@ from perfkit._shared import current_config
 from perfkit.errors import UnknownModelError
 from perfkit.routing.endings import none_available
 from perfkit.routing.prices import cost_per_1k
-from perfkit.routing.profiles import ModelProfile, choose_model, profile_of, together
+from perfkit.routing.profiles import ModelProfile, profile_of, together
 from perfkit.routing.roster import Roster
 from perfkit.routing.warming import Outcome, validated, warmed
 
@@ -145,14 +145,16 @@ class Catalogue(Roster):
             default: model when no constraint is given; None means `[client] default_model`.
 
         Raises:
-            NoAvailableProviderError: no offered model meets them; the message names the constraint that binds.
+            NoModelFitsError: no offered model meets them; the message names the constraint that binds.
             UnknownModelError: nobody offers the default, or there is none.
         """
-        limits = {"max_latency": max_latency, "min_quality": min_quality, "max_cost_per_1k": max_cost_per_1k}
-        if any(limit is not None for limit in limits.values()):
+        from perfkit.tokens.constraints import Constraints, select
+
+        wanted = Constraints.of(max_latency=max_latency, min_quality=min_quality, max_cost_per_1k=max_cost_per_1k)
+        if wanted:
             now = self._clock.now()
             usable = {candidate.name for candidate in self._candidates.values() if candidate.usable(None, now)}
-            found = choose_model([p for p in self.profiles() if p.provider in usable], **limits)
+            found = select([p.choice() for p in self.profiles() if p.provider in usable], wanted)
             return found.provider, found.model
         model = default if default is not None else current_config().table("client").default_model
         if model is None:

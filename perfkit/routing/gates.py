@@ -64,6 +64,12 @@ class Gates:
         for _, rate in self._rates:
             rate._after_fork()  # noqa: SLF001
 
+    def let_wait(self, most: int) -> None:
+        """Let `most` calls wait from now on; those that wait already stay."""
+        self.max_waiting = most
+        if self.bulkhead is not None:
+            self.bulkhead.max_waiting = most
+
     @property
     def waiting(self) -> int:
         """Calls that wait for this provider."""

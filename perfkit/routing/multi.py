@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 KINDS = {"google": "gemini"}  # RecoAgent's names of providers, where ours differ
-ALIASES = {"latency": "least_latency"}
 # Each vendor's model for everyday use in November 2026, for providers of which no model is told.
 MODELS = {
     "openai": "gpt-6-luna",
@@ -163,7 +162,7 @@ def _known(config: Any, cls: type[Any], where: str) -> dict[str, Any]:
 def _settings(read: MultiLLMConfig) -> dict[str, Any]:
     strategy = read.routing_strategy if read.routing_strategy is not None else "priority"
     settings: dict[str, Any] = {
-        "strategy": ALIASES.get(strategy, strategy),
+        "strategy": strategy,
         "timeout": read.timeout_seconds,
         "max_attempts": read.max_retries if read.enable_fallback else 1,
     }

@@ -113,6 +113,8 @@ class ProviderRouter(Experiments):
         for candidate in self._candidates.values():
             candidate.breaker.rules = self._rules()
             candidate.slow_seconds = settings.slow_seconds
+            if candidate.gates is not None:
+                candidate.gates.let_wait(settings.max_waiting)
 
     # --- calls
 

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 from perfkit.errors import ConfigError, UnknownNameError
 from perfkit.tokens.accounting import rule_of_thumb
 from perfkit.tokens.budgeting import route_of
+from perfkit.tokens.constraints import Choice, Constraints, select
 from perfkit.tokens.learning import Length, Prediction
 from perfkit.tokens.pricing import as_usage, from_nano
 from perfkit.tokens.prompting import Prompting, origin_of, question_of
-from perfkit.tokens.selection import Choice, Constraints, by_gain, by_length, select
+from perfkit.tokens.selection import by_gain, by_length
 from perfkit.values import Usage, finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from perfkit.tokens.selection import Profile, Scores
+    from perfkit.tokens.profiles import Profile, Profiles
+    from perfkit.tokens.selection import Scores
     from perfkit.values import ChatRequest, ChatResponse
 
 __all__ = ["Choosing"]
@@ -29,7 +31,7 @@ POLICIES: Final = ("learned", "simple")
 class Choosing(Prompting):
     """Predictions and selection."""
 
-    _profiles: dict[str, Profile]
+    _profiles: Profiles
     _scores: Scores
 
     def _length(self, request: ChatRequest, model: str) -> Length:
@@ -64,20 +66,22 @@ class Choosing(Prompting):
         length = self._length(request, model)
         known = self._experience.seconds(route_of(request), model, length.median, length.p95)
         if known is None:
-            profile = self._profiles.get(model)
-            seconds = profile.seconds(length.median) if profile is not None else None
-            late = profile.seconds(length.p95) if profile is not None else None
+            profile = self.profile(model)
+            seconds, late = profile.seconds(length.median), profile.seconds(length.p95)
             known = (seconds, late) if seconds is not None and late is not None else None
         return Prediction.of(*known, self._prompt_tokens(request, model), length) if known is not None else None
 
     def predict_quality(self, request: ChatRequest, model: str | None = None) -> float | None:
         """Return the score, 0 to 1, that feedback on the request's route lets expect of `model`; None: not known."""
         model = model if model is not None else request.model
-        return self._scores.quality(origin_of(request, model), self._quality(model))
+        return self._scores.quality(origin_of(request, model), self.profile(model).quality)
 
-    def _quality(self, model: str) -> float | None:
-        profile = self._profiles.get(model)
-        return profile.quality if profile is not None else None
+    def profile(self, model: str) -> Profile:
+        """Return what is known of a model beside its price before it was called: speed, as a rule, and quality.
+
+        From the setting `models`, else a shipped, dated table by the beginnings of names.
+        """
+        return self._profiles.find(model)
 
     def feedback(
         self, response: ChatResponse | str, score: float | bool, *, request: ChatRequest | None = None
@@ -122,14 +126,15 @@ class Choosing(Prompting):
 
         Raises:
             ConfigError: there is no constraint, and the setting `default_model` is not set.
-            ValueError: no candidate keeps to the constraints; the message names what each of them breaks.
+            NoModelFitsError: no candidate keeps to the constraints; the message names what each of them breaks. It is
+                a ValueError.
         """
-        constraints = Constraints.of(budget, max_latency, min_quality)
+        constraints = Constraints.of(budget=budget, max_latency=max_latency, min_quality=min_quality)
         names = list(candidates) if candidates is not None else self._candidates()
         if not constraints:
             return self._default(names if candidates is not None else [])
         usage = as_usage(estimated_tokens) if estimated_tokens is not None else Usage(1000, 1000)
-        return select([self._choice(name, usage) for name in names], constraints)
+        return select([self._choice(name, usage) for name in names], constraints).model
 
     def _default(self, names: Sequence[str]) -> str:
         default = self.settings.default_model
@@ -143,16 +148,14 @@ class Choosing(Prompting):
     def _candidates(self) -> list[str]:
         if self.settings.models:
             return list(self.settings.models)
-        found = ((name, self._prices.find(name)) for name in self._profiles)
+        found = ((name, self._prices.find(name)) for name in self._profiles.usual)
         return [name for name, price in found if price is not None and price.retired is None]
 
     def _choice(self, model: str, usage: Usage, route: str = "", length: int = 0) -> Choice:
-        profile, price = self._profiles.get(model), self._price(model)
+        profile, price = self.profile(model), self._price(model)
         known = self._experience.seconds(route, model, usage.completion_tokens, usage.completion_tokens)
-        seconds = known[0] if known is not None else None
-        if seconds is None and profile is not None:
-            seconds = profile.seconds(usage.completion_tokens)
-        quality = self._scores.quality((route, model, length), self._quality(model))
+        seconds = known[0] if known is not None else profile.seconds(usage.completion_tokens)
+        quality = self._scores.quality((route, model, length), profile.quality)
         return Choice(model, from_nano(price.cost(usage)) if price is not None else None, seconds, quality)
 
     def choose_model(

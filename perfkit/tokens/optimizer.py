@@ -20,9 +20,10 @@ from perfkit.tokens.ledger import SharedBudgets
 from perfkit.tokens.periods import time_zone
 from perfkit.tokens.prefix import Detector, Traffic
 from perfkit.tokens.pricing import PriceTable
+from perfkit.tokens.profiles import Profiles
 from perfkit.tokens.rewriting import Rewriting
 from perfkit.tokens.rules import parse_answers, parse_rules
-from perfkit.tokens.selection import Scores, profiles_of
+from perfkit.tokens.selection import Scores
 from perfkit.tokens.usage import UsageLog
 from perfkit.tokens.usage_store import RedisUsage, SqliteUsage
 
@@ -84,7 +85,7 @@ class TokenOptimizer(Rewriting):
             prices = PriceTable(settings.prices, settings.fallback_price)
             rules, answers = parse_rules(settings.budgets), parse_answers(settings.budgets)
             zone, patterns = time_zone(settings.timezone), _compiled(settings.volatile)
-            profiles = profiles_of(settings.models)
+            profiles = Profiles(settings.models)
         except ConfigError:
             self.settings = self._applied
             raise

@@ -48,7 +48,7 @@ def test_information_about_a_provider(router: ProviderRouter) -> None:
     assert info["cost_per_1k"] == pytest.approx((0.15 * 750 + 0.60 * 250) / 1e6)
     assert (info["name"], info["kind"], info["model"]) == ("openai", "Slow", "gpt-4o-mini")
     assert info["models"] == ["default", "gpt-4o-mini"]
-    assert (info["status"], info["measured"], info["quality"]) == ("healthy", False, 0.7)
+    assert (info["status"], info["measured"], info["quality"]) == ("healthy", False, 0.75)
     with pytest.raises(UnknownNameError, match="no provider 'nobody'; known: anthropic"):
         router.get_provider_info("nobody")
 

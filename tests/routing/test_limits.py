@@ -252,3 +252,15 @@ def test_a_forked_child_forgets_who_waited(router: MakeRouter, request_: ChatReq
     assert gates.try_pass(request_)
     made._after_fork()
     assert made.execute_with_fallback(request_).text == "fine"
+
+
+def test_a_longer_queue_reaches_providers_that_are_registered_already(router: MakeRouter, clock: SlowClock) -> None:
+    made = router({"max_waiting": 0}, a=0.0)
+    limited(made, "a", rpm=60)
+    with ThreadPoolExecutor(1) as pool:  # the second call has to wait: refused at first, let in afterwards
+        made.execute_with_fallback(ChatRequest(HELLO, "m", timeout=30))
+        with pytest.raises(OverloadedError):
+            pool.submit(made.execute_with_fallback, ChatRequest(HELLO, "m", timeout=30)).result()
+        made.configure(max_waiting=5)
+        pool.submit(made.execute_with_fallback, ChatRequest(HELLO, "m", timeout=30)).result()
+    assert clock.slept

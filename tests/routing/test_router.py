@@ -332,3 +332,13 @@ def test_a_router_uses_the_shared_tracker_unless_given_one(request_: ChatRequest
     made.register_provider("a", scripted(FakeClock()))
     made.execute_with_fallback(request_)
     assert perfkit.tracker.get_stats("provider_latency")["count"] == 1
+
+
+def test_latency_is_another_name_of_least_latency() -> None:
+    from perfkit.routing.strategies.ranked import LeastLatency
+
+    made = ProviderRouter(strategy="latency")
+    assert (made.strategy, STRATEGIES.get("latency")) == ("latency", LeastLatency)
+    made.strategy = "round_robin"
+    made.configure(strategy="latency")
+    assert made.strategy == "latency"

@@ -69,7 +69,7 @@ def test_agent_that_cannot_be_changed_gets_a_view() -> None:
 
 
 def test_constraints_no_model_keeps_to_are_an_error() -> None:
-    with pytest.raises(ValueError, match="no model keeps to the constraints"):
+    with pytest.raises(ValueError, match="no model meets the constraints"):
         made().optimize_request(Agent(), "hi", {"budget": 0.0})
 
 

@@ -27,6 +27,7 @@ STRATEGIES = Registry(
     {
         "priority": "perfkit.routing.strategies.ranked:Priority",
         "least_latency": "perfkit.routing.strategies.ranked:LeastLatency",
+        "latency": "perfkit.routing.strategies.ranked:LeastLatency",  # RecoAgent's name of it
         "round_robin": "perfkit.routing.strategies.shares:RoundRobin",
         "weighted": "perfkit.routing.strategies.shares:Weighted",
         "random": "perfkit.routing.strategies.shares:Random",
