@@ -1,21 +1,45 @@
-"""The Flask example with the providers of the scenario, telling which worker answered."""
+"""The Flask example with the configuration of a scenario and the dashboard, telling which worker answered."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+from pathlib import Path
 
-from flask import Response
+from flask import Response, jsonify, request
 
 import perfkit
 from examples.flask_app import app
+from perfkit.integrations.flask import Perfkit
 
 __all__ = ["app"]
 
-perfkit.configure(json.loads(os.environ["SCENARIO"]))
+app.config["PERFKIT"] = json.loads(os.environ["SCENARIO"])
+Perfkit(app, user=lambda: request.args.get("user"))
+visits = itertools.count(1)
+
+if "ALERTS" in os.environ:
+
+    @perfkit.alerts.on_change
+    def note(alert: perfkit.alerts.Alert) -> None:
+        with Path(os.environ["ALERTS"]).open("a") as told:
+            told.write(json.dumps([alert.rule, alert.labels.get("provider"), alert.state]) + "\n")
+
+
+@app.get("/tale")
+def tale() -> Response:
+    return Response(perfkit.stream(request.args["q"], model="tale"), mimetype="text/plain")
+
+
+@app.get("/main")
+def main() -> Response:
+    return jsonify(text=perfkit.chat(request.args["q"], provider="main", max_tokens=1, cache="never").text)
 
 
 @app.after_request
 def sign(response: Response) -> Response:
     response.headers["X-Worker"] = str(os.getpid())
+    if next(visits) % 10 == 0:
+        perfkit.tracker.flush()  # not to wait for the end of a slot of ten seconds
     return response

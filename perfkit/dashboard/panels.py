@@ -59,10 +59,11 @@ class Panels:
         return {name: panel(self, span) for name, panel in PANELS.items()}
 
     def workers(self, _span: float) -> dict[str, Any]:
-        """Return who has reported, and how old the oldest of their data is (seconds)."""
+        """Return who has reported, and how old the oldest of their data is (seconds; None when nobody has)."""
         view = PerformanceTracker.instance().merged()
         rows = [{"id": one.id, "host": one.host, "pid": one.pid, "reported": one.reported} for one in view.workers]
-        return {"reporting": len(rows), "age": view.age, "workers": rows, "answered_by": _this_worker()}
+        age = view.age if rows else None  # infinity is not JSON
+        return {"reporting": len(rows), "age": age, "workers": rows, "answered_by": _this_worker()}
 
     def overview(self, span: float) -> dict[str, Any]:
         """Return calls, times, errors, cost and savings: of the span, and where it says so of today."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def dashboard(fault: FaultServer) -> Dashboard:
 def read(dashboard: Dashboard, path: str, **query: str) -> dict[str, Any]:
     reply = dashboard.respond("GET", path, query)
     assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
-    data: dict[str, Any] = json.loads(reply.body)
+    data: dict[str, Any] = json.loads(reply.body, parse_constant=pytest.fail)  # NaN and Infinity are not JSON
     return data
 
 
@@ -140,3 +141,10 @@ def test_nothing_can_be_changed() -> None:
 def test_an_unused_process_has_a_page() -> None:
     page = Dashboard().respond("GET", "", {}).body.decode()
     assert "No provider yet." in page
+
+
+def test_metrics_that_nobody_has_shared_yet_have_no_age(tmp_path: Path) -> None:
+    perfkit.configure(metrics={"store": str(tmp_path)})
+    workers = read(Dashboard(), "panels/workers.json")
+    assert (workers["reporting"], workers["age"]) == (0, None)
+    assert "one worker reporting" in Dashboard().respond("GET", "", {}).body.decode()
