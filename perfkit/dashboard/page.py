@@ -74,6 +74,15 @@ PROFILES: tuple[Column, ...] = (
     ("cpu_time", "CPU", formats.seconds),
     ("error", "Error", formats.text),
 )
+ALERTS: tuple[Column, ...] = (
+    ("rule", "Alert", formats.text),
+    ("state", "State", formats.text),
+    ("severity", "Severity", formats.text),
+    ("labels", "Of", formats.text),
+    ("since", "Since", formats.moment),
+    ("values", "Values", formats.text),
+    ("condition", "Condition", formats.text),
+)
 BUDGETS: tuple[Column, ...] = (
     ("scope", "Budget", formats.text),
     ("period", "Period", formats.text),
@@ -114,6 +123,7 @@ def live_part(data: Mapping[str, Any], chosen: str) -> str:
     sections = (
         _workers(data["workers"]),
         f'<section aria-label="Overview" class="tiles">{_overview(data["overview"])}</section>',
+        _section("Alerts", "alerts", _alerts(data["alerts"])),
         _section("Over time", "history", _charts(data["history"], chosen)),
         _section("Providers", "providers", _table(PROVIDERS, health) + _table(MODELS, _models(data["providers"]))),
         _section("Tokens and cost", "tokens", _table(USAGE, usage) + _table(BUDGETS, _budgets(data["overview"]))),
@@ -193,6 +203,18 @@ def _models(data: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 
 def _budgets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**row, "scope": " ".join(part for part in row["scope"] if part)} for row in data["budgets"]]
+
+
+def _alerts(data: Mapping[str, Any]) -> str:
+    rules = ", ".join(f"{name} {state}" for name, state in data["rules"].items())
+    rows = [{**row, "labels": _pairs(row["labels"]), "values": _pairs(row["values"])} for row in data["alerts"]]
+    return f"<p>{escape(rules)}</p>" + (_table(ALERTS, rows) if rows else "")
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    """Return names with their values; numbers with four digits."""
+    told = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in values.items()}
+    return ", ".join(f"{name} {value}" for name, value in told.items())
 
 
 def _cache(data: Mapping[str, Any]) -> str:

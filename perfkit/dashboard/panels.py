@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from perfkit.agents import AgentPool
+from perfkit.alerts import Alerts
 from perfkit.caching import ResponseCache
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.memory import GCOptimizer
@@ -158,6 +159,17 @@ class Panels:
         latest = sorted((run for runs in kept.values() for run in runs), key=lambda run: -run["timestamp"])
         return {"latest": latest[:PROFILES]}
 
+    def alerts(self, _span: float) -> dict[str, Any]:
+        """Return the state of every rule, and the alerts there are; looking begins to watch."""
+        watch = Alerts.instance()
+        watch.start()
+        rows = [
+            {"rule": one.rule, "labels": dict(one.labels), "state": one.state, "severity": one.severity}
+            | {"since": one.since, "values": dict(one.values), "condition": one.condition}
+            for one in watch.alerts()
+        ]
+        return {"rules": watch.state(), "alerts": sorted(rows, key=lambda row: (row["state"] != "firing", row["rule"]))}
+
     def report(self, operation: str, span: float) -> dict[str, Any]:
         """Return the RAAF guide's detailed report of one operation (8.2): exactly its five keys."""
         since = timedelta(seconds=span)
@@ -184,6 +196,7 @@ PANELS: dict[str, Callable[[Panels, float], dict[str, Any]]] = {
     "pools": Panels.pools,
     "runtime": Panels.runtime,
     "profiles": Panels.profiles,
+    "alerts": Panels.alerts,
 }
 
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from perfkit._shared import current_config
 from perfkit.dashboard.page import live_part, whole_page
 from perfkit.dashboard.panels import PANELS, SPANS, Panels, span_named
+from perfkit.metrics import PerformanceTracker
+from perfkit.metrics.sinks.prometheus import CONTENT_TYPE, render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +102,8 @@ class Dashboard:
             return _json(self._panels.report(operation, span))
         if path == f"panels/{panel}.json" and panel in PANELS:
             return _json(PANELS[panel](self._panels, span))
+        if path == "metrics":
+            return _reply(render(PerformanceTracker.instance().merged()), CONTENT_TYPE)
         return Reply(404, {**HEADERS, "Content-Type": "text/plain"}, b"not found")
 
 

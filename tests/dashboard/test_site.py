@@ -49,6 +49,22 @@ def test_overview_counts_what_happened(dashboard: Dashboard) -> None:
     assert overview["saved_by_cache"] == perfkit.tracker.get_stats("cache_saving")["sum"] > 0
 
 
+def test_alerts_are_shown_with_what_they_are_of(dashboard: Dashboard) -> None:
+    perfkit.alerts.add_rule("too_slow", "avg_response_time > 0s", duration=0, min_count=1)
+    perfkit.alerts.evaluate()
+    told = read(dashboard, "panels/alerts.json")
+    assert told["rules"]["too_slow"] == "firing"
+    assert told["alerts"][0]["rule"] == "too_slow"
+    page = dashboard.respond("GET", "", {}).body.decode()
+    assert "<td>too_slow</td><td>firing</td>" in page
+
+
+def test_prometheus_may_scrape_it(dashboard: Dashboard) -> None:
+    reply = dashboard.respond("GET", "metrics", {})
+    assert reply.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert b"perfkit_agent_response_time_seconds_count" in reply.body
+
+
 def test_every_panel_has_a_twin_and_all_are_in_one_document(dashboard: Dashboard) -> None:
     whole = read(dashboard, "data.json")
     assert set(whole) == set(PANELS)
