@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,16 +17,16 @@ class Answers:
     """The tags of the newest answers by response id; every step is atomic, so there is no lock."""
 
     def __init__(self) -> None:
-        self._tags: dict[str, Mapping[str, str]] = {}
+        self._tags: OrderedDict[str, Mapping[str, str]] = OrderedDict()  # a dict looks long for its oldest key
 
     def remember(self, response_id: str, tags: Mapping[str, str]) -> None:
         """Note who gave an answer."""
         self._tags[response_id] = tags
-        while len(self._tags) > _REMEMBERED:
-            try:
-                self._tags.pop(next(iter(self._tags)), None)
-            except (StopIteration, RuntimeError):  # changed by another thread, which trims as well
-                return
+        if len(self._tags) > _REMEMBERED:
+            try:  # noqa: SIM105 - every answer comes through here
+                self._tags.popitem(last=False)
+            except KeyError:  # emptied by another thread
+                pass
 
     def tags(self, response_id: Any) -> Mapping[str, str] | None:
         """Return who gave an answer, None when it is not known; takes an id or the response itself."""

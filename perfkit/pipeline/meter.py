@@ -11,6 +11,7 @@ by the optimizer.
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,27 +25,32 @@ if TYPE_CHECKING:
 __all__ = ["Meter"]
 
 _REMEMBERED = 128  # sets of tags: as long as a series is remembered here, it cannot make room for others
+_KINDS: dict[str, Kind] = {
+    "agent_response_time": "timing",
+    "llm_duration": "timing",
+    "first_token": "timing",
+    "time_per_output_token": "timing",
+    "cache_saving": "value",
+    "budget_utilization": "gauge",
+}  # all others are counters
+_TOKENS = ("tokens_input", "tokens_output", "tokens_cached", "tokens_cache_write", "tokens_reasoning")
+_tokens = attrgetter("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 _BUDGETS = 1.0  # seconds between two looks at the budgets
 
 
-class _Tagged:
-    """The series of one set of tags, found once each."""
+class _Tagged(dict[str, "Handle"]):
+    """The series of one set of tags, by name; found once each."""
 
-    __slots__ = ("_handles", "_tracker", "tags")
+    __slots__ = ("_tracker", "tags")
 
     def __init__(self, tracker: PerformanceTracker, tags: dict[str, str]) -> None:
+        super().__init__()
         self.tags = tags
         self._tracker = tracker
-        self._handles: dict[str, Handle] = {}
 
-    def record(self, name: str, value: float, kind: Kind = "timing") -> None:
-        handle = self._handles.get(name)
-        if handle is None:
-            handle = self._handles[name] = self._tracker.handle(name, self.tags, kind=kind)
-        handle.record(value)
-
-    def count(self, name: str, n: float = 1.0) -> None:
-        self.record(name, n, "counter")
+    def __missing__(self, name: str) -> Handle:
+        found = self[name] = self._tracker.handle(name, self.tags, kind=_KINDS.get(name, "counter"))
+        return found
 
 
 class Meter:
@@ -71,25 +77,25 @@ class Meter:
         self._asked(call, "exact", latency)
         self._tell(call, latency, response=response)
         if saved:
-            self._of("agent", call.asked.agent).record("cache_saving", saved, "value")
+            self._of("agent", call.asked.agent)["cache_saving"].record(saved)
 
     def answered(self, call: Call, response: ChatResponse, latency: float) -> None:
         """Record a call that a provider answered."""
         self._asked(call, "miss" if call.key is not None else "none", latency)
         self._tell(call, latency, response=response)
         series = self._of("provider", response.provider, "model", call.target.model, "agent", call.asked.agent)
-        series.record("llm_duration", latency)
-        for name, tokens in _tokens(response):
+        series["llm_duration"].record(latency)
+        for name, tokens in zip(_TOKENS, _tokens(response.usage), strict=True):
             if tokens:
-                series.count(name, tokens)
+                series[name].record(float(tokens))
         attempts = response.attempts
         if call.first_token is not None:
-            series.record("first_token", call.first_token)
+            series["first_token"].record(call.first_token)
             if (
                 len(attempts) == 1 and response.usage.completion_tokens > 1
             ):  # of several, which one spoke when is unknown
                 spoken = max(0.0, attempts[0].seconds - call.first_token)
-                series.record("time_per_output_token", spoken / (response.usage.completion_tokens - 1))
+                series["time_per_output_token"].record(spoken / (response.usage.completion_tokens - 1))
         if len(attempts) > 1:
             self._repeated(attempts, call)
         if response.id and isinstance(response.id, str):  # providers send what they like
@@ -98,7 +104,9 @@ class Meter:
     def failed(self, call: Call, error: BaseException, latency: float) -> None:
         """Record a call that ended with an error."""
         self._tell(call, latency, error=error)
-        self._of("model", call.target.model, "agent", call.asked.agent, "kind", type(error).__name__).count("llm_error")
+        self._of("model", call.target.model, "agent", call.asked.agent, "kind", type(error).__name__)[
+            "llm_error"
+        ].record(1.0)
         attempts: Sequence[Attempt] = getattr(error, "attempts", ())
         if len(attempts) > 1:
             self._repeated(attempts, call)
@@ -120,18 +128,18 @@ class Meter:
             used = (row["limit"] - row["remaining"]) / row["limit"] if row["limit"] else 1.0
             full[scope] = max(used, full.get(scope, 0.0))
         for (kind, name), used in full.items():
-            self._of("scope", kind, "name", name).record("budget_utilization", used, "gauge")
+            self._of("scope", kind, "name", name)["budget_utilization"].record(used)
 
     def _repeated(self, attempts: Sequence[Attempt], call: Call) -> None:
         """Count the attempts after the first: with the provider asked before, or with another one."""
         for before, attempt in pairwise(attempts):
             series = self._of("provider", attempt.provider, "model", attempt.model, "agent", call.asked.agent)
-            series.count("llm_retry" if attempt.provider == before.provider else "llm_fallback")
+            series["llm_retry" if attempt.provider == before.provider else "llm_fallback"].record(1.0)
 
     def _asked(self, call: Call, result: str, latency: float) -> None:
         agent = call.asked.agent
-        self._of("agent", agent).record("agent_response_time", latency)
-        self._of("model", call.target.model, "agent", agent, "result", result).count("llm_cache")
+        self._of("agent", agent)["agent_response_time"].record(latency)
+        self._of("model", call.target.model, "agent", agent, "result", result)["llm_cache"].record(1.0)
 
     def _of(self, *names_and_values: str) -> _Tagged:
         found = self._tagged.get(names_and_values)
@@ -141,14 +149,3 @@ class Meter:
             tags = dict(zip(names_and_values[::2], names_and_values[1::2], strict=True))
             found = self._tagged[names_and_values] = _Tagged(self._tracker, tags)
         return found
-
-
-def _tokens(response: ChatResponse) -> tuple[tuple[str, int], ...]:
-    usage = response.usage
-    return (
-        ("tokens_input", usage.prompt_tokens),
-        ("tokens_output", usage.completion_tokens),
-        ("tokens_cached", usage.cached_tokens),
-        ("tokens_cache_write", usage.cache_write_tokens),
-        ("tokens_reasoning", usage.reasoning_tokens),
-    )
