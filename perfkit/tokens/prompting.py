@@ -192,8 +192,11 @@ def origin_of(request: ChatRequest, model: str | None = None) -> Origin:
 
 def question_of(request: ChatRequest) -> str:
     """Return the text of the user's last message."""
-    last = next((m for m in reversed(request.messages) if m.get("role") == "user"), None)
-    content = last.get("content") if last is not None else ""
+    content: Any = ""
+    for message in reversed(request.messages):
+        if message.get("role") == "user":
+            content = message.get("content")
+            break
     if isinstance(content, str):
         return content
     return "\n".join(str(part.get("text", "")) for part in content or ())

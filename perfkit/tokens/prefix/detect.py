@@ -110,13 +110,14 @@ class Detector:
     def look(self, route: str, request: ChatRequest) -> Finding | None:
         """Compare a request with its route's last one; return what breaks the prefix, once it is sure."""
         tools = _dumped(request.tools) if request.tools else ""
-        system = "\n".join(_text(m.get("content")) for m in request.messages if m["role"] in SYSTEM)
+        system = "\n".join([_text(m.get("content")) for m in request.messages if m["role"] in SYSTEM])
         if len(tools) + len(system) > HEAD_MOST:
             tools, system = tools[:HEAD_MOST], system[: max(0, HEAD_MOST - len(tools))]
         head = _Head(tools, system, request.model)
         with self._lock:
             last = self._heads.find(route)
-            self._heads.put(route, head)
+            if head != last:
+                self._heads.put(route, head)
         if last is not None:
             self._compare(route, last, head)
         self._follow(route, request)
