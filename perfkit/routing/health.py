@@ -218,19 +218,20 @@ class Candidate:
     def served(self, permit: int, request: ChatRequest, response: ChatResponse, seconds: float, now: float) -> None:
         """Note an attempt that succeeded."""
         model = request.model
-        with self._lock:
+        with self._lock:  # written out: every answer comes through here
             self.in_flight -= 1
             self._last_model = model
             peak = self._excess * math.exp((self._sampled - now) / PEAK_MEMORY) if self._excess else 0.0
             weight = self._weight(now)
-            self.latency = _moved(self.latency, seconds, weight)
-            believed, self._explored = self._explored or self._cost, 0.0
-            self._cost = _moved(believed, seconds, weight)
-            self._excess = max(peak, seconds - self._cost)
+            known, believed = self.latency, self._explored or self._cost
+            self.latency = seconds if known is None else known + weight * (seconds - known)
+            self._cost = cost = seconds if believed is None else believed + weight * (seconds - believed)
+            self._explored, self._excess = 0.0, max(peak, seconds - cost)
             self._recent.append(True)
             self._latencies.append(seconds)
-            self._note(failed=False, seconds=seconds)
-            if model in self._missing:
+            attempts, failures, total = self._interval
+            self._interval = (attempts + 1, failures, total + seconds)
+            if self._missing and model in self._missing:
                 self._missing = {name: until for name, until in self._missing.items() if name != model}
         was = self.breaker.state.mode
         slow = self.slow_seconds is not None and seconds > self.slow_seconds

@@ -58,9 +58,10 @@ def streamed(call: Call, clock: Clock) -> Generator[str, None, ChatResponse]:
     while True:
         trial, before = call.begin(), call.shown
         try:
-            deltas = open_stream(trial.candidate.provider, trial.request)
-            seam = Seam(before, exact=trial.candidate.terms.prefill)
-            response = checked((yield from _relay(call, trial, _joined(deltas, seam), clock)), trial.candidate.name)
+            deltas: Any = open_stream(trial.candidate.provider, trial.request)
+            if before:
+                deltas = _joined(deltas, Seam(before, exact=trial.candidate.terms.prefill))
+            response = checked((yield from _relay(call, trial, deltas, clock)), trial.candidate.name)
         except BaseException as error:
             if trial.left or not call.fail(trial, error):
                 raise
