@@ -1,0 +1,44 @@
+"""Let two models answer, each user always the same one, and see whether they differ.
+
+Run it: LLM_BASE_URL=https://api.openai.com/v1 LLM_API_KEY=sk-... python examples/ab_test.py
+"""
+
+import os
+
+import perfkit
+
+address = {
+    "kind": "openai",
+    "base_url": os.environ.get("LLM_BASE_URL", "http://127.0.0.1:8080/v1"),
+    "api_key": os.environ.get("LLM_API_KEY", "not-needed"),
+}
+perfkit.configure(
+    providers={  # what the application calls "writer" is another model at each
+        "present": {**address, "models": {"writer": os.environ.get("LLM_MODEL_A", "tiny")}},
+        "candidate": {**address, "models": {"writer": os.environ.get("LLM_MODEL_B", "tiny")}},
+    },
+    tokens={"prices": {"writer": {"input": 0.15, "output": 0.60}}},  # US dollars per million tokens
+)
+
+
+def score(answer: perfkit.ChatResponse) -> float:
+    """Stand for what your users or your checks say of an answer, 0 to 1."""
+    return 1.0 if answer.finish_reason == "stop" else 0.5
+
+
+def main(users: int = 40) -> None:
+    test = perfkit.router.ab("writer", {"present": "present", "candidate": "candidate"}, shares=[3, 1])
+    for user in range(users):
+        messages = [{"role": "user", "content": f"Write a line about queue {user}."}]
+        answer = test.execute(perfkit.ChatRequest(messages, "writer", max_tokens=24, user=str(user)))
+        test.record(user, quality=score(answer))
+    for arm, row in test.results().items():
+        print(
+            f"{arm}: {row['sample_size']} calls, {row['avg_response_time']:.3f} s, score {row['avg_quality_score']:.2f}"
+        )
+    print("response time:", test.compare()["candidate"])
+    print("quality:", test.compare("quality_score")["candidate"])
+
+
+if __name__ == "__main__":
+    main()

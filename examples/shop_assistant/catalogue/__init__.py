@@ -1,0 +1,1 @@
+"""Products, their descriptions, and an assistant that knows them."""

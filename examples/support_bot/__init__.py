@@ -1,0 +1,1 @@
+"""A support bot in Flask; `app` is the application."""
