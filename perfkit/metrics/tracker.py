@@ -56,7 +56,8 @@ class PerformanceTracker(Shared, Readable):
         **settings: keys of the `[metrics]` table: `max_series`, `max_bytes` (of all series together, where it is used
             up the oldest slots go first), `statsd` ("host:port" or "unix:///path"), `statsd_options` and `prefix` for
             StatsD, `flush_interval` (seconds until sinks have got a value), `store` (where all workers of an
-            application share their metrics: a directory, or "redis" for the one of `[state] url`).
+            application share their metrics: a directory, or "redis" for the one of `[state] url`) and `host` (this
+            machine's name there).
 
     Raises:
         ConfigError: a setting is unknown or cannot be used.
@@ -74,7 +75,7 @@ class PerformanceTracker(Shared, Readable):
         self._statsd: Sink | None = None
         self._statsd_settings: tuple[str | None, dict[str, Any]] = (None, {})
         self._exchange: Exchange | None = None
-        self._store: str | None = None
+        self._store: tuple[str | None, str | None] = (None, None)
         self._answers = Answers()
         self._begin()
         self._apply()
@@ -102,20 +103,24 @@ class PerformanceTracker(Shared, Readable):
             if old is not None:
                 old.close()
         self._series.limit, self._series.max_bytes = self.settings.max_series, self.settings.max_bytes
-        if self.settings.store != self._store:
-            self._join(self.settings.store)
+        if (self.settings.store, self.settings.host) != self._store:
+            self._join(self.settings.store, self.settings.host)
         if self._started:
             self._schedule()
 
-    def _join(self, store: str | None) -> None:
+    def _join(self, store: str | None, host: str | None) -> None:
         """Share what is recorded from now on through another store, or with nobody."""
         self._stop_sharing()
-        self._store = store
+        self._store = store, host
         self._exchange = (
             None
             if store is None
             else Exchange(
-                store_of(store), self._clock, self._series.handles, lambda: self.increment("state_unavailable")
+                store_of(store),
+                self._clock,
+                self._series.handles,
+                lambda: self.increment("state_unavailable"),
+                host=host,
             )
         )
         self._series.share_slots(sharing=store is not None)
@@ -237,8 +242,9 @@ class PerformanceTracker(Shared, Readable):
         _process.check()
         if self._exchange is not None:
             return self._exchange.view()
-        now, host, pid = self._clock.wall(), os.uname().nodename, os.getpid()
-        return MergedView(self._clock, self._series.handles(), [Worker(f"{host}.{pid}", host, pid, now)])
+        now, host, pid = self._clock.wall(), self.settings.host or os.uname().nodename, os.getpid()
+        here = Worker(f"{host}.{pid}", host, pid, now)
+        return MergedView(self._clock, self._series.handles(), [here], host=host)
 
     def snapshot(self) -> dict[str, Any]:
         """Return all series with their slots as JSON types, for `merge` in another process."""

@@ -40,12 +40,20 @@ class Exchange:
         clock: the tracker's.
         handles: returns the series to share.
         away: called when the store could not be used, once each time it was tried.
+        host: this machine's name; None means its own.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, handles: Callable[[], Iterable[Handle]], away: Callable[[], None]
+        self,
+        store: Store,
+        clock: Clock,
+        handles: Callable[[], Iterable[Handle]],
+        away: Callable[[], None],
+        *,
+        host: str | None = None,
     ) -> None:
         self.store = store
+        self._host = os.uname().nodename if host is None else host
         self._clock = clock
         self._handles = handles
         self._away = away
@@ -54,7 +62,7 @@ class Exchange:
     def after_fork(self) -> None:
         """Become another worker, one that has told nothing yet."""
         self._lock = threading.Lock()  # guards taking slots and putting them into a delta
-        self._id = f"{os.uname().nodename}.{os.getpid()}.{os.urandom(4).hex()}".replace("/", "_")
+        self._id = f"{self._host}.{os.getpid()}.{os.urandom(4).hex()}".replace("/", "_")
         self._numbers = itertools.count()
         self._waiting: deque[tuple[str, bytes]] = deque()  # deltas on their way
         self._slot = -1  # in which was told last
@@ -81,7 +89,7 @@ class Exchange:
             rows = list(self._rows(everything=everything))
             if ended and not self._told and not rows:
                 return  # nobody knows this worker
-            about = {"worker": Worker(self._id, os.uname().nodename, os.getpid(), self._clock.wall(), ended)}
+            about = {"worker": Worker(self._id, self._host, os.getpid(), self._clock.wall(), ended)}
             self._waiting.append((f"{DELTA}{self._id}.{next(self._numbers)}", encode(about, rows)))
             self._told = True
         self._send()
@@ -132,9 +140,9 @@ class Exchange:
             ledger = Ledger.read(self.store, before)
         except OSError as error:
             self._lose(error)
-            return self._view if self._view is not None else MergedView(self._clock, [], [])
+            return self._view if self._view is not None else MergedView(self._clock, [], [], host=self._host)
         self._ledger = ledger
-        self._view = MergedView(self._clock, merged_series(ledger), ledger.workers)
+        self._view = MergedView(self._clock, merged_series(ledger), ledger.workers, host=self._host)
         return self._view
 
     def __repr__(self) -> str:

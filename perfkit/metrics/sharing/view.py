@@ -128,11 +128,13 @@ class MergedView(Readable):
         workers: those that have reported within a minute and still live.
     """
 
-    def __init__(self, clock: Clock, series: Sequence[Series], workers: Sequence[Worker]) -> None:
+    def __init__(
+        self, clock: Clock, series: Sequence[Series], workers: Sequence[Worker], *, host: str | None = None
+    ) -> None:
         self._clock = clock
         self._series = series
-        now = clock.wall()
-        self.workers = tuple(worker for worker in workers if _lives(worker, now))
+        now, here = clock.wall(), os.uname().nodename if host is None else host
+        self.workers = tuple(worker for worker in workers if _lives(worker, now, here))
 
     @property
     def age(self) -> float:
@@ -151,10 +153,10 @@ class MergedView(Readable):
         return f"MergedView({len(self._series)} series, {len(self.workers)} workers, {self.age:.0f} s old)"
 
 
-def _lives(worker: Worker, now: float) -> bool:
+def _lives(worker: Worker, now: float, here: str) -> bool:
     if worker.ended or worker.reported < now - LIVE:
         return False
-    if worker.host != os.uname().nodename:
+    if worker.host != here:
         return True
     try:
         os.kill(worker.pid, 0)

@@ -70,8 +70,8 @@ def asking(*servers: Server) -> Iterator[Clients]:
             thread.join()
 
 
-def run(workers: int, **more: str) -> Server:
-    return Server(*GUNICORN, "--workers", str(workers), env=environment(**more))
+def run(workers: int, *options: str, **more: str) -> Server:
+    return Server(*GUNICORN, "--workers", str(workers), *options, env=environment(**more))
 
 
 def merged(view: MergedView, until: float | None = None) -> Counter[int]:
@@ -128,15 +128,17 @@ def test_recycled_reloaded_and_killed_workers_have_counted_what_was_served(tmp_p
     assert len([name for name in names if not name.startswith("delta.")]) == 5
 
 
-def test_two_servers_share_through_redis(redis: Redis) -> None:
+def test_two_hosts_share_through_redis(redis: Redis) -> None:
     needs_module("gunicorn")
     perfkit.configure(state={"url": redis.url, "timeout": 5.0})
-    reader = PerformanceTracker(clock=FastClock(), store="redis")
+    reader = PerformanceTracker(clock=FastClock(), store="redis", host="c")
     with ExitStack() as stack:
-        servers = [stack.enter_context(run(2, STORE="redis", STATE=redis.url)) for _ in range(2)]
+        lasting = ("--max-requests", "0")
+        servers = [stack.enter_context(run(2, *lasting, STORE="redis", STATE=redis.url, HOST=host)) for host in "ab"]
         with asking(*servers) as clients:
             polled(lambda: len(clients.by_worker()) >= 4)
             wait_for_slots(1)
+            polled(lambda: {worker.host for worker in reader.merged().workers} == {"a", "b"})
         assert [server.stop() for server in servers] == [0, 0]
     assert clients.unsure == 0
     assert merged(reader.merged()) == clients.by_worker()

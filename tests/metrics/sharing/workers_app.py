@@ -15,7 +15,7 @@ from perfkit.metrics import PerformanceTracker, tracker
 if "STATE" in os.environ:
     perfkit.configure(state={"url": os.environ["STATE"], "timeout": 5.0})
 tracker._SHARING = 1.0 / SPEED
-counted = PerformanceTracker(clock=FastClock(), store=os.environ["STORE"])
+counted = PerformanceTracker(clock=FastClock(), store=os.environ["STORE"], host=os.environ.get("HOST"))
 counted.increment("loaded")  # also by the master, where it loads the application
 
 
