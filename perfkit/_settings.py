@@ -32,9 +32,7 @@ class MetricsSettings:
     statsd: str | None = None  # "host:port" or "unix:///path": send StatsD lines there
     statsd_options: Mapping[str, Any] = field(default_factory=dict)  # more arguments of StatsdSink: flavor, pack, ...
     store: str | None = None  # where workers share their metrics: a directory, or "redis" for that of [state]
-    host: str | None = (
-        None  # this machine's name among those that share; None: its own, alike in some containers
-    )
+    host: str | None = None  # this machine's name among those that share; None: its own, alike in some containers
     flush_interval: float = number(10.0, above=0)
 
 

@@ -139,14 +139,16 @@ def test_neither_keys_nor_flush_is_ever_sent(make: Make) -> None:
     cache.clear()
     sent = link(cache).call("INFO", "commandstats")
     sent = sent if isinstance(sent, dict) else {line.split(":")[0]: 1 for line in sent.decode().split()}
-    assert any("scan" in name for name in sent)
-    assert not [name for name in sent if name.removeprefix("cmdstat_") in ("keys", "flushall", "flushdb")]
+    assert "cmdstat_zscan" in sent
+    assert not [name for name in sent if name.removeprefix("cmdstat_") in ("keys", "scan", "flushall", "flushdb")]
 
 
 def test_every_value_ends_with_its_time(make: Make) -> None:
     cache = make(ttl=60, stale_ttl=30)
     cache.set("a", 1, tags=["t"])
-    names = [name for name in link(cache).call("SCAN", 0, "COUNT", 1000)[1] if b":epoch" not in name]
+    names = [
+        name for name in link(cache).call("SCAN", 0, "COUNT", 1000)[1] if not name.endswith((b":epoch:", b":index:"))
+    ]
     assert len(names) == 2
     for name in names:
         assert 80_000 < link(cache).call("PTTL", name) <= 90_000
@@ -162,6 +164,44 @@ def test_an_evicted_epoch_makes_everything_unreadable_and_nothing_wrong(make: Ma
     one.set("b", 2)
     assert two.get("b") == 2
     assert two.get("a") is None
+
+
+@pytest.mark.parametrize("evicted", [("index",), ("tag", "t")])
+@pytest.mark.parametrize("wanted", ["t", "a*"])
+def test_what_cannot_be_found_to_invalidate_is_not_served(make: Make, evicted: tuple[str, ...], wanted: str) -> None:
+    one, two = make(), make()
+    one.set("a", "old", tags=["t"])
+    link(one).call("DEL", backend(one)._key(link(one), *evicted))  # as Redis does where memory is short
+    one.invalidate(wanted)
+    assert two.get("a") is None
+    one.set("b", 1, tags=["t"])
+    assert make().get("b") == 1
+    assert one.invalidate("t") >= 1  # what nobody can read any more may still be found
+
+
+def test_what_was_stored_before_an_index_was_evicted_is_not_served_afterwards(make: Make) -> None:
+    one = make()
+    one.set("a", "old")
+    link(one).call("DEL", backend(one)._key(link(one), "index"))
+    one.set("b", 1)
+    assert make().get("a") is None
+    assert make().get("b") == 1
+
+
+def test_the_index_holds_what_is_there_and_no_more(make: Make) -> None:
+    cache = make()
+
+    def indexed() -> set[bytes]:
+        return set(link(cache).call("ZRANGE", backend(cache)._key(link(cache), "index"), 0, -1))
+
+    cache.set("short", 1, ttl=0.001, tags=["t"])
+    cache.set("a", 1, ttl=60)
+    polled(lambda: link(cache).call("EXISTS", backend(cache)._key(link(cache), "entry", "key:short")) == 0)
+    cache.set("b", 1, ttl=60, scope="user 1")
+    assert {name.rpartition(b":")[2] for name in indexed()} == {b"", b"a", b"b"}
+    assert cache.invalidate("b") == 1
+    cache.delete("a")
+    assert indexed() == {b""}
 
 
 def test_garbage_is_a_miss_and_is_replaced(make: Make) -> None:

@@ -4,8 +4,10 @@ What one process stores, removes or clears it announces, and the others drop the
 missed they drop all. While Redis is away nobody waits for it (see perfkit.state) and each process lives on its memory.
 
 Every value begins with the epoch it was written in, a random word under a key of its own. `clear` changes the word, and
-no older value is read any more; should Redis evict the word, none is either. No command here looks at keys that are not
-ours but SCAN, which asks for our prefix, and nothing but our keys is ever removed.
+no older value is read any more; should Redis evict the word, none is either. An index, a sorted set by the time when
+entries are gone, names all of them and their tags, so that an invalidation looks at nothing else in the database; should
+Redis evict it or the set of a tag, the word changes: what nobody can find to invalidate must not be served. No command
+here looks at keys that are not ours, and nothing but our keys is ever removed.
 """
 
 from __future__ import annotations
@@ -24,27 +26,50 @@ from perfkit.errors import ConfigError
 from perfkit.state import RedisLink, StateHub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
 
     from perfkit.caching.backends import Setup
     from perfkit.caching.entry import Entry
 
 __all__ = ["RedisBackend"]
 
-AT_ONCE = 500  # keys in one SCAN or UNLINK: well below a millisecond of the server's time
+AT_ONCE = 500  # names in one ZSCAN or UNLINK: well below a millisecond of the server's time
 EPOCH = 32  # characters
 PATIENCE = 0.2  # seconds at most; a server that is away or silent is known to be so after half of it
 
-# KEYS: epoch, entry, tags...   ARGV: new epoch, value, milliseconds, key, channel, message
+# KEYS: epoch, index, entry, tags...   ARGV: new epoch, value, milliseconds, key, channel, message, tags...
 PUT = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ends = now + tonumber(ARGV[3])
 local epoch = redis.call('GET', KEYS[1])
-if not epoch then epoch = ARGV[1]; redis.call('SET', KEYS[1], epoch) end
-redis.call('SET', KEYS[2], epoch .. ARGV[2], 'PX', ARGV[3])
-for i = 3, #KEYS do
+if not epoch or not redis.call('ZSCORE', KEYS[2], '') then
+    epoch = ARGV[1]
+    redis.call('SET', KEYS[1], epoch)
+    redis.call('ZADD', KEYS[2], 'inf', '')
+end
+redis.call('SET', KEYS[3], epoch .. ARGV[2], 'PX', ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZADD', KEYS[2], ends, ARGV[4])
+for i = 4, #KEYS do
     redis.call('SADD', KEYS[i], ARGV[4])
-    if redis.call('PTTL', KEYS[i]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
+    if redis.call('PTTL', KEYS[i]) < tonumber(ARGV[3]) then
+        redis.call('PEXPIRE', KEYS[i], ARGV[3])
+        redis.call('ZADD', KEYS[2], ends, 'tag:' .. ARGV[i + 3])
+    end
 end
 redis.call('PUBLISH', ARGV[5], ARGV[6])
+"""
+
+# KEYS: index, tag   ARGV: the tag's name in the index   Returns the tag's entries, or false where some are unknown.
+TAGGED = """
+if not redis.call('ZSCORE', KEYS[1], '') then return false end
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('EXISTS', KEYS[2]) == 0 then
+    local time = redis.call('TIME')
+    local ends = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]))
+    if ends > time[1] * 1000 + math.floor(time[2] / 1000) then return false end
+end
+return redis.call('SMEMBERS', KEYS[2])
 """
 
 
@@ -85,7 +110,7 @@ class RedisBackend:
             if self._link is link:
                 return
             self._turns = RedisTurns(link, self._channel(link), lambda key: self._key(link, "turn", key), self._name)
-            self._put, self._link = link.script(PUT), link
+            self._put, self._tagged, self._link = link.script(PUT), link.script(TAGGED), link
         self._stop = link.subscribe(self._channel(link), self._heard, self._missed)
 
     def _await_subscription(self, link: RedisLink) -> None:
@@ -123,9 +148,10 @@ class RedisBackend:
     def put(self, entry: Entry) -> None:
         """Keep an entry, and tell the others that theirs is old."""
         link = self._listening()
-        tags = [self._key(link, "tag", tag) for tag in entry.tags]
+        tags = sorted(entry.tags)
+        keys = [self._key(link, "epoch"), self._key(link, "index"), self._key(link, "entry", entry.key)]
         self._put(
-            [self._key(link, "epoch"), self._key(link, "entry", entry.key), *tags],
+            [*keys, *(self._key(link, "tag", tag) for tag in tags)],
             [
                 uuid.uuid4().hex,
                 self._setup.codec.encode(entry),
@@ -133,13 +159,14 @@ class RedisBackend:
                 entry.key,
                 self._channel(link),
                 self._news(gone=entry.key, exact=True),
+                *tags,
             ],
         )
 
     def delete(self, key: str) -> bool:
         """Remove one key and tell whether it was there."""
         link = self._listening()
-        removed = link.call("UNLINK", self._key(link, "entry", key))
+        removed = self._remove(link, [key])
         self._tell(link, gone=key, exact=True)
         return bool(removed)
 
@@ -147,32 +174,48 @@ class RedisBackend:
         """Remove what matches, and return how many."""
         link = self._listening()
         tag = self._key(link, "tag", match.wanted)
-        found = {member.decode() for member in link.call("SMEMBERS", tag)}
-        found.update(name for name in self._names(link) if match.covers(name, frozenset()))
-        removed = self._unlink(link, [self._key(link, "entry", name) for name in found if _is_tagged(name, match)])
-        link.call("UNLINK", tag)
+        tagged = self._tagged([self._key(link, "index"), tag], ["tag:" + match.wanted])
+        removed = 0
+        if tagged is None:
+            self._renew(link)
+        else:
+            found = {_text(member) for member in tagged}
+            found.update(name for name in self._names(link, match) if match.covers(name, frozenset()))
+            removed = self._remove(link, [name for name in found if _is_tagged(name, match)])
+            link.call("UNLINK", tag)
         self._tell(link, gone=match.wanted, exact=False)
         return removed
 
-    def _names(self, link: RedisLink) -> Iterable[str]:
-        """Yield the keys of all entries; SCAN, so that nobody else waits for this."""
-        prefix, cursor = self._key(link, "entry"), b"0"
-        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
+    def _names(self, link: RedisLink, match: Match) -> Iterator[str]:
+        """Yield the keys of entries that may match; little by little, so that nobody else waits for this."""
+        literal = re.split(r"[*?\[]", match.wanted, maxsplit=1)[0].replace("\\", "\\\\").replace("]", "\\]")
+        cursor = b"0"
         while True:
-            cursor, names = link.call("SCAN", cursor, "MATCH", pattern, "COUNT", AT_ONCE)
-            for name in names:
-                yield name.decode("utf-8", "surrogatepass").removeprefix(prefix)
+            cursor, found = link.call(
+                "ZSCAN", self._key(link, "index"), cursor, "MATCH", f"*{literal}*", "COUNT", AT_ONCE
+            )
+            names = (_text(name) for name, _ in found)
+            yield from (name for name in names if name and not name.startswith("tag:"))
             if int(cursor) == 0:
                 return
 
-    def _unlink(self, link: RedisLink, keys: list[str]) -> int:
-        chunks = [keys[start : start + AT_ONCE] for start in range(0, len(keys), AT_ONCE)]
-        return sum(link.call("UNLINK", *chunk) for chunk in chunks)
+    def _remove(self, link: RedisLink, names: list[str]) -> int:
+        removed = 0
+        for start in range(0, len(names), AT_ONCE):
+            some = names[start : start + AT_ONCE]
+            removed += link.call("UNLINK", *(self._key(link, "entry", name) for name in some))
+            link.call("ZREM", self._key(link, "index"), *some)
+        return removed
+
+    def _renew(self, link: RedisLink) -> None:
+        """Make all entries unreadable; they end with their time."""
+        link.call("UNLINK", self._key(link, "index"))
+        link.call("SET", self._key(link, "epoch"), uuid.uuid4().hex)
 
     def clear(self) -> None:
-        """Make all entries unreadable; they end with their time."""
+        """Make all entries unreadable."""
         link = self._listening()
-        link.call("SET", self._key(link, "epoch"), uuid.uuid4().hex)
+        self._renew(link)
         self._tell(link, all=True)
 
     def count(self) -> None:
@@ -207,6 +250,10 @@ class RedisBackend:
             stop()
         if self._own is not None:
             self._own.close()
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
 
 
 def _is_tagged(name: str, match: Match) -> bool:
