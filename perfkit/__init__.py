@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from perfkit._version import __version__
 
 __all__ = [
+    "Agent",
     "AgentPool",
+    "AgentResult",
     "Attempt",
     "AuthenticationError",
     "BadRequestError",
@@ -32,6 +34,7 @@ __all__ = [
     "GCOptimizer",
     "HTTPClient",
     "MaxRetriesExceededError",
+    "MaxRoundsExceededError",
     "ModelNotFoundError",
     "NetworkError",
     "NoAvailableProviderError",
@@ -82,7 +85,7 @@ __all__ = [
 if TYPE_CHECKING:
     from perfkit import alerts
     from perfkit._shared import configure, reset
-    from perfkit.agents import AgentPool
+    from perfkit.agents import Agent, AgentPool
     from perfkit.caching import CachedAgent, CachePolicy, ResponseCache, cached
     from perfkit.caching.semantic import SemanticCache
     from perfkit.clock import Clock, FakeClock
@@ -95,6 +98,7 @@ if TYPE_CHECKING:
         ContextWindowExceededError,
         DeadlineExceeded,
         MaxRetriesExceededError,
+        MaxRoundsExceededError,
         ModelNotFoundError,
         NetworkError,
         NoAvailableProviderError,
@@ -121,7 +125,7 @@ if TYPE_CHECKING:
     from perfkit.startup import prepare
     from perfkit.tokens import TokenOptimizer
     from perfkit.transport import ConnectionPool, HTTPClient
-    from perfkit.values import Attempt, ChatRequest, ChatResponse, Usage
+    from perfkit.values import AgentResult, Attempt, ChatRequest, ChatResponse, Usage
 
     tracker = PerformanceTracker.instance()
     connections = ConnectionPool.instance()
@@ -146,6 +150,7 @@ _MODULES = {
     "ProviderRouter": "perfkit.routing",
     "Quality": "perfkit.routing",
     "TokenOptimizer": "perfkit.tokens",
+    "Agent": "perfkit.agents",
     "AgentPool": "perfkit.agents",
     "Profiler": "perfkit.profiling",
     "GCOptimizer": "perfkit.memory",
@@ -157,6 +162,7 @@ _MODULES = {
     "ChatResponse": "perfkit.values",
     "Usage": "perfkit.values",
     "Attempt": "perfkit.values",
+    "AgentResult": "perfkit.values",
     "Clock": "perfkit.clock",
     "FakeClock": "perfkit.clock",
     "configure": "perfkit._shared",
@@ -169,6 +175,7 @@ _MODULES = {
     "ContextWindowExceededError": "perfkit.errors",
     "DeadlineExceeded": "perfkit.errors",
     "MaxRetriesExceededError": "perfkit.errors",
+    "MaxRoundsExceededError": "perfkit.errors",
     "ModelNotFoundError": "perfkit.errors",
     "NetworkError": "perfkit.errors",
     "NoAvailableProviderError": "perfkit.errors",

@@ -164,6 +164,8 @@ class TokensSettings:
 class AgentsSettings:
     """`[agents]`: upkeep of AgentPool; seconds."""
 
+    types: Mapping[str, Any] = field(default_factory=dict, repr=False)  # agent type to its Agent; see perfkit.agents
+    types_from: str | None = None  # a .toml or .json file of types, or "module:function" that returns one by its name
     warm_up: Mapping[str, Any] = field(default_factory=dict)  # agent type to the number made by `perfkit.prepare()`
     reap_interval: float = number(300.0, above=0)
     validate_after: float = number(0.5, least=0)  # idle time after which an agent is validated before it is lent

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from perfkit.values import Attempt
+    from perfkit.values import AgentResult, Attempt
 
 __all__ = [
     "AuthenticationError",
@@ -22,6 +22,7 @@ __all__ = [
     "ContextWindowExceededError",
     "DeadlineExceeded",
     "MaxRetriesExceededError",
+    "MaxRoundsExceededError",
     "ModelNotFoundError",
     "NetworkError",
     "NoAvailableProviderError",
@@ -239,6 +240,16 @@ class BudgetExceededError(PerfkitError):
 
 class StateUnavailableError(PerfkitError, ConnectionError):
     """The store that processes share is away or refuses a command; perfkit's rooms go on without it."""
+
+
+class MaxRoundsExceededError(PerfkitError, RuntimeError):
+    """A model went on calling tools for as many rounds as its agent may have.
+
+    Attributes:
+        result: what was said and done until then.
+    """
+
+    result: AgentResult | None = None
 
 
 class RecursiveCallError(PerfkitError, RuntimeError):

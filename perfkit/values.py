@@ -7,12 +7,12 @@ is refused here, before any I/O.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple, Self
 
-__all__ = ["Attempt", "ChatRequest", "ChatResponse", "Usage", "finite"]
+__all__ = ["AgentResult", "Attempt", "ChatRequest", "ChatResponse", "Usage", "finite"]
 
 type_error = "{} must be {}, not {!r}"
 
@@ -115,6 +115,14 @@ class Usage(_Value):
     def total_tokens(self) -> int:
         """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
+
+    @classmethod
+    def total(cls, usages: Iterable[Usage]) -> Usage:
+        """Return the sum of several calls; estimated when one of them is."""
+        every = list(usages)
+        names = ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
+        counts = {name: sum(getattr(usage, name) for usage in every) for name in names}
+        return cls(**counts, estimated=any(usage.estimated for usage in every))
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,3 +323,29 @@ class ChatResponse(_Value):
         known["attempts"] = tuple(Attempt.from_dict(a) for a in data.get("attempts", ()))
         known["tool_calls"] = tuple(data.get("tool_calls", ()))
         return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentResult(_Value):
+    """What a run of an agent came to (RAAF's result).
+
+    Attributes:
+        text: the last answer of the model.
+        messages: the conversation, tools' messages included and instructions left out.
+        usage: of all calls of the model together.
+        context_variables: what the run was given, as tools left it.
+        cost: US dollars of all calls, None when one has no known price.
+        rounds: calls of the model.
+    """
+
+    text: str
+    messages: tuple[Mapping[str, Any], ...]
+    usage: Usage
+    context_variables: Mapping[str, Any] = field(default_factory=dict)
+    cost: float | None = None
+    rounds: int = 1
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build from `to_dict`'s form."""
+        return cls(**{**data, "messages": tuple(data["messages"]), "usage": Usage.from_dict(data["usage"])})

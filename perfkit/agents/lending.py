@@ -11,12 +11,12 @@ import os
 import random
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from perfkit import _process
 from perfkit.agents.batch import map_bounded
+from perfkit.agents.nesting import Held, Nest
 from perfkit.agents.shelf import EMPTY, Refused, Shelf, Slot
 from perfkit.errors import PoolTimeout
 
@@ -25,30 +25,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from perfkit._settings import AgentsSettings
+    from perfkit.agents.kind import AgentType
     from perfkit.clock import Clock
 
-__all__ = ["AgentType", "Lender", "Loan"]
+__all__ = ["Lender", "Loan", "NestedLoan"]
 
 log = logging.getLogger("perfkit.agents")
 T = TypeVar("T")
 _JITTER = 0.05  # of a lifetime, so that objects made together do not end together (psycopg_pool's share)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentType(Generic[T]):
-    """What `AgentPool.register` was told; seconds and objects."""
-
-    name: str
-    factory: Callable[[], T]
-    size: int
-    min_idle: int
-    max_waiting: int | None
-    reset: Callable[[T], Any] | None
-    validate: Callable[[T], Any] | None
-    close: Callable[[T], Any] | None
-    max_idle: float
-    max_lifetime: float | None
-    timeout: float
 
 
 class Loan(Generic[T]):
@@ -63,7 +47,7 @@ class Loan(Generic[T]):
 
     def __enter__(self) -> T:
         if self._slot is not None:
-            raise RuntimeError(f"this loan of an agent {self._lender.kind.name!r} is in use: call get_agent() again")
+            raise self._busy()
         self._slot = slot = self._lender.take(self._timeout)
         return slot.value  # type: ignore[no-any-return]
 
@@ -75,11 +59,50 @@ class Loan(Generic[T]):
             self._slot = None
             self._lender.give(slot, failed=kind is not None)
 
+    def _busy(self) -> RuntimeError:
+        return RuntimeError(f"this loan of an agent {self._lender.kind.name!r} is in use: call get_agent() again")
+
     def discard(self) -> None:
         """Close the agent instead of lending it again: for a block that finds it broken. It ends the loan."""
         slot, self._slot = self._slot, None
         if slot is not None:
             self._lender.retire(slot, "discarded")
+
+
+class NestedLoan(Loan[T]):
+    """A loan that may stand inside another one of its thread, and shares the agent then."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self, lender: Lender[T], timeout: float | None) -> None:
+        super().__init__(lender, timeout)
+        self._held: Held | None = None
+
+    def __enter__(self) -> T:
+        if self._held is not None:
+            raise self._busy()
+        nest = self._lender.nest
+        held = nest.enter()
+        self._held = held = held if held is not None else nest.begin(self._lender.take(self._timeout))
+        return held.slot.value  # type: ignore[no-any-return]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end(failed=kind is not None)
+
+    def discard(self) -> None:
+        """Close the agent instead of lending it again, when the outermost block has ended. It ends the loan."""
+        self._end(discarded=True)
+
+    def _end(self, *, failed: bool = False, discarded: bool = False) -> None:
+        held, self._held = self._held, None
+        if held is None or not self._lender.nest.leave(held, failed=failed, discarded=discarded):
+            return
+        if held.discarded:
+            self._lender.retire(held.slot, "discarded")
+        else:
+            self._lender.give(held.slot, failed=held.failed)
 
 
 class Lender(Generic[T]):
@@ -98,11 +121,14 @@ class Lender(Generic[T]):
         self._reset = kind.reset
         self._now = clock.now
         self._shelf = Shelf(kind.size)
+        self.nest = Nest()
+        self.loan: type[Loan[T]] = NestedLoan if kind.nested else Loan
         self._swept_every: float | None = None
 
     def after_fork(self) -> None:
         """Forget the parent's objects and waiters; objects are dropped, not closed, since the parent uses them."""
         self._shelf = Shelf(self._shelf.size)
+        self.nest = Nest()
 
     def take(self, timeout: float | None = None) -> Slot:
         """Return a slot with an object fit to be lent; it goes back by `give` or `retire`.
@@ -345,6 +371,6 @@ class Lender(Generic[T]):
 
 
 _COUNTS = (
-    "lent", "created", "failed", "replaced", "broken", "discarded", "retired", "reaped", "lost",
+    "lent", "created", "failed", "replaced", "broken", "discarded", "retired", "reaped", "lost", "leaked",
     "timeouts", "shed", "refused",
 )  # fmt: skip

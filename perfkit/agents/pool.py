@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from perfkit import _process
 from perfkit._shared import Shared
-from perfkit.agents.lending import AgentType, Lender, Loan
+from perfkit.agents.configured import Types, terms_of
+from perfkit.agents.kind import AgentType, check_bounds
+from perfkit.agents.leaks import WatchedLender
+from perfkit.agents.lending import Lender, Loan
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.errors import UnknownNameError
-from perfkit.values import finite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from perfkit._settings import AgentsSettings
+    from perfkit.agents.configured import Source
     from perfkit.clock import Clock
 
 __all__ = ["AgentPool"]
@@ -47,9 +50,18 @@ class AgentPool(Shared):
         self._clock = SYSTEM_CLOCK if clock is None else clock
         self._lenders: dict[str, Lender[Any]] = {}
         self._lock = threading.Lock()  # guards who replaces a lender in _lenders
+        self._types = Types()
+        self._opened: dict[str, Mapping[str, Any]] = {}  # types of the configuration in use, and their rows
         super().__init__(settings)
+        self._types.configure(self.settings)
 
     def _apply(self) -> None:
+        self._types.configure(self.settings)
+        for agent_type, row in list(self._opened.items()):
+            changed = self._types.row(agent_type)
+            if changed is not None and changed != row:
+                self._opened[agent_type] = changed
+                self.register(agent_type, **terms_of(agent_type, changed))
         for lender in list(self._lenders.values()):
             lender.configure(self.settings)
 
@@ -72,6 +84,8 @@ class AgentPool(Shared):
         max_idle: float = 1800,
         max_lifetime: float | None = None,
         timeout: float = 30,
+        nested: bool = False,
+        leak_after: float | None = None,
     ) -> None:
         """Add a type, or replace it: objects of the former one are closed when they are idle. Makes nothing yet.
 
@@ -81,37 +95,45 @@ class AgentPool(Shared):
             size: most objects at a time.
             min_idle: idle objects that are kept, and made by the background job when there are fewer.
             max_waiting: callers that may wait; one more is refused at once. None for no bound.
-            reset: called when an object comes back, so that nothing of a conversation is kept; if it fails, the object
-                is closed.
+            reset: called when an object comes back, so that no conversation is kept; if it fails, the object is closed.
             validate: says whether an object may be lent; asked when it was idle for long or its last block failed.
             close: called for every object that is given up, once.
             max_idle: seconds after which an idle object is closed.
             max_lifetime: seconds after which any object is replaced, less up to 5 %; None for no end.
             timeout: seconds to wait for an object.
+            nested: a block inside another one of its thread gets the same object, instead of one more.
+            leak_after: seconds after which a loan is reported once, with the stack of its borrower; None for never.
 
         Raises:
             TypeError: a hook cannot be called, or a number is none.
             ValueError: a number is out of bounds.
         """
-        for hook, call in {"factory": factory, "reset": reset, "validate": validate, "close": close}.items():
-            if not (callable(call) or (call is None and hook != "factory")):
-                raise TypeError(f"{hook} of agent type {agent_type!r} must be callable, not {call!r}")
-        _check_bounds(agent_type, size=size, min_idle=min_idle, max_waiting=max_waiting)
-        _check_seconds(max_idle=max_idle, max_lifetime=max_lifetime)
-        kind: AgentType[T] = AgentType(
-            name=agent_type,
-            factory=factory,
-            size=size,
-            min_idle=min_idle,
-            max_waiting=max_waiting,
-            reset=reset,
-            validate=validate,
-            close=close,
-            max_idle=max_idle,
-            max_lifetime=max_lifetime,
-            timeout=finite("timeout", timeout, least=0),
-        )
-        self._replace(agent_type, Lender(kind, self._clock, self.settings))
+        kind = AgentType(
+            name=agent_type, factory=factory, size=size, min_idle=min_idle, max_waiting=max_waiting, reset=reset,
+            validate=validate, close=close, max_idle=max_idle, max_lifetime=max_lifetime, timeout=timeout,
+            nested=nested, leak_after=leak_after,
+        )  # fmt: skip
+        self._replace(agent_type, self._lender_of(kind))
+
+    def load_types(self, source: Source) -> None:
+        """Take agent types from outside the code; each is opened when it is first asked for.
+
+        `[agents] types` and `types_from` do the same. A type's row has the arguments of `perfkit.agents.Agent`, and as
+        `pool` those of `register`; a registered type goes before a loaded one of its name.
+
+        Args:
+            source: rows by type, the path of a .toml or .json file of them, or a function that returns the row of a
+                type, None where there is no such type.
+
+        Raises:
+            ConfigError: a row has an unknown key, or the file cannot be read.
+            TypeError: it is none of these.
+        """
+        self._types.load(source)
+
+    def _lender_of(self, kind: AgentType[T]) -> Lender[T]:
+        made = Lender if kind.leak_after is None else WatchedLender
+        return made(kind, self._clock, self.settings)
 
     def _replace(self, agent_type: str, lender: Lender[Any]) -> None:
         _process.check()
@@ -138,18 +160,24 @@ class AgentPool(Shared):
             Exception: on entering the block: what the factory raised.
         """
         try:
-            return Loan(self._lenders[agent_type], timeout)
+            lender = self._lenders[agent_type]
         except (KeyError, TypeError):
-            raise self._unknown(agent_type) from None
+            lender = self._open(agent_type)
+        return lender.loan(lender, timeout)
 
-    def _unknown(self, agent_type: object) -> UnknownNameError:
-        return UnknownNameError.of("agent type", agent_type, list(self._lenders))
+    def _open(self, agent_type: str) -> Lender[Any]:
+        """Return the lender of a type of the configuration that is first asked for."""
+        row = self._types.row(agent_type) if isinstance(agent_type, str) else None
+        if row is None:
+            raise UnknownNameError.of("agent type", agent_type, {*self._lenders, *self._types.known()})
+        made = self._lender_of(AgentType(name=agent_type, **terms_of(agent_type, row)))
+        with self._lock:
+            self._opened.setdefault(agent_type, row)
+            return self._lenders.setdefault(agent_type, made)
 
     def _lender(self, agent_type: str) -> Lender[Any]:
         found = self._lenders.get(agent_type)
-        if found is None:
-            raise self._unknown(agent_type)
-        return found
+        return found if found is not None else self._open(agent_type)
 
     def _chosen(self, agent_type: str | None) -> list[Lender[Any]]:
         return list(self._lenders.values()) if agent_type is None else [self._lender(agent_type)]
@@ -165,7 +193,7 @@ class AgentPool(Shared):
 
     def resize(self, agent_type: str, size: int) -> None:
         """Allow `size` agents from now on; surplus ones are closed now or when they come back."""
-        _check_bounds(agent_type, size=size)
+        check_bounds(agent_type, size=size)
         self._lender(agent_type).resize(size)
 
     def reload(self, agent_type: str | None = None) -> None:
@@ -209,8 +237,8 @@ class AgentPool(Shared):
 
         Keys: size, idle, in_use, waiters; counts of lent, created, failed (factory), replaced (old or not valid when
         lent), broken (not fit when returned), discarded, retired (too old or too many), reaped, lost (interrupted
-        threads), timeouts, shed, refused (shut down); wait: count, avg, max and percentiles of the seconds callers
-        waited when no agent was idle.
+        threads), leaked (out for longer than `leak_after`), timeouts, shed, refused (shut down); wait: count, avg, max
+        and percentiles of the seconds callers waited when no agent was idle.
         """
         return {name: lender.stats() for name, lender in list(self._lenders.items())}
 
@@ -221,25 +249,10 @@ class AgentPool(Shared):
     def reset(self) -> None:
         """Shut down without waiting, and forget all types and counts."""
         with self._lock:
-            lenders, self._lenders = self._lenders, {}
+            lenders, self._lenders, self._opened = self._lenders, {}, {}
+        self._types.forget()
         for lender in lenders.values():
             lender.shut()
 
     def __repr__(self) -> str:
         return f"AgentPool({', '.join(map(repr, list(self._lenders.values())))})"
-
-
-def _check_bounds(agent_type: str, *, size: int, min_idle: int = 0, max_waiting: int | None = None) -> None:
-    for name, value, least in (("size", size, 1), ("min_idle", min_idle, 0), ("max_waiting", max_waiting, 0)):
-        if value is not None and not isinstance(value, int):
-            raise TypeError(f"{name} of agent type {agent_type!r} must be a whole number, not {value!r}")
-        if value is not None:
-            finite(f"{name} of agent type {agent_type!r}", value, least=least)
-    if min_idle > size:
-        raise ValueError(f"min_idle of agent type {agent_type!r} is {min_idle}, more than its size of {size}")
-
-
-def _check_seconds(**seconds: float | None) -> None:
-    for name, value in seconds.items():
-        if value is not None:
-            finite(name, value, above=0)

@@ -108,7 +108,8 @@ class Exchange:
         except (OSError, HTTPException):
             # A server may close an idle connection just as the request leaves: the one case in which it is sent again.
             # That shows within a round trip; who dies later may have been at work on it.
-            if not reused or connection.limits.heard or call.now() - began > _AT_ONCE:
+            # Not so after `drop`, by which another thread has given the call up.
+            if not self._held or not reused or connection.limits.heard or call.now() - began > _AT_ONCE:
                 raise
         self._host.reopen(connection, waits.connect_timeout)
         return connection.converse(call.method, head, call.body, waits.write_timeout)
