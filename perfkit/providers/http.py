@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from perfkit._settings import number
+from perfkit.clock import SYSTEM_CLOCK
 from perfkit.config import build
 from perfkit.errors import AuthenticationError, BadRequestError, ModelNotFoundError, ProviderError, TransportError
 from perfkit.providers.address import checked_base_url
@@ -22,6 +23,7 @@ from perfkit.providers.receiver import Receiver
 from perfkit.providers.refusals import Refusals
 from perfkit.providers.secret import Credentials, check_headers
 from perfkit.providers.wire.reply import MISSHAPEN, why
+from perfkit.providers.wire.room import Room, room_told
 from perfkit.transport import ConnectionPool, HTTPClient
 
 if TYPE_CHECKING:
@@ -100,6 +102,7 @@ class HTTPProvider(Provider):
         check_headers(options.get("headers", {}), name)
         self.options = build(self.options_class, options, where=f"providers.{name}.options")
         held = Credentials(name, api_key, self.options.key_variable, self.options.headers)
+        self.room: tuple[Room, ...] = ()  # that its limits had left at the latest good reply; replaced, never changed
         self._connections = connections
         self._lacks_key = held.key is None and self.options.key_required
         self._refusals = Refusals(name, self.base_url, held.hint, held.scrubber)
@@ -152,6 +155,7 @@ class HTTPProvider(Provider):
         reply = self._client.post(path, body, timeout=request.timeout)
         if reply.status != _OK:
             raise self._refusals.of_reply(request.model, reply.status, reply.headers, reply.body)
+        self.room = room_told(reply.headers, now=SYSTEM_CLOCK.wall())
         return self._receiver.answer(request, reply.headers, reply.body)
 
     def stream(self, request: ChatRequest) -> Generator[str, None, ChatResponse]:
@@ -161,6 +165,7 @@ class HTTPProvider(Provider):
         with self._client.stream(path, body, timeout=request.timeout if first is None else first) as stream:
             if stream.status != _OK:
                 raise self._refusals.of_reply(request.model, stream.status, stream.headers, stream.read())
+            self.room = room_told(stream.headers, now=SYSTEM_CLOCK.wall())
             return (yield from self._receiver.stream(request, stream))
 
     def _written(self, request: ChatRequest, *, stream: bool) -> tuple[str, bytes]:

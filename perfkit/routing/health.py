@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import ModelNotFoundError, ProviderError, RateLimitError
 from perfkit.resilience.breaker import CircuitBreaker, Rules
+from perfkit.routing.room import ToldRoom
 from perfkit.routing.terms import Terms
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Candidate:
         self.fits_all = terms.fits_all
         self.gates = gates
         self._tell = tell
+        self._room = ToldRoom(provider)
         self._provider_offers = getattr(provider, "offers", None)
         self.breaker = CircuitBreaker(name, rules=rules, clock=clock)
         self.slow_seconds: float | None = None
@@ -99,6 +101,7 @@ class Candidate:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # guards everything above that changes, but for breaker, gates and handles
         self.in_flight = 0
+        self._room._after_fork()  # noqa: SLF001 - its owner
         if self.gates is not None:
             self.gates._after_fork()  # noqa: SLF001 - its owner
 
@@ -127,8 +130,9 @@ class Candidate:
 
     @property
     def headroom(self) -> float:
-        """Part of our limits for it that is free, 0..1."""
-        return 1.0 if self.gates is None else self.gates.headroom
+        """Part of our limits for it, and of those its replies tell of, that is free, 0..1."""
+        told = self._room.free(self._clock.now())
+        return told if self.gates is None else min(told, self.gates.headroom)
 
     @property
     def known_quality(self) -> float | None:
@@ -218,9 +222,11 @@ class Candidate:
     def served(self, permit: int, request: ChatRequest, response: ChatResponse, seconds: float, now: float) -> None:
         """Note an attempt that succeeded."""
         model = request.model
+        alone = self._room.hear(response.usage.total_tokens, self.in_flight - 1, now)
         with self._lock:  # written out: every answer comes through here
             self.in_flight -= 1
             self._last_model = model
+            self._cooldown_until = max(self._cooldown_until, now + alone) if alone else self._cooldown_until
             peak = self._excess * math.exp((self._sampled - now) / PEAK_MEMORY) if self._excess else 0.0
             weight = self._weight(now)
             known, believed = self.latency, self._explored or self._cost

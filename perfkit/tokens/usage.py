@@ -10,6 +10,8 @@ outlive the process and hold what all workers did. A worker that is killed takes
 from __future__ import annotations
 
 import threading
+import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,7 +22,7 @@ from perfkit.errors import StateUnavailableError, UnknownNameError
 from perfkit.tokens.pricing import from_nano
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from perfkit.clock import Clock
 
@@ -81,13 +83,14 @@ class Totals:
 
 Bucket = dict[Names, Totals]
 Row = tuple[int, Names, Totals]  # begin, epoch seconds
+Batch = tuple[str, Mapping[tuple[int, Names], Totals]]  # what is sent in one step, under a name nobody else gives
 
 
 class Store(Protocol):
     """Where totals outlive the process; both methods raise StateUnavailableError."""
 
-    def write(self, totals: Mapping[tuple[int, Names], Totals], now: float) -> None:
-        """Add totals, by the begin of their minute and their names."""
+    def write(self, totals: Mapping[tuple[int, Names], Totals], now: float, batch: str) -> None:
+        """Add totals, by the begin of their minute and their names; nothing if it took that batch before."""
 
     def read(self, begin: float, end: float, now: float) -> Iterable[Row]:
         """Return what overlaps a time range."""
@@ -107,7 +110,7 @@ class UsageLog:
 
     def after_fork(self) -> None:
         """Make the lock new and start empty: what was recorded is the parent's to report."""
-        self._lock = threading.Lock()  # guards _minutes, _hours, _cells and _unsent
+        self._lock = threading.Lock()  # guards _minutes, _hours, _cells, _unsent and _batches
         self.clear()
 
     def clear(self) -> None:
@@ -117,6 +120,7 @@ class UsageLog:
             self._hours: dict[int, Bucket] = {}
             self._cells = 0
             self._unsent: dict[tuple[int, Names], Totals] = {}
+            self._batches: list[Batch] = []
 
     def add(self, names: Names, tokens: int, nano: int | None) -> None:
         """Count one call; `nano` is its cost in nano-dollars, None when unknown."""
@@ -137,23 +141,32 @@ class UsageLog:
             background.ensure()
 
     def _keep_unsent(self, minute: int, names: Names, totals: Totals) -> None:
-        if len(self._unsent) < MAX_CELLS or (minute, names) in self._unsent:
+        waiting = len(self._unsent) + sum(len(totals) for _, totals in self._batches)
+        if waiting < MAX_CELLS or (minute, names) in self._unsent:
             self._unsent.setdefault((minute, names), Totals()).add(totals)
 
     def flush(self) -> None:
-        """Send what was counted to the store; what it does not take is sent the next time."""
+        """Send what was counted to the store; what it does not take is sent the next time.
+
+        A batch whose reply was lost is sent again as it was, under its name: the store may have taken it.
+        """
         store = self._store()
         if store is None:
             return
-        with self._lock:
-            sent, self._unsent = self._unsent, {}
-        try:
-            if sent:
-                store.write(sent, self._clock.wall())
-        except StateUnavailableError:
+        again = True
+        while again:
             with self._lock:
-                for (minute, names), totals in sent.items():
-                    self._keep_unsent(minute, names, totals)
+                again = bool(self._batches)
+                batch = self._batches.pop() if again else (uuid.uuid4().hex, self._unsent)
+                if not again:
+                    self._unsent = {}
+            try:
+                if batch[1]:
+                    store.write(batch[1], self._clock.wall(), batch[0])
+            except StateUnavailableError:
+                with self._lock:
+                    self._batches.append(batch)
+                return
 
     def _into(self, bucket: Bucket, names: Names, totals: Totals) -> None:
         cell = bucket.get(names)

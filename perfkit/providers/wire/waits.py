@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["asked_wait", "limit_wait"]
+__all__ = ["asked_wait", "limit_wait", "number_told", "seconds_told"]
 
 _PART = r"(\d+(?:\.\d+)?) ?(ms|milli|[smhd])[a-z]*"
 _DURATION = re.compile(rf"(?:{_PART})+", re.IGNORECASE)
@@ -34,8 +34,8 @@ def asked_wait(headers: Mapping[str, str], *, now: float) -> float | None:
         headers: of the reply, in a case-insensitive mapping or with names in lower case.
         now: epoch seconds, for a date.
     """
-    milliseconds = _number(headers.get("retry-after-ms"))
-    return milliseconds / 1000 if milliseconds is not None else _wait(headers.get("retry-after"), now)
+    milliseconds = number_told(headers.get("retry-after-ms"))
+    return milliseconds / 1000 if milliseconds is not None else seconds_told(headers.get("retry-after"), now)
 
 
 def limit_wait(headers: Mapping[str, str], message: str, *, now: float, told: str | None = None) -> float | None:
@@ -64,17 +64,17 @@ def _resets(headers: Mapping[str, str], now: float) -> Iterator[tuple[float, boo
     lower = {name.lower(): value for name, value in headers.items()}
     for name, value in lower.items():
         found = _RESET.fullmatch(name)
-        wait = _wait(value, now) if found else None
+        wait = seconds_told(value, now) if found else None
         if wait is not None:
             remaining = lower.get(name.replace("-reset", "-remaining"))
-            yield wait, _number(remaining) in (None, 0)
+            yield wait, number_told(remaining) in (None, 0)
 
 
-def _wait(value: str | None, now: float) -> float | None:
+def seconds_told(value: str | None, now: float) -> float | None:
     """Read seconds, an epoch, a duration such as "6m0s", an HTTP date or an RFC 3339 time."""
     if not value:
         return None
-    seconds = _number(value)
+    seconds = number_told(value)
     if seconds is not None:
         return max(0.0, seconds / (1000 if seconds > _EPOCH_MS else 1) - now) if seconds > _EPOCH else seconds
     if _DURATION.fullmatch(value):
@@ -83,7 +83,7 @@ def _wait(value: str | None, now: float) -> float | None:
     return None if moment is None else max(0.0, moment - now)
 
 
-def _number(value: str | None) -> float | None:
+def number_told(value: str | None) -> float | None:
     """Return a finite number that is not negative; Azure sends -1 for "unknown"."""
     try:
         number = float(value) if value else -1.0

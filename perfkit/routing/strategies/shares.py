@@ -79,7 +79,7 @@ class TwoChoices:
     """The better of two taken by chance: expected seconds times calls under way, this one included.
 
     The power of two choices on peak EWMA, as in Finagle: no herd runs to whoever was fastest a moment ago, and who was
-    left out is found again, because expectations fade.
+    left out is found again, because expectations fade. Who has little room left in his limits seems to have more work.
     """
 
     def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
@@ -89,7 +89,8 @@ class TwoChoices:
     @staticmethod
     def load(candidate: Candidate) -> float:
         """Return the expected seconds of all that would be under way."""
-        return candidate.expected * (candidate.in_flight + candidate.waiting + 1)
+        work = candidate.expected * (candidate.in_flight + candidate.waiting + 1)
+        return work / max(candidate.headroom, LEAST_SHARE)
 
     def reason(self, candidate: Candidate) -> str:
         """Say why `candidate` was chosen."""
