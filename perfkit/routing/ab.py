@@ -1,7 +1,8 @@
 """A/B tests between providers: who gets which is computed, not stored, and a difference is said only when it is one.
 
 A user's arm is a stable hash of the test's name and the user, so it is the same in every worker and after every
-restart, and no list of users grows. What is kept are the moments of each arm: count, mean, variance.
+restart, and no list of users grows. What is kept are the moments of each arm: count, mean, variance; with a Redis in
+`[state]` those of all workers.
 """
 
 from __future__ import annotations
@@ -14,18 +15,25 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from perfkit import _process
+from perfkit._process import background
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import UnknownNameError
+from perfkit.routing.pooled import Pooled
 from perfkit.routing.sequential import Comparison, Moments, compare
 from perfkit.values import finite
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perfkit.state import RedisLink
     from perfkit.values import ChatRequest, ChatResponse
 
 __all__ = ["ABTest"]
 
 METRICS = ("response_time", "quality_score", "cost", "error_rate")
+TOLD_EVERY = 2.0  # seconds between what the other workers are told
 _SPACE = 2**64
+Snapshot = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 class ABTest:
@@ -38,12 +46,13 @@ class ABTest:
         router: the ProviderRouter that `execute` asks.
         alpha: how often a difference may be seen where there is none, all looks and arms together.
         clock: None means the system's.
+        link: returns the Redis through which workers share results, None for none.
 
     Raises:
         TypeError, ValueError: there are fewer than two arms, or shares of other arms or not above 0.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - wired by the router
         self,
         name: str,
         arms: Mapping[str, str],
@@ -52,6 +61,7 @@ class ABTest:
         router: Any,
         alpha: float = 0.05,
         clock: Clock | None = None,
+        link: Callable[[], RedisLink | None] = lambda: None,
     ) -> None:
         if not isinstance(arms, Mapping) or len(arms) < 2:  # noqa: PLR2004 - one arm is no test
             raise ValueError(f"a test needs two arms or more, as {{'A': 'openai', 'B': 'anthropic'}}, not {arms!r}")
@@ -60,15 +70,27 @@ class ABTest:
         self._ends = list(accumulate(share * _SPACE for share in self.shares.values()))
         self._router = router
         self._clock = clock if clock is not None else SYSTEM_CLOCK
-        self._seen = {arm: {metric: Moments() for metric in METRICS} for arm in self.arms}
-        self._after_fork()
+        self._pooled = Pooled(name, link)
+        self._lock = threading.Lock()  # guards the moments in _seen, and _told
+        self._begin()
         _process.bind(self)
 
+    def _begin(self) -> None:
+        self._seen = {arm: {metric: Moments() for metric in METRICS} for arm in self.arms}
+        self._told = True  # whether Redis has all of it
+
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards the moments in _seen
+        self._lock = threading.Lock()
+        self._pooled._after_fork()  # noqa: SLF001 - its owner
+        self._begin()  # what was recorded is the parent's to tell
 
     def close(self) -> None:
-        """Nothing to let go."""
+        """Tell the other workers what they do not know yet."""
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._everything()
 
     # --- who gets which
 
@@ -134,6 +156,10 @@ class ABTest:
         with self._lock:
             for metric, value in told.items():
                 seen[metric].add(value)
+            first, self._told = self._told, False
+        if first and self._pooled.shared:
+            background.every(TOLD_EVERY, self._tell)
+            background.ensure()
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Return for each arm RecoAgent's keys and more; None where nothing was recorded.
@@ -141,8 +167,18 @@ class ABTest:
         Keys: avg_response_time (seconds), avg_quality_score, provider, sample_size (calls, failed ones included),
         avg_cost (dollars), error_rate (0..1), intervals (bounds of each mean that hold at all looks together).
         """
+        return {arm: self._result(arm, seen) for arm, seen in self._everything().items()}
+
+    def _everything(self) -> dict[str, dict[str, Moments]]:
+        """Return what all workers recorded, having told them what this one did."""
         with self._lock:
-            return {arm: self._result(arm, seen) for arm, seen in self._seen.items()}
+            self._told = True
+        own = self.snapshot()
+        everything = _moments(own)
+        others = self._pooled.exchange(own)
+        for snapshot in others:
+            _add(everything, snapshot)
+        return everything
 
     def _result(self, arm: str, seen: Mapping[str, Moments]) -> dict[str, Any]:
         means = {metric: moments.mean if moments.count else None for metric, moments in seen.items()}
@@ -169,9 +205,9 @@ class ABTest:
             raise UnknownNameError.of("metric of a test", metric, METRICS)
         first, *others = self.arms
         alpha, events = self.alpha / len(others), metric == "error_rate"  # Bonferroni: all arms together
-        with self._lock:
-            measure = self._seen[first][metric]
-            return {arm: compare(measure, self._seen[arm][metric], alpha=alpha, events=events) for arm in others}
+        seen = self._everything()
+        measure = seen[first][metric]
+        return {arm: compare(measure, seen[arm][metric], alpha=alpha, events=events) for arm in others}
 
     # --- over several workers
 
@@ -182,16 +218,24 @@ class ABTest:
                 arm: {metric: asdict(moments) for metric, moments in seen.items()} for arm, seen in self._seen.items()
             }
 
-    def merge(self, snapshot: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
-        """Add what another process recorded; arms that are not of this test are passed over."""
+    def merge(self, snapshot: Snapshot) -> None:
+        """Add what another process recorded, where no Redis does it; arms that are not of this test are passed over."""
         with self._lock:
-            for arm in self._seen.keys() & snapshot.keys():
-                for metric, moments in self._seen[arm].items():
-                    moments.merge(Moments(**snapshot[arm].get(metric, {})))
+            _add(self._seen, snapshot)
 
     def __repr__(self) -> str:
         told = ", ".join(f"{arm} {seen['error_rate'].count}" for arm, seen in self._seen.items())
         return f"<ABTest {self.name!r}: {told}>"
+
+
+def _moments(snapshot: Snapshot) -> dict[str, dict[str, Moments]]:
+    return {arm: {metric: Moments(**of) for metric, of in seen.items()} for arm, seen in snapshot.items()}
+
+
+def _add(seen: Mapping[str, Mapping[str, Moments]], snapshot: Snapshot) -> None:
+    for arm in seen.keys() & snapshot.keys():
+        for metric, moments in seen[arm].items():
+            moments.merge(Moments(**snapshot[arm].get(metric, {})))
 
 
 def _shares(arms: Mapping[str, str], given: Mapping[str, float] | Sequence[float] | None) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import UnknownNameError
 from perfkit.routing.ab import ABTest
@@ -10,7 +11,7 @@ from perfkit.routing.configuring import Configuring
 from perfkit.routing.mirror import Mirror
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from perfkit.values import ChatRequest, ChatResponse
 
@@ -20,6 +21,7 @@ __all__ = ["Experiments"]
 class Experiments(Configuring):
     """The experiments that run on a router."""
 
+    _tests: Mapping[str, tuple[Any, ABTest]] = {}  # by name, with the words each was asked for in
     _mirrors: tuple[Mirror, ...] = ()  # replaced, never changed: read without a lock
 
     def ab(
@@ -30,7 +32,9 @@ class Experiments(Configuring):
         *,
         alpha: float = 0.05,
     ) -> ABTest:
-        """Return a test of providers against each other, the same one for the same name and arms in every worker.
+        """Return a test of providers against each other; asked again in the same words, the same one.
+
+        Users are assigned alike in every worker, and with a Redis in `[state]` the results are those of all workers.
 
         Args:
             name: of the test.
@@ -42,10 +46,20 @@ class Experiments(Configuring):
             UnknownNameError: there is no such provider.
             ValueError: there are fewer than two arms, or the shares do not fit them.
         """
-        made = ABTest(name, arms, shares, router=self, alpha=alpha, clock=self._clock)
+        words = (dict(arms), shares if not isinstance(shares, Mapping) else dict(shares), alpha)
+        with self._lock:
+            known = self._tests.get(name)
+        if known is not None and known[0] == words:
+            return known[1]
+        made = ABTest(name, arms, shares, router=self, alpha=alpha, clock=self._clock, link=self._sharing.link)
         for provider in made.arms.values():
             self._named(provider)
-        return made
+        with self._lock:
+            known = self._tests.get(name)
+            if known is None or known[0] != words:
+                known = (words, made)
+                self._tests = {**self._tests, name: known}
+        return known[1]
 
     def mirror(
         self,
@@ -94,5 +108,6 @@ class Experiments(Configuring):
         super()._forget()
         with self._lock:
             mirrors, self._mirrors = self._mirrors, ()
+            self._tests = {}
         for mirror in mirrors:
             mirror.close()

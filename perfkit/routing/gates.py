@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from perfkit.resilience.bulkhead import Bulkhead, GradientLimit
 from perfkit.resilience.rate import RateLimit, SharedRateLimit
+from perfkit.routing.spending import Spending
 
 if TYPE_CHECKING:
     from perfkit._settings import RouterSettings
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Gates"]
 
-DAY = 86_400.0
 ANSWER = 256  # tokens counted for an answer without a bound, until it is there
 
 
@@ -46,8 +46,8 @@ class Gates:
             for kind, limit in (("requests", terms.rpm), ("tokens", terms.tpm))
             if limit is not None
         ]
-        self._day = 0
-        self._spent = 0.0
+        most = terms.cost_limit_per_day
+        self._spending = None if most is None else Spending(name, most, clock, sharing.link)
         self._after_fork()
 
     def _bulkhead(self) -> Bulkhead | None:
@@ -57,12 +57,14 @@ class Gates:
         return Bulkhead(GradientLimit() if isinstance(most, str) else most, max_waiting=self.max_waiting)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards _waiting, _day and _spent
+        self._lock = threading.Lock()  # guards _waiting
         self._waiting = 0
         if self.bulkhead is not None:
             self.bulkhead._after_fork()  # noqa: SLF001 - its owner
         for _, rate in self._rates:
             rate._after_fork()  # noqa: SLF001
+        if self._spending is not None:
+            self._spending._after_fork()  # noqa: SLF001
 
     def let_wait(self, most: int) -> None:
         """Let `most` calls wait from now on; those that wait already stay."""
@@ -96,8 +98,8 @@ class Gates:
     def refuses(self, request: ChatRequest) -> str | None:
         """Return why the provider's cost limits do not allow `request`, None when they do."""
         terms = self._terms
-        if terms.cost_limit_per_day is not None and self.spent_today() >= terms.cost_limit_per_day:
-            return f"cost limit of ${terms.cost_limit_per_day:g} a day is reached"
+        if self._spending is not None and self._spending.today() >= self._spending.limit:
+            return f"cost limit of ${self._spending.limit:g} a day is reached"
         if terms.cost_limit_per_request is None:
             return None
         from perfkit.tokens import TokenOptimizer
@@ -176,24 +178,12 @@ class Gates:
         for kind, rate in self._rates:
             if kind == "tokens":
                 rate.give_back(self.tokens(request) - response.usage.total_tokens)
-        if self._terms.cost_limit_per_day is not None:
+        if self._spending is not None:
             from perfkit.tokens import TokenOptimizer
 
-            cost = TokenOptimizer.instance().calculate_cost(response.usage, request.model)
-            with self._lock:
-                self._today()
-                self._spent += cost or 0.0
-
-    def spent_today(self) -> float:
-        """Return the dollars spent since midnight UTC in this process."""
-        with self._lock:
-            self._today()
-            return self._spent
-
-    def _today(self) -> None:
-        day = int(self._clock.wall() // DAY)
-        if day != self._day:
-            self._day, self._spent = day, 0.0
+            calculated = TokenOptimizer.instance().calculate_cost
+            cost = calculated(response.usage, response.model)  # who was asked for by an alias says what it is
+            self._spending.add(calculated(response.usage, request.model) or 0.0 if cost is None else cost)
 
     def why_closed(self) -> str | None:
         """Return why a call would have to wait, in words."""

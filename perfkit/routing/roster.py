@@ -146,7 +146,7 @@ class Roster(Shared):
             rpm: requests a minute, of all processes that share a Redis.
             tpm: tokens a minute, the same.
             cost_limit_per_request: US dollars; a request that may cost more goes elsewhere.
-            cost_limit_per_day: US dollars of this process since midnight UTC.
+            cost_limit_per_day: US dollars since midnight UTC, of all processes that share a Redis.
             context_window: tokens; None means what the price table knows.
             capabilities: of "tools", "vision", "audio", "json", "streaming"; None means unknown, and nothing is held
                 against it.

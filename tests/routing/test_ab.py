@@ -180,7 +180,7 @@ def test_nonsense_is_not_taken(test: ABTest) -> None:
 
 def test_workers_results_add_up(router: ProviderRouter) -> None:
     arms = {"A": "openai", "B": "anthropic"}
-    here, there, whole = (router.ab("x", arms) for _ in range(3))
+    here, there, whole = (ABTest("x", arms, router=router) for _ in range(3))
     for user in range(400):
         for test in (here if user % 2 else there, whole):
             test.record(user, response_time=float(user % 13), cost=0.1)
@@ -200,3 +200,11 @@ def test_a_result_is_not_taken_while_others_are_read(test: ABTest) -> None:
         assert test._seen[test.assign("ann")]["response_time"].count == 0
     worker.join(10)
     assert test.results()[test.assign("ann")]["sample_size"] == 1
+
+
+def test_a_test_asked_for_again_in_a_view_is_the_same_one(router: ProviderRouter) -> None:
+    arms = {"A": "openai", "B": "anthropic"}
+    for number in range(3):
+        router.ab("speed", arms).record("ann", response_time=float(number))
+    assert sum(arm["sample_size"] for arm in router.ab("speed", arms).results().values()) == 3
+    assert router.ab("speed", arms, [1, 3]) is not router.ab("speed", arms)

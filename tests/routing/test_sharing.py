@@ -136,3 +136,37 @@ def test_without_redis_everybody_goes_by_what_it_sees() -> None:
         assert router.execute_with_fallback(REQUEST).provider == "b"
     assert router.get_provider("a").calls == 1
     away.close()
+
+
+# --- money and experiments --------------------------------------------------------------------------------------------
+
+
+def test_a_daily_cost_limit_is_of_all_processes(siblings: Callable[..., tuple[ProviderRouter, ...]]) -> None:
+    one, two = siblings()
+    request = ChatRequest(HELLO, "gpt-4o", timeout=5)  # one token in, one out: $0.0000125
+    for router in (one, two):
+        router.register_provider("a", router.get_provider("a"), priority=1, cost_limit_per_day=0.00002)
+    assert [one.execute_with_fallback(request).provider for _ in range(3)] == ["a", "a", "b"]
+    assert two.execute_with_fallback(request).provider == "b"
+
+
+def test_results_of_all_workers_are_in_a_test(siblings: Callable[..., tuple[ProviderRouter, ...]]) -> None:
+    tests = [router.ab("speed", {"A": "a", "B": "b"}) for router in siblings()]
+    alone = siblings(1)[0].ab("another", {"A": "a", "B": "b"})
+    for user in range(200):
+        tests[user % 2].record(user, response_time=float(user % 7), cost=0.01)
+        alone.record(user, response_time=float(user % 7), cost=0.01)
+    for _ in range(3):  # each look tells the others; nothing is counted twice
+        seen = [test.results() for test in tests]
+    assert seen[0] == seen[1]
+    assert sum(arm["sample_size"] for arm in seen[0].values()) == 200
+    assert tests[0].compare()["B"] == tests[1].compare()["B"]
+
+
+def test_results_reach_the_others_without_anybody_looking(
+    siblings: Callable[..., tuple[ProviderRouter, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perfkit.routing.ab.TOLD_EVERY", 0.05)
+    quiet, curious = (router.ab("speed", {"A": "a", "B": "b"}) for router in siblings())
+    quiet.record("ann", response_time=1.0)
+    polled(lambda: sum(arm["sample_size"] for arm in curious.results().values()) == 1)
