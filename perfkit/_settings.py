@@ -173,9 +173,13 @@ class AgentsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfilerSettings:
-    """`[profiler]`: what `@profile` keeps."""
+    """`[profiler]`: what `@profile` keeps, and which runs are caught in the act."""
 
-    history: int = number(1000, least=1)
+    history: int = number(1000, least=1)  # latest runs of each operation, and
+    slowest: int = number(10, least=1)  # slowest ones
+    slow_capture: str = choice("auto", "on", "off")  # "auto": from Python 3.12 on; never on free-threaded builds
+    slow_threshold: float = number(0.3, above=0)  # seconds a run takes at least to be caught, and
+    slow_factor: float = number(3.0, above=0)  # times the 95th percentile of its operation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ Whatever stands in a page stands in its own files: no style and no script inside
 security policy holds.
 """
 
+from perfkit.charts.flame import flame_graph
 from perfkit.charts.svg import Line, line_chart
 
-__all__ = ["Line", "line_chart"]
+__all__ = ["Line", "flame_graph", "line_chart"]

@@ -226,6 +226,11 @@ class PerformanceTracker(Shared, Readable):
 
     # --- asking
 
+    @property
+    def clock(self) -> Clock:
+        """The clock it goes by, for those who have read it already when they record."""
+        return self._clock
+
     def series(self) -> list[Handle]:
         """Return all series with values."""
         _process.check()

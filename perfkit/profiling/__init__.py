@@ -1,5 +1,11 @@
-"""What a piece of work costs: wall time, thread CPU time, outcome; cheap enough to leave on."""
+"""What a piece of work costs: wall time, thread CPU time, outcome; cheap enough to leave on.
 
-from perfkit.profiling.profiler import Profile, Profiler
+On demand also where time and memory go, and, by themselves, the runs that take too long. `Profiler` is the face of it;
+all that is measured on demand is imported when it is asked for.
+"""
 
-__all__ = ["Profile", "Profiler"]
+from perfkit.profiling.profiler import Profiler
+from perfkit.profiling.runs import Profile
+from perfkit.profiling.slow import Capture, SlowRun
+
+__all__ = ["Capture", "Profile", "Profiler", "SlowRun"]

@@ -1,159 +1,348 @@
-"""The profiler: `@profile` and `with profile(...)` measure each run of a piece of work and keep the latest of each.
+"""The profiler: every run of an operation measured, on demand where its time and memory go, the slow ones caught.
 
-A run costs two clock readings and two of the thread's CPU clock; percentiles come from the tracker, to which every
-duration goes as `operation_duration` with the tags operation and success (RAAF guide 7.1).
+`@profile` is made to stay on: it costs two microseconds. The rest is asked for: `cpu_profile`, `memory_profile`,
+`benchmark`. All results are found again by `get_performance_summary` (RAAF guide 7.1).
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
 import threading
-import time
-from collections import deque
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from perfkit import _process
 from perfkit._shared import Shared
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.metrics import PerformanceTracker
+from perfkit.metrics.operations import Operations, operations
+from perfkit.profiling.frames import allowed
+from perfkit.profiling.pauses import Collections, collections
+from perfkit.profiling.results import Results
+from perfkit.profiling.runs import Operation, Profile, Recorder, Surroundings
+from perfkit.profiling.slow import INTERVAL, SlowRun, Watchdog
+from perfkit.profiling.wrapping import Measurement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from types import TracebackType
+    from collections.abc import Callable
 
-__all__ = ["Profile", "Profiler"]
+    from perfkit.profiling.demand import Block
+    from perfkit.profiling.reports import BenchmarkReport, CPUReport
+
+__all__ = ["Profiler"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One run: seconds of wall time and of the thread's CPU, outcome, and when it ended (epoch seconds)."""
-
-    operation: str
-    duration: float
-    cpu_time: float
-    success: bool
-    error: str | None
-    timestamp: float
-
-
-class _Run:
-    """One run under way; as a context manager it measures a block, and leaves its `report` behind."""
-
-    __slots__ = ("_cpu", "_operation", "_profiler", "_wall", "report")
-
-    def __init__(self, profiler: Profiler, operation: str) -> None:
-        self._profiler = profiler
-        self._operation = operation
-        self.report: Profile | None = None
-
-    def __enter__(self) -> Self:
-        self._wall, self._cpu = time.perf_counter(), time.thread_time()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        cpu, wall = time.thread_time() - self._cpu, time.perf_counter() - self._wall
-        self.report = self._profiler._record(self._operation, wall, cpu, kind)  # noqa: SLF001 - one class in two parts
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Measure every call of `function`; of a generator, the time until it is exhausted."""
-        profiler, operation = self._profiler, self._operation
-        if inspect.isgeneratorfunction(function):
-
-            @functools.wraps(function)
-            def generate(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
-                with _Run(profiler, operation):
-                    return (yield from function(*args, **kwargs))
-
-            return cast("Callable[P, R]", generate)
-
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            with _Run(profiler, operation):
-                return function(*args, **kwargs)
-
-        return call
+_OPERATIONS = 500  # names measured apart; of more, all that come share one
+_OVERFLOW = "perfkit.overflow"
 
 
 class Profiler(Shared):
-    """Measures operations and keeps the latest runs of each.
+    """Measures operations; the shared one is `perfkit.profiler`, and `perfkit.profile` its decorator.
 
     Args:
-        clock: gives the timestamps; None means the system's.
-        tracker: gets every duration; None means the shared one.
-        **settings: keys of the `[profiler]` table: `history`, the runs kept per operation (1000).
+        clock: None means the system's.
+        tracker: gets every duration as `operation_duration` (tags operation and success) and answers for percentiles;
+            None means the shared one.
+        running: where runs are entered, for the watchdog; None means the process's own.
+        seen: counts garbage collections; None means the process's own.
+        **settings: keys of the `[profiler]` table: `history` and `slowest` (runs kept per operation), `slow_capture`
+            ("auto", "on" or "off"), `slow_threshold` (seconds) and `slow_factor` (times the 95th percentile).
+
+    Raises:
+        ConfigError: a setting is unknown or cannot be used.
     """
 
     _table = "profiler"
 
     def __init__(
-        self, *, clock: Clock | None = None, tracker: PerformanceTracker | None = None, **settings: Any
+        self,
+        *,
+        clock: Clock | None = None,
+        tracker: PerformanceTracker | None = None,
+        running: Operations | None = None,
+        seen: Collections | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(settings)
         self._clock = clock if clock is not None else SYSTEM_CLOCK
         self._tracker = tracker
+        self._running = running if running is not None else operations
+        self._seen = seen if seen is not None else collections
+        self._around = Surroundings(self._clock, self._running, self._seen, self._start, self._recorder)
+        self._watchdog = Watchdog(
+            lambda: self.settings, self._running, self._seen, self._clock, self._resolve_tracker, self._found
+        )
+        self._beat: _process.Background | None = None
+        self._operations: dict[str, Operation] = {}
+        self._slow: dict[str, list[SlowRun]] = {}
+        self._results = Results()
         self._after_fork()
-        self._runs: dict[str, deque[Profile]] = {}
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards _runs itself; appending to a run's deque is atomic
+        self._lock = threading.RLock()  # guards _operations, _slow and _beat; re-entrant, for finalisers profile too
+        self._around.ready = False
+        self._around.due = 0.0
+        self._results.after_fork()
+        for operation in self._operations.values():
+            operation.renew()
 
     def _apply(self) -> None:
         with self._lock:
-            self._runs = {name: deque(runs, self.settings.history) for name, runs in self._runs.items()}
+            for operation in self._operations.values():
+                operation.resize(self.settings.history, self.settings.slowest)
+                operation.limit_due = 0.0
+            self._rest()
+
+    def _resolve_tracker(self) -> PerformanceTracker:
+        if self._tracker is None:
+            self._tracker = PerformanceTracker.instance()
+        return self._tracker
+
+    def _recorder(self, name: str, success: bool) -> Recorder:
+        tracker = self._resolve_tracker()
+        handle = tracker.handle("operation_duration", {"operation": name, "success": success})
+        if tracker.clock is self._clock:
+            return handle.record_at
+        return lambda duration, _: handle.record(duration)
+
+    # --- the measured path
+
+    def _start(self) -> None:
+        """Do once a process what runs rely on: count collections, and look for slow runs where that is wanted."""
+        with self._lock:
+            if self._around.ready:
+                return
+            self._around.ready = True
+            self._seen.watch()
+            if allowed(self.settings.slow_capture):
+                self._watchdog.rest()
+                self._beat = self._beat if self._beat is not None else _process.Background("perfkit-watchdog")
+                self._around.ready = self._beat.every(INTERVAL, self._watchdog.scan, wait=False)
+
+    def _rest(self) -> None:
+        """End the watchdog; the next run starts it again if it is wanted then."""
+        self._around.ready = False
+        if self._beat is not None:
+            self._beat.cancel(self._watchdog.scan)
+
+    @property
+    def captures_slow(self) -> bool:
+        """Whether slow runs are caught in this process."""
+        return allowed(self.settings.slow_capture)
+
+    def operation(self, name: str) -> Operation:
+        """Return what is kept for a name, made on first use."""
+        found = self._operations.get(name)
+        if found is None:
+            with self._lock:
+                if len(self._operations) >= _OPERATIONS:
+                    name = _OVERFLOW
+                if name not in self._operations:
+                    made = Operation(name, self._around, self.settings.history, self.settings.slowest)
+                    self._operations[name] = made
+                found = self._operations[name]
+        return found
 
     @overload
-    def profile(self, name: str) -> _Run: ...
+    def profile(self, name: str) -> Measurement: ...
     @overload
     def profile(self, name: Callable[P, R]) -> Callable[P, R]: ...
     def profile(self, name: Any) -> Any:
-        """Measure each call of a function, or one run of a block.
+        """Measure each call of a function or generator function, or one run of a block.
 
         Use it as `@profile`, `@profile("name")` or `with profile("name") as run`. The value of the function and its
-        errors pass through unchanged; after a block, `run.report` is its Profile.
+        errors pass through unchanged; after a block, `run.report` is its Profile. A call within a call of the same
+        function is measured by itself too; of a generator, only the time spent inside of it counts.
 
         Raises:
-            TypeError: `name` is neither text nor a function.
+            TypeError: `name` is neither text nor a function, or the function is asynchronous.
         """
         if isinstance(name, str):
-            return _Run(self, name)
+            return Measurement(self.operation(name))
         if callable(name):
-            return _Run(self, getattr(name, "__qualname__", repr(name)))(name)
+            return Measurement(self.operation(getattr(name, "__qualname__", repr(name))))(name)
         raise TypeError(f"profile takes a name or a function, not {name!r}")
 
-    def _record(self, operation: str, wall: float, cpu: float, error: type[BaseException] | None) -> Profile:
-        failure = None if error is None or error is GeneratorExit else error.__name__
-        report = Profile(operation, wall, cpu, failure is None, failure, self._clock.wall())
-        runs = self._runs.get(operation)
-        if runs is None:
-            with self._lock:
-                runs = self._runs.setdefault(operation, deque(maxlen=self.settings.history))
-        runs.append(report)
-        if self._tracker is None:
-            self._tracker = PerformanceTracker.instance()
-        self._tracker.record_metric("operation_duration", wall, {"operation": operation, "success": failure is None})
-        return report
+    # --- on demand
+
+    def cpu_profile(
+        self,
+        name: str,
+        duration: float | None = None,
+        fn: Callable[[], Any] | None = None,
+        *,
+        engine: str | None = None,
+    ) -> Any:
+        """Find out where time goes.
+
+        - `with cpu_profile("x") as run`: this thread, while the block runs; `run.report` is the CPUReport.
+        - `cpu_profile("x", fn=work)`: the same while `work()` runs, whose value is returned.
+        - `cpu_profile("x", 30)`: all threads for 30 seconds, beside what runs; returns at once. `.report` waits for it.
+
+        Args:
+            name: what the result is stored under, as `<name>_cpu`.
+            duration: seconds; not looked at when there is a function.
+            fn: the function.
+            engine: for a block or function "pyinstrument", which slows it by more than half, or "sampler", which does
+                not; None for the first where it is installed (extra `profiling`).
+
+        Raises:
+            RuntimeError: this thread is being profiled already, two recordings are running, or this Python has no GIL.
+            UnknownNameError: no engine is called so.
+            ValueError: the duration is not a number above 0.
+        """
+        from perfkit.profiling.demand import cpu_block, recording
+
+        if duration is not None and fn is None:
+            return recording(name, duration, self._results, self._clock)
+        return _done(cpu_block(name, engine, self._results, self._clock), fn)
+
+    def memory_profile(self, name: str, fn: Callable[[], Any] | None = None, *, engine: str = "rss") -> Any:
+        """Find out what memory a block or function takes; stored as `<name>_memory`.
+
+        Args:
+            name: what is measured.
+            fn: a function, whose value is returned; None for `with memory_profile("x") as run`, then `run.report`.
+            engine: "rss" (the process's memory before, at its peak and after; cheap), "tracemalloc" (by line; five
+                times slower), "memray" (by line, with C extensions; where installed), "lines" (memory_profiler's
+                table of one function, a thousand times slower; where installed).
+
+        Raises:
+            RuntimeError: the engine measures something else at the moment.
+            UnknownNameError: no engine is called so.
+            TypeError: "lines" without a function.
+        """
+        from perfkit.profiling.demand import memory_block, memory_lines
+
+        if engine == "lines":
+            return memory_lines(name, fn, self._results, self._clock)
+        return _done(memory_block(name, engine, self._results, self._clock), fn)
+
+    def benchmark(
+        self, name: str, fn: Callable[[], object], iterations: int = 100, *, threads: int = 1
+    ) -> BenchmarkReport:
+        """Time a function, warmed up, in samples of as many calls as the clock needs; stored as `<name>_benchmark`.
+
+        Args:
+            name: what is measured.
+            fn: called without arguments; an error ends the benchmark.
+            iterations: samples in each thread.
+            threads: how many call at the same time, begun together.
+
+        Raises:
+            ValueError: `iterations` or `threads` is less than 1.
+        """
+        from perfkit.profiling.demand import benchmarked
+
+        return benchmarked(name, fn, iterations, threads, self._results, self._clock)
+
+    # --- slow runs
+
+    def _found(self, slow: SlowRun) -> None:
+        with self._lock:
+            kept = [*self._slow.get(slow.operation, ()), slow]
+            self._slow[slow.operation] = sorted(kept, key=lambda one: -one.age)[: self.settings.slowest]
+
+    def slow_captures(self, name: str | None = None) -> list[SlowRun]:
+        """Return the slowest runs that were caught in the act, the latest first, of one operation or of all."""
+        with self._lock:
+            found = [one for operation, kept in self._slow.items() if name in (None, operation) for one in kept]
+        return sorted(found, key=lambda one: -one.began)
+
+    def slowest(self, name: str) -> list[Profile]:
+        """Return the slowest runs of an operation since the start, the slowest first."""
+        found = self._operations.get(name)
+        return found.slowest() if found is not None else []
+
+    # --- what was found
 
     def get_performance_summary(self, name: str | None = None) -> Any:
-        """Return the kept runs of an operation, oldest first, as dicts; without a name, of all by name."""
+        """Return what is stored under a name, oldest first, as dicts; without a name, everything by name.
+
+        Names are those of operations, and `<name>_cpu`, `<name>_memory`, `<name>_benchmark` and `<name>_slow` of what
+        was measured on demand or caught. Percentiles: `perfkit.tracker.get_stats("operation_duration",
+        tags={"operation": name})`.
+        """
         if name is not None:
-            return [asdict(run) for run in list(self._runs.get(name, ()))]
+            return self._stored().get(name, list)()
+        return {stored: found() for stored, found in self._stored().items()}
+
+    def _stored(self) -> dict[str, Callable[[], list[dict[str, Any]]]]:
         with self._lock:
-            names = list(self._runs)
-        return {operation: self.get_performance_summary(operation) for operation in names}
+            kept = [one for one in self._operations.values() if one.runs]
+            slow = list(self._slow)
+        found: dict[str, Callable[[], list[dict[str, Any]]]] = {one.name: partial(_dicts, one.latest) for one in kept}
+        found.update((f"{name}_slow", partial(self._slow_dicts, name)) for name in slow)
+        found.update((name, partial(self._results.dicts, name)) for name in self._results.names())
+        return found
+
+    def _slow_dicts(self, name: str) -> list[dict[str, Any]]:
+        return [one.to_dict() for one in reversed(self.slow_captures(name))]
+
+    def find(self, number: str) -> CPUReport | SlowRun | None:
+        """Return the CPU profile or slow run with an `id`, None where there is none, or no more."""
+        report = self._results.find(number)
+        return report if report is not None else next((one for one in self.slow_captures() if one.id == number), None)
+
+    def cpu_reports(self) -> list[CPUReport]:
+        """Return the stored CPU profiles, the latest first."""
+        return self._results.cpu_reports()
+
+    def export(self, path: str | Path, name: str | None = None) -> Path:
+        """Write the stored CPU profiles and slow runs to a file, in the form its suffix asks for.
+
+        - ".html": a page of flame graphs and stacks that needs nothing else.
+        - ".json": for speedscope.
+        - ".txt" or ".collapsed": a line for each stack, as flamegraph.pl reads.
+
+        Args:
+            path: the file; it is replaced.
+            name: only this operation.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: the suffix is another, or there is nothing to write.
+        """
+        from perfkit.profiling.export import write
+
+        reports = [one for one in self.cpu_reports() if name in (None, one.operation)]
+        return write(Path(path), reports, self.slow_captures(name))
+
+    # --- life
 
     def close(self) -> None:
-        """Nothing to flush."""
+        """End the watchdog; the next run starts it again."""
+        with self._lock:
+            self._rest()
+            beat, self._beat = self._beat, None
+        if beat is not None:
+            beat.close()
+        self._results.close()
 
     def reset(self) -> None:
-        """Forget every run."""
+        """Forget every run and result; decorated functions go on being measured."""
+        self.close()
+        self._results.clear()
         with self._lock:
-            self._runs = {}
+            self._slow = {}
+            for operation in self._operations.values():
+                operation.forget()
 
     def __repr__(self) -> str:
-        return f"Profiler({len(self._runs)} operations)"
+        return f"Profiler({len(self._operations)} operations, {len(self._slow)} with slow runs)"
+
+
+def _dicts(profiles: Callable[[], list[Profile]]) -> list[dict[str, Any]]:
+    return [asdict(one) for one in profiles()]
+
+
+def _done(block: Block[Any], fn: Callable[[], R] | None) -> Block[Any] | R:
+    if fn is None:
+        return block
+    with block:
+        return fn()

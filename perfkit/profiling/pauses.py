@@ -1,0 +1,78 @@
+"""How many garbage collections this process has made and how long they took, for whoever wants the difference.
+
+The interpreter runs one collection at a time, callbacks included, so that the counters need no lock. A collection stops
+every thread: that it ran in another than the one measured makes it no less a part of its time.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from perfkit.clock import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Collections", "Pause", "collections"]
+
+_KEPT = 256  # pauses remembered, of those that are
+_NOTABLE = 0.001  # seconds or more
+
+
+class Pause(NamedTuple):
+    """One collection; monotonic seconds."""
+
+    generation: int
+    began: float
+    ended: float
+
+
+class Collections:
+    """Counts from the first `watch()` on.
+
+    Attributes:
+        count: collections so far.
+        seconds: what they took together.
+    """
+
+    __slots__ = ("_began", "_now", "_pauses", "count", "seconds")
+
+    def __init__(self, now: Callable[[], float] = SYSTEM_CLOCK.now) -> None:
+        self._now = now
+        self._began: float | None = None
+        self._pauses: deque[Pause] = deque(maxlen=_KEPT)
+        self.count = 0
+        self.seconds = 0.0
+
+    def watch(self) -> None:
+        """Count from now on."""
+        if self not in gc.callbacks:
+            gc.callbacks.append(self)
+
+    def unwatch(self) -> None:
+        """Count no more."""
+        if self in gc.callbacks:
+            gc.callbacks.remove(self)
+
+    def __call__(self, phase: str, info: Mapping[str, int]) -> None:
+        """Be told by the interpreter that a collection starts or stops."""
+        if phase == "start":
+            self._began = self._now()
+            return
+        began, self._began = self._began, None
+        if began is None:  # it was under way when we began to watch
+            return
+        ended = self._now()
+        self.count += 1
+        self.seconds += ended - began
+        if ended - began >= _NOTABLE:
+            self._pauses.append(Pause(info["generation"], began, ended))
+
+    def between(self, began: float, ended: float) -> list[Pause]:
+        """Return the pauses of a millisecond or more that overlap a time."""
+        return [pause for pause in tuple(self._pauses) if pause.ended > began and pause.began < ended]
+
+
+collections = Collections()
