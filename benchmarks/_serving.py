@@ -7,16 +7,19 @@ What it answers depends on the path alone: 2 KB of JSON in the format of a large
 from __future__ import annotations
 
 import argparse
+import heapq
+import itertools
 import json
 import os
+import select
 import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 __all__ = ["BODY", "CHAT", "EVENTS", "FIELDS", "HANG", "MESSAGES", "serving"]
 
@@ -25,6 +28,7 @@ BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 
 FIELDS = {"content-type": "application/json", "authorization": "Bearer " + "k" * 50, "cookie": "__cf_bm=" + "c" * 120}
 EVENTS = 1000
 HANG = b'"hang":true'  # in a body that is answered after a minute
+_MOST_KNOWN = 64  # requests
 COOKIE = ("set-cookie", "__cf_bm=" + "c" * 120 + "; path=/; secure; httponly")  # to clients that have none yet
 REPLY_FIELDS = [
     ("date", "Fri, 20 Nov 2026 12:00:00 GMT"),
@@ -102,62 +106,133 @@ def serve(options: argparse.Namespace) -> None:
         context.load_cert_chain(options.certificate)
     listener = socket.create_server((options.host, 0), backlog=256)
     print(listener.getsockname()[1], flush=True)
-    answers = _Answers(context, options.delay)
-    threading.Thread(target=answers.accept, args=(listener,), daemon=True).start()
-    for _ in sys.stdin:  # each line asks for the number of connections so far; the end ends the process
-        print(answers.connections, flush=True)
-    os._exit(0)
+    _Loop(listener, context, options.delay).run()
 
 
-class _Answers:
-    def __init__(self, context: ssl.SSLContext | None, delay: float) -> None:
+class _Loop:
+    """One thread for all connections: threads would wait for each other's turn and be slower than some clients."""
+
+    def __init__(self, listener: socket.socket, context: ssl.SSLContext | None, delay: float) -> None:
+        self._listener = listener
         self._context = context
         self._delay = delay
         self._replies = _replies()
-        self.connections = 0
+        self._known: dict[bytes, bytes] = {}
+        self._peers: dict[int, _Peer] = {}
+        self._due: list[tuple[float, int, Callable[[], None]]] = []  # a heap of delayed replies
+        self._order = itertools.count()
+        self._accepted = 0
+        self._epoll = select.epoll()
+        for watched in (listener, sys.stdin):
+            self._epoll.register(watched, select.EPOLLIN)
 
-    def accept(self, listener: socket.socket) -> None:
+    def run(self) -> None:
         while True:
-            peer, _ = listener.accept()
-            self.connections += 1
-            threading.Thread(target=self.answer, args=(peer,), daemon=True).start()
+            wait = max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
+            for descriptor, events in self._epoll.poll(wait):
+                if descriptor == self._listener.fileno():
+                    self._accept()
+                elif descriptor == sys.stdin.fileno():
+                    self._tell()
+                else:
+                    peer = self._peers[descriptor]
+                    self._guarded(peer, self._flush if events & select.EPOLLOUT else self._take)
+            while self._due and self._due[0][0] <= time.monotonic():
+                heapq.heappop(self._due)[2]()
 
-    def answer(self, peer: socket.socket) -> None:
-        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _tell(self) -> None:
+        """Each line asks for the number of connections so far; the end ends the process."""
+        if not sys.stdin.readline():
+            os._exit(0)
+        print(self._accepted, flush=True)
+
+    def _accept(self) -> None:
+        sock, _ = self._listener.accept()
+        self._accepted += 1
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._context is not None:
+            sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        self._peers[sock.fileno()] = _Peer(sock)
+        self._epoll.register(sock, select.EPOLLIN)
+
+    def _guarded(self, peer: _Peer, step: Callable[[_Peer], None]) -> None:
         try:
-            if self._context is not None:
-                peer = self._context.wrap_socket(peer, server_side=True)
-            self._converse(peer)
-        except OSError:
+            step(peer)
+        except (ssl.SSLWantReadError, BlockingIOError):
             pass
+        except OSError:
+            if peer.sock.fileno() >= 0:
+                self._epoll.unregister(peer.sock)
+                del self._peers[peer.sock.fileno()]
+                peer.sock.close()
 
-    def _converse(self, peer: socket.socket) -> None:
-        got = b""
-        while True:
-            end = got.find(b"\r\n\r\n")
-            if end >= 0:
-                start = got.lower().find(b"content-length:", 0, end) + 15
-                size = end + 4 + int(got[start : got.find(b"\r\n", start)])
-                if len(got) >= size:
-                    self._reply(peer, got[:size])
-                    got = got[size:]
-                    continue
-            piece = peer.recv(65536)
-            if not piece:
-                return
-            got += piece
+    def _take(self, peer: _Peer) -> None:
+        piece = peer.sock.recv(65536)  # over TLS the handshake too
+        if not piece:
+            raise ConnectionError("the client has closed")
+        known = None if self._delay or peer.got or peer.owed else self._known.get(piece)
+        if known is not None:  # read before: what a client costs shows best where the server costs little
+            peer.owed.append(known)
+            self._flush(peer)
+            return
+        peer.got += piece
+        while (size := _size(peer.got)) is not None:
+            request, peer.got = peer.got[:size], peer.got[size:]
+            delay = self._delay + (60.0 if HANG in request else 0.0)
+            if delay:
+                later: Callable[[], None] = partial(self._guarded, peer, partial(self._reply, request=request))
+                heapq.heappush(self._due, (time.monotonic() + delay, next(self._order), later))
+            else:
+                self._reply(peer, request)
 
-    def _reply(self, peer: socket.socket, request: bytes) -> None:
-        if self._delay:
-            time.sleep(self._delay)
-        if HANG in request:
-            time.sleep(60)
+    def _reply(self, peer: _Peer, request: bytes) -> None:
         if b'"stream":true' in request or b'"stream": true' in request:
-            peer.sendall(self._replies["stream"])
-            peer.sendall(b"0\r\n\r\n")  # a packet of its own, as behind most proxies
+            peer.owed += [
+                self._replies["stream"],
+                b"0\r\n\r\n",
+            ]  # the end is a packet of its own, as behind most proxies
         else:
             reply = self._replies[MESSAGES if MESSAGES.encode() in request[:40] else CHAT]
-            peer.sendall(reply if b"\r\ncookie: __cf" not in request.lower() else reply.replace(_COOKIE_LINE, b""))
+            if b"\r\ncookie: __cf" in request.lower():
+                reply = reply.replace(_COOKIE_LINE, b"")
+            peer.owed.append(reply)
+            if HANG not in request and len(self._known) < _MOST_KNOWN:
+                self._known[request] = reply
+        self._flush(peer)
+
+    def _flush(self, peer: _Peer) -> None:
+        blocked = False
+        while peer.owed and not blocked:
+            try:
+                sent = peer.sock.send(peer.owed[0])
+            except (ssl.SSLWantWriteError, BlockingIOError):
+                blocked = True
+            else:
+                peer.owed[0] = peer.owed[0][sent:]
+                if not peer.owed[0]:
+                    del peer.owed[0]
+        if blocked != peer.blocked:
+            peer.blocked = blocked
+            self._epoll.modify(peer.sock, select.EPOLLOUT if blocked else select.EPOLLIN)
+
+
+class _Peer:
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.got = b""
+        self.owed: list[bytes] = []
+        self.blocked = False
+
+
+def _size(got: bytes) -> int | None:
+    """Return the bytes of the first request, None while it is not whole."""
+    end = got.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    start = got.lower().find(b"content-length:", 0, end) + 15
+    size = end + 4 + int(got[start : got.find(b"\r\n", start)])
+    return size if len(got) >= size else None
 
 
 # --- its handle

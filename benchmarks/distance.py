@@ -17,9 +17,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,7 @@ from perfkit.transport import ConnectionPool, HTTPClient, dial
 
 ROUND_TRIP = 0.04  # seconds
 GAP = 6.0  # seconds; longer than the SDKs' own client keeps an idle connection
-UNANSWERED = 5_000  # milliseconds, in place of 30 s; the probes of keep-alive are as much quicker
-SOONER = {socket.TCP_USER_TIMEOUT: UNANSWERED, socket.TCP_KEEPIDLE: 2, socket.TCP_KEEPINTVL: 1}
+USER_TIMEOUT: Any = next(value for _, name, value in dial.SOCKET_OPTIONS if name == socket.TCP_USER_TIMEOUT)  # ms
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -68,25 +67,28 @@ def several(work: Callable[[OpenAI], float], client: OpenAI, times: int) -> floa
     return statistics.median(work(client) for _ in range(times)) * 1e3
 
 
-def black_hole(port: int, ca_file: str, flag: Path, body: bytes) -> float:
-    """Return the seconds until a call notices that the network is gone: at once lost, or while it waits."""
-    dial.SOCKET_OPTIONS[:] = [(level, name, SOONER.get(name, value)) for level, name, value in dial.SOCKET_OPTIONS]
+def black_hole(port: int, ca_file: str, flag: Path) -> dict[str, float]:
+    """Return the seconds after which two calls notice that the network has gone: one waits, one is being sent."""
     connections = ConnectionPool(ca_file=ca_file, proxy="")
-    client = HTTPClient(f"https://{_distance.SERVER}:{port}", timeout=60, retries=0, connections=connections)
-    client.post(_serving.CHAT, _serving.BODY)
-    waits = _serving.HANG in body
-    gone = threading.Timer(1.0 if waits else 0.0, flag.touch)
-    gone.start()
-    if not waits:
-        gone.join()
-    began = time.perf_counter() + (1.0 if waits else 0.0)
-    try:
-        client.post(_serving.CHAT, body)
-    except TransportError:
-        return time.perf_counter() - began
-    finally:
-        flag.unlink()
-    return math.nan
+    client = HTTPClient(f"https://{_distance.SERVER}:{port}", timeout=90, retries=0, connections=connections)
+    connections.warm_up(client.base_url, 2)
+    gone = list[float]()
+
+    def noticed(body: bytes) -> float:
+        try:
+            client.post(_serving.CHAT, body)
+        except TransportError:
+            return time.perf_counter() - gone[0]
+        return math.nan
+
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(noticed, b"{" + _serving.HANG + b"}")
+        time.sleep(0.5)  # the request has arrived, and its acknowledgement too
+        flag.touch()
+        gone.append(time.perf_counter())
+        found = {"lost_sending_s": noticed(_serving.BODY), "lost_waiting_s": waiting.result()}
+    flag.unlink()
+    return found
 
 
 def inside(options: argparse.Namespace) -> dict[str, Any]:
@@ -104,9 +106,7 @@ def inside(options: argparse.Namespace) -> dict[str, Any]:
     for name, client in made.items():
         found[name]["after_gap_ms"] = call(client) * 1e3
     if not options.quick:
-        where = options.port, options.ca_file, Path(options.flag)
-        found["lost_sending_s"] = black_hole(*where, _serving.BODY)
-        found["lost_waiting_s"] = black_hole(*where, b"{" + _serving.HANG + b"}")
+        found |= black_hole(options.port, options.ca_file, Path(options.flag))
     return found
 
 
@@ -139,7 +139,7 @@ def show(found: dict[str, Any]) -> None:
         figures = row["cold_ms"], row["warm_ms"], row["first_token_ms"], row["after_gap_ms"]
         print("{:24}{:8.0f}{:8.0f}{:13.0f}{:11.0f}".format(f"openai SDK, {name}", *figures))
     if "lost_sending_s" in found:
-        print(f"black hole, TCP_USER_TIMEOUT {UNANSWERED / 1000:g} s: ", end="")
+        print(f"black hole, TCP_USER_TIMEOUT {USER_TIMEOUT / 1000:g} s: ", end="")
         print(f"noticed after {found['lost_sending_s']:.1f} s sending, {found['lost_waiting_s']:.1f} s waiting")
 
 

@@ -42,6 +42,7 @@ _ONE_SEND = 64 * 1024  # bytes; above, copying the body behind the head costs mo
 _PIECE = 256 * 1024  # bytes
 _BARELY = 0.001  # seconds, to read what is there
 _MOST_DRAINED = 16  # reads; what follows an end mark is the end of the stream or nothing
+_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _JITTER = 0.1  # of the lifetime: connections opened together do not all end together
 
 
@@ -73,6 +74,7 @@ class PooledConnection(HTTPConnection):
     round_trip = 0.0
     rest: Reply | None = None
     _watch: select.poll | None = None
+    _emptied = False  # the last reply came whole in a receive that had room for all of its last TLS record
     idle_most = math.inf
 
     def connect(self) -> None:
@@ -114,6 +116,7 @@ class PooledConnection(HTTPConnection):
         kept = {"preload_content": True, "decode_content": True, "enforce_content_length": True, **options}
         self._response_options = _ResponseOptions(method, url, **kept)
         state["_method"] = method
+        self._emptied = False
         self.sock.sendall(head + (body or b""))
         state["_HTTPConnection__state"] = _SENT
 
@@ -137,15 +140,20 @@ class PooledConnection(HTTPConnection):
         if sock is None:
             return False
         if isinstance(sock, ssl.SSLSocket):
-            return not sock.pending() and (not self._has_come() or _only_tickets(sock))
+            return (self._emptied or not sock.pending()) and (not self._has_come() or _only_tickets(sock))
         return not self._has_come()
 
     def _has_come(self) -> bool:
-        """Return whether something can be read, its end included; asked before each call, of one poll object."""
-        if self._watch is None:
-            self._watch = select.poll()
-            self._watch.register(self.sock, select.POLLIN)
-        return bool(self._watch.poll(0))
+        """Return whether something can be read, its end included; asked before each call."""
+        return bool(self._poll(0.0))
+
+    def _poll(self, seconds: float) -> list[tuple[int, int]]:
+        """Wait until something can be read; one poll object serves all calls."""
+        watch, milliseconds = self._watch, seconds * 1000.0
+        if watch is None:
+            watch = self._watch = select.poll()
+            watch.register(self._open(), select.POLLIN)
+        return watch.poll(milliseconds)
 
     def drain(self, seconds: float) -> bool:
         """Read the rest of a reply, if one is owed; return whether the connection is free for the next.
@@ -210,15 +218,16 @@ class PooledConnection(HTTPConnection):
 
     def _receive(self, method: str) -> Reply | WholeReply:
         """Return the reply: at once when all of it has come, as most do, in the first piece."""
-        sock, limits = self.sock, self.limits
-        limits.bound(sock, limits.silence)
-        ahead: bytes = sock.recv(BUFFER)
+        limits = self.limits
+        ahead = self._first_bytes()
         limits.heard = bool(ahead)
         end = ahead.find(b"\r\n\r\n") + 4
         head = parse_head(ahead[:end]) if end > 3 else None  # noqa: PLR2004 - find() gave -1
-        if head is not None and (whole := whole_reply(head, ahead, end, method)) is not None:
+        whole = None if head is None else whole_reply(head, ahead, end, method)
+        self._emptied = whole is not None
+        if whole is not None:
             return whole
-        reply = Reply(BoundedReader(sock, limits, ahead), 0, method)
+        reply = Reply(BoundedReader(self.sock, limits, ahead), 0, method)
         if head is not None:
             reply.begin_with(head, end)
         else:
@@ -226,6 +235,24 @@ class PooledConnection(HTTPConnection):
                 self.tally.add("odd")
             reply.begin()
         return reply
+
+    def _open(self) -> Any:
+        """Return the socket, on which nothing waits now: with a timeout it would ask the kernel before each step."""
+        sock = self.sock
+        if sock is None:
+            raise ConnectionAbortedError("closed by another thread")
+        if sock.gettimeout() != 0.0:
+            sock.settimeout(0.0)
+        return sock
+
+    def _first_bytes(self) -> bytes:
+        """Wait for the reply and return what has come of it; asking first spares a receive that would be in vain."""
+        limits, sock = self.limits, self._open()
+        while True:
+            if not self._poll(limits.wait(limits.silence)):
+                raise TimeoutError("no reply")
+            with suppress(*_NOT_YET):  # TLS: what came was a ticket, or half a record
+                return bytes(sock.recv(BUFFER))
 
     def _transmit(self, head: bytes, body: bytes, most: float) -> None:
         if len(body) < _ONE_SEND:
@@ -235,14 +262,19 @@ class PooledConnection(HTTPConnection):
             self._send(body, most)
 
     def _send(self, data: bytes, most: float) -> None:
-        sock, limits = self.sock, self.limits
-        limits.bound(sock, most)
-        sent = sock.send(data[:_PIECE] if len(data) > _PIECE else data)
+        sock, limits, sent = self._open(), self.limits, 0
+        with suppress(*_NOT_YET):
+            sent = sock.send(data[:_PIECE] if len(data) > _PIECE else data)
         if sent < len(data):
             rest = memoryview(data)[sent:]
             while rest:  # not sendall: over TLS it begins a new timeout with each record
                 limits.bound(sock, most)
                 rest = rest[sock.send(rest[:_PIECE]) :]
+
+    def close(self) -> None:
+        """Close; whoever waits for the descriptor must not go on to wait for its next owner."""
+        self._watch = None
+        super().close()
 
     def hang_up(self) -> None:
         """Close at once, even if another thread is reading or a forked child has the socket too."""

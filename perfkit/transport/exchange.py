@@ -102,6 +102,7 @@ class Exchange:
             self._host.open(connection, waits.connect_timeout)
         self._step, began = WAITING, call.now()
         try:
+            self._check_wanted(connection)
             return connection.converse(call.method, head, call.body, waits.write_timeout)
         except TimeoutError:
             raise
@@ -109,10 +110,17 @@ class Exchange:
             # A server may close an idle connection just as the request leaves: the one case in which it is sent again.
             # That shows within a round trip; who dies later may have been at work on it.
             # Not so after `drop`, by which another thread has given the call up.
-            if not self._held or not reused or connection.limits.heard or call.now() - began > _AT_ONCE:
+            if not reused or not self._held or connection.limits.heard or call.now() - began > _AT_ONCE:
                 raise
         self._host.reopen(connection, waits.connect_timeout)
+        self._check_wanted(connection)
         return connection.converse(call.method, head, call.body, waits.write_timeout)
+
+    def _check_wanted(self, connection: PooledConnection) -> None:
+        """Send nothing for a call that another thread has dropped: it would reach a provider that nobody listens to."""
+        if not self._held:
+            connection.close()
+            raise ConnectionAbortedError("dropped by another thread")
 
     def read1(self) -> bytes:
         """Return what has arrived of the body, waiting for at least one byte; b"" at its end.
@@ -228,7 +236,7 @@ class Exchange:
         if connection is not None:
             _process.check()  # in a forked child the connection is the parent's, and has been let go of by this
             connection.hang_up()
-            self._host.give(connection)
+            self._host.give(connection, keep=False)
 
 
 def _too_large(most: float) -> ValueError:

@@ -182,8 +182,8 @@ class HostPool(HTTPConnectionPool):
         self.open(connection, seconds)
         self._tally.add("reconnected")
 
-    def give(self, connection: PooledConnection) -> None:
-        """Put back a connection, open or closed; never blocks."""
+    def give(self, connection: PooledConnection, *, keep: bool = True) -> None:
+        """Put back a connection, open or closed, or without `keep` its slot alone; never blocks."""
         if connection.generation != self.generation:  # taken before a fork: its slot is the parent's
             connection.close()
             return
@@ -192,7 +192,7 @@ class HostPool(HTTPConnectionPool):
         connection.idle_since = self._now()
         if self._retired:
             connection.close()
-        self.pool.put(None if connection.sock is None else connection)
+        self.pool.put(connection if keep and connection.sock is not None else None)
 
     def _make_request(self, conn: Any, *arguments: Any, **options: Any) -> Any:
         """Add to a urllib3 handle's request what urllib3 lacks: `Timeout(total=)` that holds, and replies to forget."""

@@ -59,6 +59,7 @@ class Peer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else a last reply may wait, and die with a RST
             self._sockets.append(sock)
             script = self._scripts[min(self.accepted, len(self._scripts) - 1)]
             self.accepted += 1

@@ -87,3 +87,25 @@ def test_abandoning_leaves_the_peer_alone(peer: StartPeer, connections: Connecti
         copy.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert b"still here" in copy.recv(1000)
     pool.give(taken)
+
+
+def test_upload_in_pieces_through_a_handle_waits_for_a_slow_reader_also_after_a_plain_call(
+    peer: StartPeer, connections: ConnectionPool
+) -> None:
+    go, size = threading.Event(), 8_000_000
+
+    def script(sock: socket.socket) -> None:
+        read_request(sock)
+        sock.sendall(reply())
+        go.wait(10)
+        got = 0
+        while got < size:
+            got += len(sock.recv(1 << 20))
+        sock.sendall(reply(b"taken"))
+
+    server = peer(script)
+    connections.request("POST", server.url, body=b"first")
+    threading.Timer(0.1, go.set).start()
+    with connections.get_connection("p", server.url) as handle:
+        sent = handle.request("POST", "/", body=(bytes(1_000_000) for _ in range(size // 1_000_000)))
+    assert (sent.data, server.accepted) == (b"taken", 1)

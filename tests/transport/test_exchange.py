@@ -326,17 +326,22 @@ def test_reply_cut_off_without_the_end_of_tls_is_refused(peer: StartPeer, tls_fa
     connections.close()
 
 
-def test_early_refusal_of_a_large_upload_is_the_reply(peer: StartPeer, connections: ConnectionPool) -> None:
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "413 Content Too Large"])
+def test_early_refusal_of_a_large_upload_is_the_reply(
+    peer: StartPeer, tls_fault: FaultServer, tls: bool, status: str
+) -> None:
     def script(sock: socket.socket) -> None:
         while b"\r\n\r\n" not in sock.recv(65536):
             pass
-        sock.sendall(reply(b"slow down", status="429 Too Many Requests"))  # and close with most of the body unread
+        sock.sendall(reply(b"slow down", status=status))  # and close with most of the body unread
 
-    server = peer(script)
-    client = HTTPClient(server.url, retries=0, connections=connections)
-    answers = [client.post("/", b"x" * 20_000_000) for _ in range(5)]
-    assert [(each.status, each.body) for each in answers] == [(429, b"slow down")] * 5
-    assert server.accepted == 5
+    assert tls_fault._authority is not None
+    server = peer(script, tls=tls_fault._authority.server_file if tls else None)
+    client = HTTPClient(server.url, retries=0, connections=ConnectionPool(proxy="", ca_file=tls_fault.ca_file))
+    answers = [client.post("/", b"x" * size) for size in [20_000_000] + [600_000] * 9]
+    assert [(each.status, each.body) for each in answers] == [(int(status[:3]), b"slow down")] * 10
+    assert server.accepted == 10
 
 
 def test_upload_that_breaks_without_a_reply_is_an_error(peer: StartPeer, connections: ConnectionPool) -> None:

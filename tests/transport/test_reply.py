@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import select
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -31,6 +32,9 @@ class Wire:
     def recv(self, count: int) -> bytes:
         return self._data.read(min(self._size, count))
 
+    def poll(self, _milliseconds: float) -> list[tuple[int, int]]:
+        return [(0, select.POLLIN)]
+
     def gettimeout(self) -> float:
         return 0.0
 
@@ -47,7 +51,8 @@ def ours(data: bytes, method: str = "GET", size: int = 1 << 20) -> Reply:
 def received(data: bytes, method: str = "GET", size: int = 1 << 20) -> Reply | WholeReply:
     """Return the reply as a connection receives it."""
     connection = PooledConnection("host.test")
-    connection.sock, connection.limits = cast("Any", Wire(data, size)), Limits(lambda: 0.0)
+    connection.sock = connection._watch = cast("Any", Wire(data, size))
+    connection.limits = Limits(lambda: 0.0)
     connection.tally = Tally()
     return connection._receive(method)
 

@@ -127,7 +127,7 @@ ENDS = {
     "cut chunk": {"NetworkError"},
     "cut gzip": {"NetworkError"},
     "oversized": {"NetworkError"},
-    "early 429": {"429", "NetworkError"},  # where the kernel throws the reply away with the connection
+    "early 429": {"429"},
 }
 
 
