@@ -238,28 +238,28 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def cpu_seconds(pid: int | None) -> float:
-    """Return the CPU seconds a process has used, of user and system (proc(5), fields 14 and 15)."""
-    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
-
-
 def cpu(number: int) -> list[Verdict]:
     """Compare the CPU seconds of client and server for calls on new connections and on a kept one."""
     spent: dict[str, tuple[float, float]] = {}
     with FaultServer(tls=True) as gate, ways(gate, timeout=30) as way:
         for name in ("before", "after"):
             way[name]()
-            here, there = time.process_time(), cpu_seconds(gate.pid)
+            here, there = time.process_time(), cpu_of(gate.pid)
             for _ in range(number):
                 way[name]()
-            spent[name] = time.process_time() - here, cpu_seconds(gate.pid) - there
+            spent[name] = time.process_time() - here, cpu_of(gate.pid) - there
     client, served = ((spent["before"][end] / number * 1e3, spent["after"][end] / number * 1e3) for end in (0, 1))
     told = "{:.1f} to {:.1f} ms of CPU a call at the {}, TLS, no session kept before"
     return [
         Verdict("pooling: CPU usage", 40, saved(*client), told.format(*client, "client")),
         Verdict("pooling: server resources", 20, saved(*served), told.format(*served, "server (the fault server)")),
     ]
+
+
+def cpu_of(pid: int | None) -> float:
+    """Return the CPU seconds of a process, its own and the kernel's."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # --- caching ----------------------------------------------------------------------------------------------------------
