@@ -5,9 +5,9 @@ missed they drop all. While Redis is away nobody waits for it (see perfkit.state
 
 Every value begins with the epoch it was written in, a random word under a key of its own. `clear` changes the word, and
 no older value is read any more; should Redis evict the word, none is either. An index, a sorted set by the time when
-entries are gone, names all of them and their tags, so that an invalidation looks at nothing else in the database; should
-Redis evict it or the set of a tag, the word changes: what nobody can find to invalidate must not be served. No command
-here looks at keys that are not ours, and nothing but our keys is ever removed.
+entries are gone, names all of them and their tags, so that an invalidation looks at nothing else in the database.
+Should Redis evict it or the set of a tag, the word changes: what nobody can find to invalidate must not be served. No
+command here looks at keys that are not ours, and nothing but our keys is ever removed.
 """
 
 from __future__ import annotations
