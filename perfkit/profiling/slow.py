@@ -235,7 +235,7 @@ class Watchdog:
 
 
 def _culprits(running: Iterable[Running], late: float) -> list[Running]:
-    """Return the runs whose threads used the CPU while nobody else could; on a full machine they got only part of it."""
+    """Return the runs whose threads used the CPU while nobody else could; on a full machine only a part of it."""
     used = {run: _cpu_of(run) for run in running}
     most = max(used.values(), default=0.0)
     return [run for run, cpu in used.items() if cpu >= max(_SHARE * late, most / 2)]
