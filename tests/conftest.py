@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # importlib mode: tests share _parts
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
     from perfkit.testing.faults import FaultServer
     from perfkit.testing.llm import LlamaServer
+
+
+settings.register_profile("busy", deadline=None)  # a busy machine is no mistake
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)

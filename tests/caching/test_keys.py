@@ -165,13 +165,12 @@ def canonical(request: ChatRequest) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(requests, requests)
 def test_two_requests_share_a_key_only_if_they_are_the_same_question(one: ChatRequest, two: ChatRequest) -> None:
     assert (request_digest(one) == request_digest(two)) == (canonical(one) == canonical(two))
 
 
-@settings(deadline=None)
 @given(requests, st.sampled_from(["model", "extra", "metadata"]), texts.filter(bool))
 def test_any_one_change_makes_another_key(request: ChatRequest, field: str, text: str) -> None:
     old = getattr(request, field)

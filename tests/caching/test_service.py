@@ -156,7 +156,7 @@ contexts = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.none() | names, contexts, st.sampled_from(["my balance", "sort", "who am I"])), max_size=12)
 )

@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.caching.entry import ENTRY_OVERHEAD, Entry, Kept, Life
@@ -96,7 +96,6 @@ def test_a_scan_leaves_what_is_asked_for_alone() -> None:
     assert sum(f"hot{key}" in store for key in range(50)) == 50
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["put", "get", "remove", "sweep"]), st.integers(0, 20), st.integers(600, 1200))),
     st.integers(900, 6000),

@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.metrics.sketch import QUANTILES, ZERO, Sketch
@@ -129,20 +129,17 @@ def test_buckets_are_those_of_opentelemetry_at_scale_6() -> None:
 integers = st.lists(st.integers(-(10**6), 10**6).map(float), max_size=150)  # their sums are exact in floats
 
 
-@settings(deadline=None)
 @given(integers, integers)
 def test_merge_is_commutative(a: list[float], b: list[float]) -> None:
     assert state(union(sketch_of(a), sketch_of(b))) == state(union(sketch_of(b), sketch_of(a))) if a or b else True
 
 
-@settings(deadline=None)
 @given(integers, integers, integers)
 def test_merge_is_associative(a: list[float], b: list[float], c: list[float]) -> None:
     x, y, z = sketch_of(a), sketch_of(b), sketch_of(c)
     assert state(union(union(x, y), z)) == state(union(x, union(y, z)))
 
 
-@settings(deadline=None)
 @given(st.lists(integers, max_size=5))
 def test_merge_equals_the_sketch_of_the_union(parts: list[list[float]]) -> None:
     merged = union(*map(sketch_of, parts))
@@ -154,7 +151,6 @@ def test_merge_equals_the_sketch_of_the_union(parts: list[list[float]]) -> None:
 finite = st.lists(st.floats(allow_nan=False, allow_infinity=False, width=64), min_size=1, max_size=150)
 
 
-@settings(deadline=None)
 @given(finite)
 def test_any_finite_floats_are_counted_and_estimated_between_the_extremes(values: list[float]) -> None:
     sketch = sketch_of(values, batch=50)
@@ -162,7 +158,6 @@ def test_any_finite_floats_are_counted_and_estimated_between_the_extremes(values
     assert all(min(values) <= estimate <= max(values) for estimate in sketch.quantiles(range(1, 1001, 37)))
 
 
-@settings(deadline=None)
 @given(finite)
 def test_packed_and_dumped_sketches_are_the_same(values: list[float]) -> None:
     sketch = sketch_of(values)

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import perfkit
@@ -290,7 +290,6 @@ def merged(*trackers: PerformanceTracker) -> dict[str, Any]:
     return {name: result.get_stats(name, since=0, tags=tags) for name in ("a", "b", "n") for tags in (None, {"t": 2})}
 
 
-@settings(deadline=None)
 @given(values, values, values)
 def test_merging_snapshots_is_commutative_and_associative(a: Any, b: Any, c: Any) -> None:
     x, y, z = map(recorded, (a, b, c))
@@ -304,7 +303,6 @@ def test_merging_snapshots_is_commutative_and_associative(a: Any, b: Any, c: Any
     assert merged(x, inner) == expected
 
 
-@settings(deadline=None)
 @given(values)
 def test_a_merged_snapshot_equals_the_tracker_it_came_from(rows: Any) -> None:
     tracker = recorded(rows)

@@ -250,7 +250,7 @@ people = st.sampled_from([None, "anna", "bert", "anna:public"])
 tenants = st.sampled_from([None, "one", "two"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(people, tenants, st.sampled_from([ONE, ALIKE, "how is rice cooked well"])), max_size=15))
 def test_no_answer_crosses_users_or_tenants(calls: list[tuple[str | None, str | None, str]]) -> None:
     class Whose:

@@ -270,5 +270,5 @@ class SlotsModel(RuleBasedStateMachine):
         assert self.slots.counts() == (self.out, len(self.model), 0)
 
 
-SlotsModel.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+SlotsModel.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
 test_slots_behave_like_the_model = SlotsModel.TestCase

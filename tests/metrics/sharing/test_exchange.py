@@ -527,7 +527,7 @@ steps = st.lists(
 
 @pytest.mark.parametrize("setting", ["files"], indirect=True)
 @given(steps=steps)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_view_of_all_equals_one_tracker_with_everything(
     hire: Hire, make: Hire, clock: FakeClock, store: Store, steps: list[tuple[int, float, int, str]]
 ) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _parts import needs_module
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.metrics.sinks.lines import DogLines, PlainLines
@@ -75,7 +75,6 @@ def test_names_and_tags_cannot_inject(sink: StatsdSink, udp: Any, bad: str) -> N
     assert line.count(b":") == line.count(b"|") == 1
 
 
-@settings(deadline=None)
 @given(st.text(), st.dictionaries(st.text(), st.text(), max_size=3), st.floats(allow_nan=False, allow_infinity=False))
 def test_any_text_makes_one_well_formed_line(name: str, tags: dict[str, str], value: float) -> None:
     line = PlainLines("perfkit").line("counter", name, value, tags)
@@ -148,7 +147,6 @@ def test_dogstatsd_tags_are_sorted_and_cleaned() -> None:
     assert DogLines("").line("counter", "x", 1, tags) == b"x:1|c|#agent:,eins_zwei__:a_b_c_d,model:org/gpt-4.1:beta"
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["timing", "value", "counter", "gauge"]),
     st.text(),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LINE = re.compile(
-    r'[a-zA-Z_][a-zA-Z0-9_]*(\{([a-zA-Z_][a-zA-Z0-9_]*="([^"\\\n]|\\[\\n"])*",?)*\})? -?[0-9.e+-]+'
+    r'[a-zA-Z_][a-zA-Z0-9_]*(\{([a-zA-Z_][a-zA-Z0-9_]*="([^"\\\n]|\\[\\n"])*",?)*\})? (-?[0-9.e+-]+|[+-]Inf)'
     r"|# (HELP|TYPE) .*"
 )
 
@@ -101,7 +101,7 @@ def test_tags_that_become_the_same_stay_apart_and_reserved_ones_are_renamed(trac
     assert f"perfkit_x_count{labels}" in samples(render(tracker))
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(

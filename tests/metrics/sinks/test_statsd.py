@@ -177,7 +177,7 @@ def test_packed_datagrams_keep_their_size_and_every_value(udp: Any, clock: FakeC
     assert len(datagrams) < 10
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 10**12)), max_size=300), st.integers(20, 200))
 def test_packing_loses_and_mixes_nothing(values: list[tuple[str, int]], room: int) -> None:
     sink = StatsdSink(flavor="dogstatsd", pack=True, max_datagram=room, prefix="")

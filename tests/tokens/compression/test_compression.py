@@ -35,7 +35,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JSON, st.sampled_from([None, 1, 4]), st.booleans())
 def test_json_comes_back_the_same(value: Any, indent: int | None, ascii_only: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
@@ -86,7 +86,7 @@ def test_a_thousand_payloads_come_back_the_same() -> None:
 WORDS = st.sampled_from(["a line above forty characters, that is worth a reference", "short", "", "another one " * 5])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(WORDS | st.text(st.characters(exclude_characters="\n"), max_size=60), max_size=30))
 def test_text_comes_back_the_same(lines: list[str]) -> None:
     text = "\n".join(lines)
@@ -94,7 +94,7 @@ def test_text_comes_back_the_same(lines: list[str]) -> None:
     assert found.original() == text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.uuids().map(str) | st.sampled_from(["id3", "and", "ref", "x1 x2", "key"]), max_size=20))
 def test_uuids_come_back_the_same(words: list[str]) -> None:
     text = " ".join(words)
