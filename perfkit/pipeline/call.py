@@ -62,7 +62,6 @@ class Call:
     meaning: Meaning | None = None  # of a question that may be answered by another
     by_meaning: bool = False
     spent: float = 0.0  # US dollars paid for attempts so far
-    cost: float | None = None
     first_token: float | None = None
     heard: list[str] = field(default_factory=list)
     abandoned: bool = False
@@ -124,8 +123,8 @@ class Purse:
         self._request, self._provider = request, provider
         self._before = len(call.heard)  # pieces that others have given
 
-    def settle(self, response: ChatResponse) -> None:
-        """Pay what `response` cost; if that cannot be told, all that was held."""
+    def settle(self, response: ChatResponse) -> Mapping[str, Any]:
+        """Pay what `response` cost; if that cannot be told, all that was held. Return what the answer says of it."""
         call, cost = self._call, None
         if self.max_tokens is not None and response.finish_reason == "length":
             call.unkept = "cut short by a budget"
@@ -134,11 +133,11 @@ class Purse:
         try:
             cost = self._cost(response)
         finally:
-            call.cost = cost
             if self._hold is not None:
                 self._hold.settle(cost)
         if call.abandoned:  # nobody is there to be given the response, and to count it
             self._track(response.usage, cost)
+        return {"cost": cost, "cache_decision": call.unkept}
 
     def _cost(self, response: ChatResponse) -> float | None:
         cost = self._optimizer.calculate_cost(response.usage, response.model)
@@ -201,7 +200,7 @@ def checked_context(context: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """
     if context is None:
         return {}
-    if not isinstance(context, Mapping):
+    if type(context) is not dict and not isinstance(context, Mapping):
         raise TypeError(f"context must be a mapping, not {context!r}")
     return context
 

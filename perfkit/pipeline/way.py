@@ -84,7 +84,7 @@ class Way:
     def _ask(self, call: Call) -> ChatResponse:
         while True:
             try:
-                response = self._router.execute_with_fallback(
+                return self._router.execute_with_fallback(
                     self._prepared(call),
                     hedge=call.ways.hedge,
                     fallback_response="",  # which `run` sees to, outside the cache
@@ -94,8 +94,6 @@ class Way:
                 )
             except BudgetExceededError as refusal:
                 call.retarget(self._optimizer.otherwise(refusal, call.target))
-            else:
-                return response.evolve(cost=call.cost, cache_decision=call.unkept)
 
     def _prepared(self, call: Call) -> ChatRequest:
         call.sent = self._optimizer.prepare(call.target)
@@ -127,9 +125,7 @@ class Way:
                 resume=call.ways.resume,
             )
             try:
-                response = (yield from listen(call, deltas, self._clock)).evolve(
-                    cost=call.cost, cache_decision=call.unkept
-                )
+                response = yield from listen(call, deltas, self._clock)
             except BudgetExceededError as refusal:  # before the first text: it is asked for money only once
                 call.retarget(self._optimizer.otherwise(refusal, call.target))
             else:

@@ -56,6 +56,7 @@ class Call(Course):
         self._passed: Candidate | None = None  # let in by its gates after waiting
         self._why = ""  # nobody is asked any more, beyond the usual reasons
         self._texts: list[str] = []  # of a stream that may be resumed
+        self.resumable = options.resume
         setup.retries.earn()
 
     @property
@@ -64,9 +65,8 @@ class Call(Course):
         return "".join(self._texts)
 
     def heard(self, text: str) -> None:
-        """Note text that is handed out."""
-        if self._options.resume:
-            self._texts.append(text)
+        """Note text that is handed out, of a stream that is `resumable`."""
+        self._texts.append(text)
 
     # --- who is next
 

@@ -234,10 +234,8 @@ class Course:
             error.attempts = self.attempts  # type: ignore[attr-defined]
 
     def _paid(self, trial: Trial, response: ChatResponse) -> ChatResponse:
-        response = response.evolve(attempts=self.attempts, provider=trial.candidate.name)
-        if trial.hold is not None:
-            trial.hold.settle(response)
-        return response
+        told = trial.hold.settle(response) if trial.hold is not None else None
+        return response.evolve(**(told or {}), attempts=self.attempts, provider=trial.candidate.name)
 
     def _log(self, trial: Trial, told: str, error: str | None) -> None:
         attempt = trial.attempt(told, error)

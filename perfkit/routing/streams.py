@@ -117,7 +117,8 @@ def _relay(call: Call, trial: Trial, deltas: Any, clock: Clock) -> Generator[str
             if pace is not None:
                 _keep(pace, delta, trial)
             trial.shown = True
-            call.heard(delta)
+            if call.resumable:
+                call.heard(delta)
             handed_out = clock.now()
             try:
                 yield delta

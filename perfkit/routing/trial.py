@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from perfkit.values import Attempt, ChatRequest
 
@@ -18,8 +18,8 @@ __all__ = ["Reservation", "Reserve", "Trial"]
 class Reservation(Protocol):
     """Money held for one attempt; `max_tokens`, if it has that, is the bound of the answer that it covers."""
 
-    def settle(self, response: ChatResponse) -> None:
-        """Pay what `response` cost."""
+    def settle(self, response: ChatResponse) -> Mapping[str, Any] | None:
+        """Pay what `response` cost; what is returned are fields of the answer to change, such as its `cost`."""
 
     def write_off(self, response: ChatResponse) -> None:
         """Pay for an answer that is not used: another one came first, or it was not good enough."""

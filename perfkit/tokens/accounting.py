@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from perfkit._shared import Shared
@@ -16,7 +15,7 @@ from perfkit.values import Usage, finite
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from perfkit.metrics import Handle, PerformanceTracker
     from perfkit.tokens.counting import TokenCounter
@@ -152,7 +151,7 @@ class Accounting(Shared):
         """
         if cost is None:
             cost = self.calculate_cost(usage, model)
-        tokens = usage.get("total_tokens") if isinstance(usage, Mapping) else usage.total_tokens
+        tokens = usage.total_tokens if isinstance(usage, Usage) else usage.get("total_tokens")
         tokens = tokens if tokens is not None else as_usage(usage).total_tokens
         nano = to_nano(finite("cost", cost, least=0)) if cost is not None else None
         names = (agent, model, provider or "", user or "", tag or "")
@@ -175,7 +174,7 @@ class Accounting(Shared):
     ) -> Totals:
         """Return what one call adds to the reports, with what prefix caching and a cheaper model saved."""
         totals = Totals(1, tokens, nano if nano is not None else 0, 1 if nano is None else 0)
-        if isinstance(usage, Mapping) or nano is None:
+        if not isinstance(usage, Usage) or nano is None:
             return totals
         totals.cached = usage.cached_tokens
         if (usage.cached_tokens or usage.cache_write_tokens) and (price := self._prices.find(model)) is not None:
