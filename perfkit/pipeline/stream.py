@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self
 
 from perfkit._process import deferred
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from perfkit.pipeline.call import Call
     from perfkit.values import ChatResponse
 
-__all__ = ["ChatStream", "listen", "replayed"]
+__all__ = ["ChatStream", "listen", "noted", "replayed"]
 
 _PIECES = re.compile(r".{1,40}(?:\s+|$)|.{1,40}", re.DOTALL)
 
@@ -85,3 +86,16 @@ def listen(call: Call, deltas: Generator[str, None, ChatResponse], clock: Clock)
         call.abandoned = True
         deltas.close()
         raise
+
+
+def noted(call: Call, deltas: Generator[str, None, ChatResponse]) -> Generator[str, None, ChatResponse]:
+    """Pass on the text of a stream that another call pays for, and note it."""
+    with closing(deltas):
+        try:
+            while True:
+                delta = next(deltas)
+                call.heard.append(delta)
+                yield delta
+        except StopIteration as end:
+            response: ChatResponse = end.value
+            return response

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perfkit.caching.entry import Entry, Kept, Life
+from perfkit.caching.loading import LIMITS
 from perfkit.errors import BudgetExceededError
 from perfkit.pipeline.call import Call, Purse
 from perfkit.pipeline.known import Known
-from perfkit.pipeline.stream import listen, replayed
+from perfkit.pipeline.stream import listen, noted, replayed
+from perfkit.pipeline.together import SharedStreams
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from perfkit.caching import Entry, ResponseCache
+    from perfkit.caching import ResponseCache
     from perfkit.clock import Clock
     from perfkit.pipeline.meter import Meter
     from perfkit.routing import ProviderRouter
@@ -43,6 +46,7 @@ class Way:
         self._cache, self._optimizer, self._router = cache, optimizer, router
         self._meter, self._clock = meter, clock
         self._known = Known(cache, clock)
+        self._streams = SharedStreams(clock)
 
     def answer(self, call: Call) -> ChatResponse:
         """Answer a call."""
@@ -57,7 +61,7 @@ class Way:
     def stream(self, call: Call) -> Generator[str, None, ChatResponse]:
         """Yield the text of the answer as it comes, and return the whole."""
         try:
-            return (yield from self._spoken(call))
+            return (yield from self._heard(call))
         except Exception as error:
             instead = self._instead(call, error)
             if instead is None:
@@ -75,7 +79,7 @@ class Way:
     def _answered(self, call: Call) -> ChatResponse:
         if call.key is None:
             return self._finish(call, self._ask(call))
-        timeout = call.target.timeout if call.target.timeout is not None else self._router.settings.timeout
+        timeout = self._timeout(call)
         found = self._known.answer(
             call, lambda: self._ask(call.in_time(timeout, self._clock.now())), lambda: self._ask_again(call), timeout
         )
@@ -109,6 +113,33 @@ class Way:
     def _hold(self, call: Call, request: ChatRequest, provider: str) -> Purse:
         admission = self._optimizer.admit(request, provider, budget=call.budget, spent=call.spent)
         return Purse(self._optimizer, call, admission, request, provider)
+
+    def _heard(self, call: Call) -> Generator[str, None, ChatResponse]:
+        """Yield an answer, if several want it that is not known the same one to all of them."""
+        if call.key is None or self._cache.peek(call.key) is not None:
+            return (yield from self._spoken(call))
+        while True:
+            live, mine = self._streams.board(call.key, lambda: self._spoken(call))
+            deltas = self._streams.hear(call.key, live, self._timeout(call))
+            try:
+                if mine:
+                    return (yield from deltas)
+                response = yield from noted(call, deltas)
+            except LIMITS:  # of him who asked first
+                if mine or call.heard or self._clock.now() - call.started >= self._timeout(call):
+                    raise
+            else:
+                return self._share(call, response)
+
+    def _share(self, call: Call, response: ChatResponse) -> ChatResponse:
+        """Record a call that was answered by another one's stream."""
+        found = self._cache.lookup(str(call.key))
+        if found is None:  # not one to keep
+            found = Entry(str(call.key), Kept(None, response, 0), Life(0.0), self._clock.now(), self._clock.wall())
+        return self._serve(call, found)
+
+    def _timeout(self, call: Call) -> float:
+        return call.target.timeout if call.target.timeout is not None else self._router.settings.timeout
 
     def _spoken(self, call: Call) -> Generator[str, None, ChatResponse]:
         found, search = self._known.look(call, lambda: self._ask_again(call))

@@ -1,0 +1,168 @@
+"""One streamed answer for all who ask for it while it is under way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from _servers import polled
+
+import perfkit
+from perfkit.pipeline.stream import ChatStream
+from perfkit.testing import FaultServer, faults
+
+WORDS = "word " * 60
+
+
+@pytest.fixture(autouse=True)
+def _configured(fault: FaultServer) -> None:
+    perfkit.configure(
+        providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"}},
+        client={"default_model": "tiny"},
+        tokens={"prices": {"tiny": {"input": 1_000_000.0, "output": 2_000_000.0}}},
+    )
+
+
+def stream(**more: Any) -> ChatStream:
+    return perfkit.stream("same", temperature=0, **more)
+
+
+def told(one: ChatStream) -> perfkit.ChatResponse:
+    assert one.response is not None
+    return one.response
+
+
+def test_threads_that_stream_one_answer_pay_it_once(fault: FaultServer) -> None:
+    fault.behave(faults.ok(WORDS, interval=0.005))
+    ready = threading.Barrier(8)
+
+    def ask(_: int) -> tuple[str, perfkit.ChatResponse]:
+        one = stream()
+        ready.wait()
+        return "".join(one), told(one)
+
+    with ThreadPoolExecutor(8) as pool:
+        heard = list(pool.map(ask, range(8)))
+    assert fault.stats()["requests"] == 1
+    assert {text.strip() for text, _ in heard} == {WORDS.strip()}
+    paid = [response for _, response in heard if response.cost]
+    assert len(paid) == 1
+    assert [response.cached for _, response in heard].count("exact") == 7
+    assert perfkit.optimizer.get_usage_report()["default"]["tiny"]["request_count"] == 1
+    assert (perfkit.cache.stats()["hits"], perfkit.cache.stats()["misses"]) == (7, 1)
+
+
+def test_who_comes_later_hears_the_beginning_at_once_and_may_be_the_first_at_the_end(fault: FaultServer) -> None:
+    fault.behave(faults.ok(WORDS, interval=0.005))
+    first = stream()
+    begun = [next(first), next(first)]
+    second = stream()
+    assert [next(second), next(second)] == begun
+    assert first.response is None
+    whole = "".join([*begun, *second])
+    assert "".join([*begun, *first]) == whole
+    assert told(first).cost
+    assert (told(second).cached, told(second).cost, told(second).text) == ("exact", 0.0, whole)
+    assert fault.stats()["requests"] == 1
+
+
+def test_a_stream_goes_on_for_those_who_stay(fault: FaultServer) -> None:
+    fault.behave(faults.ok(WORDS, interval=0.005))
+    first, second = stream(), stream()
+    begun = [next(first), next(second)]
+    first.close()
+    assert "".join([begun[1], *second]).strip() == WORDS.strip()
+    assert perfkit.chat("same", temperature=0).cached == "exact"
+    assert perfkit.optimizer.get_usage_report()["default"]["tiny"]["request_count"] == 1
+    assert fault.stats()["requests"] == 1
+
+
+def test_a_stream_that_all_have_left_is_cancelled(fault: FaultServer) -> None:
+    fault.behave(faults.ok("word " * 400, interval=0.02), then="ok")
+    first, second = stream(), stream()
+    assert next(first) == next(second)
+    first.close()
+    second.close()
+    fault.wait_until(lambda counters: counters["aborted_by_client"] == 1)
+    assert len(perfkit.cache) == 0
+    assert "".join(stream()) == "echo: same"
+
+
+def test_all_hear_that_a_stream_broke_and_the_next_one_is_asked_anew(fault: FaultServer) -> None:
+    fault.behave(faults.cut(after_events=4), then="ok")
+    first, second = stream(), stream()
+    assert next(first) == next(second)
+    for one in (first, second):
+        with pytest.raises(perfkit.StreamInterruptedError) as cut:
+            list(one)
+        assert cut.value.partial
+    assert "".join(stream()) == "echo: same"
+    assert fault.stats()["requests"] == 2
+
+
+class Own:
+    """A provider whose streams the tests hold in their hands."""
+
+    supported_models = ("tiny",)
+
+    def __init__(self) -> None:
+        self.asked = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.errors: list[Exception] = []
+
+    def chat_completion(self, request: perfkit.ChatRequest) -> perfkit.ChatResponse:
+        raise AssertionError("only streams")
+
+    def stream(self, request: perfkit.ChatRequest) -> Generator[str, None, perfkit.ChatResponse]:
+        self.asked.release()
+        assert self.go.wait(10)
+        if self.errors:
+            raise self.errors.pop()
+        yield "text"
+        return perfkit.ChatResponse("text", perfkit.Usage(1, 1), request.model, "own")
+
+
+def test_who_has_more_time_than_the_first_asks_himself(fault: FaultServer) -> None:
+    own = Own()
+    own.errors.append(perfkit.DeadlineExceeded("of the first one's own time"))
+    perfkit.router.register_provider("own", own)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lambda: "".join(stream(provider="own", timeout=5)))
+        assert own.asked.acquire(timeout=5)
+        second = pool.submit(lambda: "".join(stream(provider="own", timeout=20)))
+        polled_listeners(2)
+        own.go.set()
+        assert second.result(20) == "text"
+        with pytest.raises(perfkit.DeadlineExceeded):
+            first.result(20)
+
+
+def polled_listeners(number: int) -> None:
+    live = perfkit.client._way._streams._live
+    polled(lambda: [one.listeners for one in live.values()] == [number])
+
+
+def test_who_waits_gives_up_at_his_own_deadline(fault: FaultServer) -> None:
+    own = Own()
+    perfkit.router.register_provider("own", own)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(lambda: "".join(stream(provider="own")))
+        assert own.asked.acquire(timeout=5)
+        with pytest.raises(perfkit.DeadlineExceeded):
+            next(stream(provider="own", timeout=0.01))
+        own.go.set()
+        assert first.result(20) == "text"
+
+
+def test_a_stream_that_asks_for_itself_is_told_so() -> None:
+    class Circle(Own):
+        def stream(self, request: perfkit.ChatRequest) -> Generator[str, None, perfkit.ChatResponse]:
+            yield from stream(provider="own")
+            raise AssertionError
+
+    perfkit.router.register_provider("own", Circle())
+    with pytest.raises(perfkit.RecursiveCallError):
+        list(stream(provider="own"))
