@@ -29,12 +29,13 @@ class Row:
 
     Attributes:
         failures: calls the caller saw fail, by kind.
+        resumed: streams that another provider went on with after their first words.
         first_failure: what the first of them said.
         p50_ms: None when nothing was answered, like the other percentiles and `first_token_p50_ms`.
         per_second: answered calls.
         connections: opened, as whoever counted saw it; None when nobody did, like `tls_handshakes` and `requests`.
         tokens_in: prompt tokens sent; answers from the cache send none.
-        cost: None when the price of the model is unknown.
+        cost: None when the price of the model is unknown, like `saved`: what answers from the cache would have cost.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Row:
     answered: int
     failures: dict[str, int]
     first_failure: str | None
+    resumed: int
     seconds: float
     per_second: float
     p50_ms: float | None
@@ -55,6 +57,7 @@ class Row:
     tokens_in: int
     tokens_out: int
     cost: float | None
+    saved: float | None
 
     @property
     def failed(self) -> int:
@@ -148,13 +151,13 @@ def _row(name: str, results: Sequence[Result[Answer]], seconds: float, counted: 
     waits = [result.seconds for result in results if result.ok]
     firsts = [answer.first_token for answer in answers if answer.first_token is not None]
     errors = [result.error for result in results if result.error is not None]
-    costs = [answer.cost for answer in answers if answer.cost is not None]
     return Row(
         name=name,
         calls=len(results),
         answered=len(answers),
         failures=dict(Counter(map(_kind, errors)).most_common()),
         first_failure=str(errors[0]) if errors else None,
+        resumed=sum(answer.resumed for answer in answers),
         seconds=round(seconds, 3),
         per_second=round(len(answers) / seconds, 1),
         p50_ms=_percentile(waits, 50),
@@ -164,9 +167,16 @@ def _row(name: str, results: Sequence[Result[Answer]], seconds: float, counted: 
         cache_hits=sum(answer.cached for answer in answers),
         tokens_in=sum(answer.usage.prompt_tokens for answer in answers),
         tokens_out=sum(answer.usage.completion_tokens for answer in answers),
-        cost=round(sum(costs), 9) if answers and len(costs) == len(answers) else None,
+        cost=_sum([answer.cost for answer in answers]),
+        saved=_sum([answer.saved for answer in answers]),
         **counted,
     )
+
+
+def _sum(dollars: Sequence[float | None]) -> float | None:
+    """Return the sum, None where there is nothing or one of them is unknown."""
+    known = [amount for amount in dollars if amount is not None]
+    return round(sum(known), 9) if known and len(known) == len(dollars) else None
 
 
 def _percentile(seconds: list[float], percent: int) -> float | None:

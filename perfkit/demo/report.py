@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from perfkit.demo.race import MS
-from perfkit.demo.servers import CONNECT_LATENCY, PRICE, PROVIDERS, REPLY_LATENCY, ROUND_TRIP
+from perfkit.demo.servers import CONNECT_LATENCY, PIECE_LATENCY, PRICE, PROVIDERS, REPLY_LATENCY, ROUND_TRIP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +35,9 @@ _LOCAL = (
     (
         "Percentiles are of answered calls. They rest on injected latency, the same for all:"
         f" {CONNECT_LATENCY * MS:.0f} ms for a new connection (TCP and TLS, two round trips of {ROUND_TRIP * MS:.0f}"
-        f" ms) and {REPLY_LATENCY * MS:.0f} ms before each reply (a round trip, and the provider's work). The servers"
-        " count connections and handshakes."
+        f" ms), {REPLY_LATENCY * MS:.0f} ms before each reply (a round trip, and the provider's work), and"
+        f" {PIECE_LATENCY * MS:.0f} ms before each further piece of a stream. The servers count connections and"
+        " handshakes."
     ),
     (
         "The bundled model only strings words together; nothing about the quality of answers rests on it. It is free:"
@@ -44,8 +45,9 @@ _LOCAL = (
     ),
     _DEFAULTS,
     (
-        "No stream is under way when the provider dies: cut behind its first words, it cannot be replaced unseen, by"
-        " anybody. perfkit then raises StreamInterruptedError with the text so far."
+        "The provider dies while it streams. With resume=True, the one thing here that is no default, a stream that is"
+        " cut behind its first words goes on at another provider. Tokens and cost are those of whoever ended an answer;"
+        " what was said before a cut is counted for nobody."
     ),
 )
 _REAL = (
@@ -92,7 +94,8 @@ class Report:
             "killed_as_call_begins": self._rows[0].calls // 2 if self._killed else None,
         }
         if self._killed:
-            about |= {"injected_ms": {"connect": CONNECT_LATENCY * MS, "reply": REPLY_LATENCY * MS}, "price": PRICE}
+            seconds = {"connect": CONNECT_LATENCY, "reply": REPLY_LATENCY, "piece": PIECE_LATENCY}
+            about |= {"injected_ms": {name: latency * MS for name, latency in seconds.items()}, "price": PRICE}
         rows = [
             {**asdict(row), "failed": row.failed, "cost_per_1000_answers": row.cost_per_thousand} for row in self._rows
         ]
@@ -144,6 +147,10 @@ def _count(value: float | None) -> str:
     return _UNKNOWN if value is None else f"{value:,}"
 
 
+def _some(value: int) -> str:
+    return f"{value:,}" if value else _UNKNOWN
+
+
 def _ms(value: float | None) -> str:
     return _UNKNOWN if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"  # noqa: PLR2004 - 3 digits
 
@@ -165,6 +172,7 @@ _SECTIONS: tuple[dict[str, Callable[[Row], str]], ...] = (
     {
         "calls answered": lambda row: f"{row.answered:,} of {row.calls:,}",
         "failures the caller saw": _failed,
+        "streams resumed": lambda row: _some(row.resumed),
     },
     {
         "latency p50, ms": lambda row: _ms(row.p50_ms),
@@ -176,7 +184,6 @@ _SECTIONS: tuple[dict[str, Callable[[Row], str]], ...] = (
     {
         "connections opened": lambda row: _count(row.connections),
         "TLS handshakes": lambda row: _count(row.tls_handshakes),
-        "requests at providers": lambda row: _count(row.requests),
         "answered from the cache": lambda row: _count(row.cache_hits),
     },
     {
@@ -184,6 +191,7 @@ _SECTIONS: tuple[dict[str, Callable[[Row], str]], ...] = (
         "tokens received": lambda row: _count(row.tokens_out),
         "cost": lambda row: _dollars(row.cost),
         "cost of 1,000 answers": lambda row: _dollars(row.cost_per_thousand),
+        "saved by the cache": lambda row: _dollars(row.saved or None),
     },
 )
 

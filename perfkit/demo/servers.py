@@ -13,24 +13,26 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from perfkit.demo.ways import Endpoint, Setting
-from perfkit.testing.faults import FaultServer
+from perfkit.testing.faults import FaultServer, drip
 from perfkit.testing.llm import LlamaServer
 from perfkit.testing.tls import Authority
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["CONNECT_LATENCY", "MODEL", "PRICE", "PROVIDERS", "REPLY_LATENCY", "ROUND_TRIP", "Fleet"]
+__all__ = ["CONNECT_LATENCY", "MODEL", "PIECE_LATENCY", "PRICE", "PROVIDERS", "REPLY_LATENCY", "ROUND_TRIP", "Fleet"]
 
 MODEL = "tiny"
 KEY = "demo-key"  # asked for by the three servers, of no use anywhere else
 PROVIDERS = {"first": "openai", "second": "openai", "third": "anthropic"}  # name to wire format
 ROUND_TRIP = 0.03  # seconds: client and provider on one continent
 REPLY_LATENCY = ROUND_TRIP + 0.06  # the request's own round trip, and a provider's work until its first word
+PIECE_LATENCY = 0.02  # between the pieces of a stream: 50 tokens a second
 CONNECT_LATENCY = 2 * ROUND_TRIP  # TCP, then TLS 1.3
 TIMEOUT = 10.0  # seconds
 PRICE = {"input": 2.5, "output": 10.0, "cache_read": 2.5}  # dollars a million tokens: a stand-in, the model is free
 _SLOTS, _CONTEXT = 16, 512
+_WHOLE = 2**16  # bytes: more than any piece has
 _COUNTED = ("connections", "tls_handshakes", "requests")
 
 
@@ -52,6 +54,7 @@ class _Provider:
                 connect_latency=CONNECT_LATENCY,
             )
         self.gate.start()
+        self.gate.behave(drip(size=_WHOLE, interval=PIECE_LATENCY))
 
     def seen(self) -> Counter[str]:
         if self.gate is None or self.gate.pid is None:

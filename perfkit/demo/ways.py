@@ -63,12 +63,19 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an answer took: tokens sent and received, dollars, and seconds until the first words of a stream."""
+    """What an answer took: tokens sent and received, dollars, and seconds until the first words of a stream.
+
+    Attributes:
+        saved: dollars that the provider would have taken for what came from the cache.
+        resumed: another provider went on with a stream whose first words were there already.
+    """
 
     usage: Usage
     cost: float | None
     cached: bool = False
+    saved: float | None = 0.0
     first_token: float | None = None
+    resumed: bool = False
 
 
 class Way(Protocol):
@@ -149,6 +156,8 @@ def _has_text(chunk: Mapping[str, Any]) -> bool:
 class Perfkit:
     """perfkit with its defaults, in instances of its own: neither files nor variables of the user change the figures.
 
+    Beside the defaults it is only told to resume streams.
+
     Args:
         setting: what both ways are given.
         cache: False never keeps an answer.
@@ -184,18 +193,20 @@ class Perfkit:
             return self._stream(call)
         response = self._client.chat(call.question, **self._arguments(call))
         if response.cached is not None:
-            return Answer(Usage(0, 0), response.cost, cached=True)
+            saved = self._optimizer.calculate_cost(response.usage, self._setting.model)
+            return Answer(Usage(0, 0), response.cost, cached=True, saved=saved)
         return Answer(response.usage, response.cost)
 
     def _stream(self, call: Call) -> Answer:
-        started, first_token = SYSTEM_CLOCK.now(), None
-        with self._client.stream(call.question, **self._arguments(call)) as stream:
+        started, first_token, spoke = SYSTEM_CLOCK.now(), None, 0.0
+        with self._client.stream(call.question, resume=True, **self._arguments(call)) as stream:
             for _ in stream:
                 if first_token is None:
-                    first_token = SYSTEM_CLOCK.now() - started
+                    first_token, spoke = SYSTEM_CLOCK.now() - started, SYSTEM_CLOCK.wall()
         response = stream.response
         assert response is not None
-        return Answer(response.usage, response.cost, first_token=first_token)
+        resumed = first_token is not None and spoke < response.attempts[-1].started
+        return Answer(response.usage, response.cost, first_token=first_token, resumed=resumed)
 
     def _arguments(self, call: Call) -> dict[str, Any]:
         return {

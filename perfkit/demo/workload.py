@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Call", "workload"]
 
 MAX_TOKENS = 16
 _SHARES = {"repeated": 40, "fresh": 35, "stream": 25}  # percent
-_WINDOW = 4  # calls a thread before the kill that are no streams
 
 _REPEATED = (
     "What is a cache?",
@@ -59,17 +62,15 @@ def workload(seed: int, calls: int, *, dying_threads: int = 0) -> list[Call]:
     Args:
         seed: of the choice.
         calls: how many.
-        dying_threads: threads that make the calls, if a provider dies as the middle one begins. No stream is under way
-            then: one that is cut behind its first words cannot be replaced unseen, by anybody, and how many are cut
-            would be luck.
+        dying_threads: threads that make the calls, if a provider dies as the middle one begins: those under way then
+            are streams, so that some are cut behind their first words.
     """
     chance = random.Random(seed)
-    quiet = range(calls // 2 - _WINDOW * dying_threads, calls // 2)
-    return [_call(chance, number, may_stream=number not in quiet) for number in range(calls)]
+    cut = range(calls // 2 - dying_threads, calls // 2)
+    return [_call(chance, number, {"stream": 100} if number in cut else _SHARES) for number in range(calls)]
 
 
-def _call(chance: random.Random, number: int, *, may_stream: bool) -> Call:
-    shares = _SHARES if may_stream else {**_SHARES, "stream": 0}
+def _call(chance: random.Random, number: int, shares: Mapping[str, int]) -> Call:
     (kind,) = chance.choices(list(shares), list(shares.values()))
     if kind == "repeated":
         popularity = [1 / rank for rank in range(1, len(_REPEATED) + 1)]

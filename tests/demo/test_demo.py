@@ -18,8 +18,8 @@ from _parts import missing, needs_module
 
 from perfkit import cli
 from perfkit.caching.freshness import read_traits
-from perfkit.demo.workload import workload
-from perfkit.testing.faults import FaultServer, unauthorized
+from perfkit.demo.workload import Call, workload
+from perfkit.testing.faults import FaultServer, cut, ok, unauthorized
 from perfkit.values import ChatRequest
 
 THREADS = 4
@@ -120,11 +120,10 @@ def test_workload_repeats_at_temperature_zero_and_asks_the_rest_once() -> None:
     assert {call.kind for call in others} == {"fresh", "stream"}
 
 
-def test_workload_has_no_stream_under_way_when_a_provider_dies() -> None:
+def test_what_is_under_way_when_a_provider_dies_are_streams() -> None:
     calls = workload(1, 1000, dying_threads=16)
-    assert "stream" not in {call.kind for call in calls[500 - 64 : 500]}
-    assert "stream" in {call.kind for call in calls[:400]}
-    assert "stream" in {call.kind for call in calls[500:]}
+    assert {call.kind for call in calls[500 - 16 : 500]} == {"stream"}
+    assert {call.kind for call in calls[:484]} == {call.kind for call in calls[500:]} == {"repeated", "fresh", "stream"}
 
 
 def test_questions_are_neither_personal_nor_about_now() -> None:
@@ -142,6 +141,22 @@ def test_perfkit_loses_no_call_to_the_kill_and_today_does(finished: tuple[Demo, 
     assert today["first_failure"]
     assert perfkit["failures"] == without_cache["failures"] == {}
     assert perfkit["answered"] == without_cache["answered"] == finished[1]["calls"] == 60
+
+
+def test_stream_that_goes_on_elsewhere_is_told_from_one_that_is_replaced_unseen(fault: FaultServer) -> None:
+    from perfkit.demo.ways import Endpoint, Perfkit, Setting
+
+    with FaultServer() as other:
+        servers = {"first": fault, "second": other}
+        endpoints = tuple(Endpoint(name, "openai", server.base_url, "k") for name, server in servers.items())
+        for events, resumed in ((3, True), (0, False)):
+            way = Perfkit(Setting(endpoints, "m", timeout=10, prices={}), cache=False)
+            fault.behave(cut(ok("one two three four"), after_events=events))
+            other.behave(ok("one two three four"))
+            answers = [way.ask(Call("stream", f"question {number}")) for number in range(3)]
+            way.close()
+            assert {answer.resumed for answer in answers} <= {resumed, False}
+            assert any(answer.resumed for answer in answers) is resumed
 
 
 def test_servers_count_fewer_connections_and_a_handshake_for_each(finished: tuple[Demo, dict[str, Any]]) -> None:
@@ -166,13 +181,19 @@ def test_all_rows_are_priced_alike(finished: tuple[Demo, dict[str, Any]]) -> Non
         expected = (row["tokens_in"] * price["input"] + row["tokens_out"] * price["output"]) / 1e6
         assert row["cost"] == pytest.approx(expected)
         assert row["cost"] > 0
+    today, perfkit, without_cache = rows(finished)
+    assert perfkit["cost"] + perfkit["saved"] == pytest.approx(
+        without_cache["cost"], rel=0.25
+    )  # answers vary in length
+    assert perfkit["saved"] > 0
+    assert today["saved"] == without_cache["saved"] == 0
 
 
 def test_percentiles_are_of_answered_calls(finished: tuple[Demo, dict[str, Any]]) -> None:
     today, _, without_cache = rows(finished)
     assert today["p50_ms"] >= CONNECT_MS + REPLY_MS  # half of the calls failed within a millisecond or two
     assert without_cache["p50_ms"] >= REPLY_MS
-    assert finished[1]["injected_ms"] == {"connect": CONNECT_MS, "reply": REPLY_MS}
+    assert finished[1]["injected_ms"] == {"connect": CONNECT_MS, "reply": REPLY_MS, "piece": 20}
     assert all(row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] for row in rows(finished))
 
 
@@ -184,6 +205,7 @@ def test_notes_say_what_the_figures_rest_on(finished: tuple[Demo, dict[str, Any]
         "injected latency",
         "cacheable=True",
         "answered calls",
+        "resume=True",
     ):
         assert said in notes
 
