@@ -28,9 +28,7 @@ def sql_query(query: str) -> list[dict[str, Any]]:
         return [dict(row) for row in database.execute(query).fetchmany(100)]
 
 
-def chart_generation(
-    title: str, labels: list[str], values: list[float], context_variables: dict[str, Any]
-) -> dict[str, Any]:
+def chart_generation(title: str, labels: list[str], values: list[float], context_variables: dict[str, Any]) -> str:
     """Draw a line chart with one label for each value; returns the name of its SVG file."""
     name = f"chart-{len(context_variables.setdefault('charts', [])) + 1}.svg"
     line, places = Line(title, values), range(len(values))
@@ -38,7 +36,7 @@ def chart_generation(
     svg = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", STYLE, 1)
     Path(name).write_text(svg, encoding="utf-8")
     context_variables["charts"].append(name)
-    return {"file": name}
+    return name
 
 
 def main(question: str) -> None:

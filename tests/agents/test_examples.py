@@ -62,6 +62,6 @@ def test_data_analyst_reads_and_draws_and_cannot_write(fault: FaultServer, tmp_p
     assert json.loads(rows) == [{"month": "2026-01", "total": 120.0}, {"month": "2026-02", "total": 140.0}]
     assert [text.startswith("Error: DatabaseError: not authorized") for text in denied] == [True, True]
     assert not (tmp_path / "other.db").exists()
-    drawn = ET.parse(tmp_path / json.loads(chart)["file"]).getroot()
+    drawn = ET.parse(tmp_path / chart).getroot()
     assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
     assert [one.text for one in drawn.iter("{http://www.w3.org/2000/svg}title")] == ["Tea <&>"]

@@ -1,0 +1,126 @@
+"""The application of benchmarks/garbage.py: much that lives, and requests that leave cycles behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import itertools
+import json
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from typing import Any
+
+import flask
+
+import perfkit
+from perfkit.integrations.wsgi import PerfkitMiddleware
+
+WORKLOAD = os.environ["WORKLOAD"]  # "" is Python's default
+OBJECTS = int(os.environ["OBJECTS"])
+KEPT = 300  # replies in the application's own cache
+SESSION = 2.0  # seconds a session lives
+
+
+def reply(choices: int = 280) -> dict[str, Any]:
+    """Return what a provider answers: 100 KB of JSON, 1,400 containers."""
+    message = {"role": "assistant", "content": "lorem ipsum dolor " * 9}
+    call = {"id": "call", "type": "function", "function": {"name": "f", "arguments": '{"q": 1}'}}
+    return {
+        "id": "1",
+        "usage": {"prompt_tokens": 812, "completion_tokens": 1403},
+        "choices": [{"index": n, "message": {**message, "tool_calls": [call]}} for n in range(choices)],
+    }
+
+
+class Message:
+    def __init__(self, data: Any, parent: Any) -> None:
+        self.data, self.parent = data, parent
+        self.children: list[Any] = []
+
+
+BODY = json.dumps(reply())
+app = flask.Flask(__name__)
+resident: list[Any] = []
+cache: OrderedDict[int, Any] = OrderedDict()
+sessions: deque[tuple[float, Any]] = deque()
+guard = threading.Lock()  # guards cache and sessions
+numbers = itertools.count(1)
+monitors: list[Any] = []
+
+
+def fill() -> None:
+    while len(gc.get_objects()) < OBJECTS:
+        resident.extend(json.loads(BODY) for _ in range(50))
+
+
+@app.get("/ask")
+def ask() -> Any:
+    time.sleep(0.004)  # the provider
+    data, number = json.loads(BODY), next(numbers)
+    root = Message(data, None)
+    messages = [Message(choice["message"], root) for choice in data["choices"]]
+    if number % 20 == 0:
+        root.children = messages  # a cycle that holds the whole reply
+    if number % 5 == 0:
+        with guard:
+            cache[number] = data
+            if len(cache) > KEPT:
+                cache.popitem(last=False)
+    return flask.jsonify(number=len(messages))
+
+
+@app.get("/session")
+def session() -> Any:
+    """Begin a session that dies as a cycle after two seconds."""
+    data, now = json.loads(BODY), time.monotonic()
+    root = Message(data, None)
+    root.children = [Message(choice, root) for choice in data["choices"]]
+    with guard:
+        sessions.append((now, root))
+        while sessions[0][0] < now - SESSION:
+            sessions.popleft()
+    return flask.jsonify(ok=True)
+
+
+@app.get("/begin")
+def begin() -> Any:
+    monitors.append(perfkit.gc_optimizer.monitor_gc_performance())
+    monitors[-1].__enter__()
+    return flask.jsonify(ok=True)
+
+
+@app.get("/report")
+def report() -> Any:
+    seen, stats = monitors[-1].report, perfkit.gc_optimizer.stats()
+    return flask.jsonify(
+        longest_ms=seen.longest * 1e3, between_ms=seen.longest_between * 1e3, gc_seconds=seen.seconds,
+        collections=seen.collections, found=seen.found, passes=stats["passes"], rss=stats["rss"],
+    )  # fmt: skip
+
+
+@app.get("/light")
+def light() -> Any:
+    """Keep nothing of a reply."""
+    return flask.jsonify(number=len(json.loads(BODY)))
+
+
+@app.get("/collect")
+def collect() -> Any:
+    return flask.jsonify(found=gc.collect())
+
+
+if OBJECTS:
+    fill()
+else:
+    for name in ("django.db.models", "django.forms", "django.template", "sqlalchemy.orm", "requests", "openai"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+if WORKLOAD == "fork_server":
+    perfkit.gc_optimizer.optimize_for_workload("fork_server")
+elif WORKLOAD:
+    perfkit.configure(gc={"workload": WORKLOAD}, web={"collect_garbage": True})
+    perfkit.prepare()
+application = PerfkitMiddleware(app.wsgi_app)
