@@ -281,9 +281,9 @@ def test_forgotten_stream_is_closed_by_another_thread_than_the_collectors(
     closers: list[threading.Thread] = []
     give = HostPool.give
 
-    def noted(host: HostPool, connection: PooledConnection) -> None:
+    def noted(host: HostPool, connection: PooledConnection, **options: bool) -> None:
         closers.append(threading.current_thread())
-        give(host, connection)
+        give(host, connection, **options)
 
     monkeypatch.setattr(HostPool, "give", noted)
     fault.behave(faults.stall(after_events=1))
