@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from _parts import REPOSITORY
 from _servers import environment
+from _shop import MIDDLEWARE
 from django.contrib.auth import get_user_model
 from django.core.checks import run_checks
 from django.core.management import call_command
@@ -14,8 +15,6 @@ from django.test import Client, override_settings
 
 import perfkit
 from perfkit.testing import FaultServer
-
-from .shop import MIDDLEWARE
 
 METRIC = "http_server_request_duration"
 

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import json
 
+import _shop  # noqa: F401 - sets Django up
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client, override_settings
 from django.urls import reverse
-
-from . import shop  # noqa: F401 - sets Django up
 
 
 def client(*, staff: bool) -> Client:

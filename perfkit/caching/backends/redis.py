@@ -81,7 +81,8 @@ class RedisBackend:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         url = setup.settings.url
-        self._own = None if url is None else RedisLink(url, tracker=setup.tracker)
+        timeout = StateHub.instance().settings.timeout
+        self._own = None if url is None else RedisLink(url, timeout=timeout, tracker=setup.tracker)
         self._link: RedisLink | None = None
         self._stop: Callable[[], None] | None = None
         self._after_fork()
