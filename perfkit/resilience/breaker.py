@@ -73,10 +73,6 @@ class Counts(NamedTuple):
     failed: int = 0
     slow: int = 0
 
-    def plus(self, event: Event) -> Counts:
-        """Count one more."""
-        return Counts(self.calls + 1, self.failed + (event == "failure"), self.slow + (event == "slow"))
-
 
 class State(NamedTuple):
     """All that a breaker remembers.
@@ -104,14 +100,12 @@ class State(NamedTuple):
         """Count a call in the window, if its shares matter."""
         if not rules.by_share:
             return self
-        age = now - self.began
-        if age < rules.window / 2:
-            recent = self.recent.plus(event)
-            return State(
-                self.mode, self.epoch, self.failures, self.openings, self.until, self.began, recent, self.earlier
-            )
-        earlier = self.recent if age < rules.window else Counts()
-        return self._replace(began=now, recent=Counts().plus(event), earlier=earlier)
+        age, began, recent, earlier = now - self.began, self.began, self.recent, self.earlier
+        if age >= rules.window / 2:
+            began, recent, earlier = now, Counts(), recent if age < rules.window else Counts()
+        calls, failed, slow = recent
+        recent = Counts(calls + 1, failed + (event == "failure"), slow + (event == "slow"))
+        return State(self.mode, self.epoch, self.failures, self.openings, self.until, began, recent, earlier)
 
     def too_bad(self, rules: Rules) -> bool:
         """Whether the shares of the window open it."""

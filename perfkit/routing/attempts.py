@@ -115,11 +115,15 @@ class Call(Course):
 
     def _fresh(self, now: float) -> list[Candidate]:
         """Return who was not tried yet and could be asked now, outliers only if there is nobody else."""
-        model = self.request.model
-        if self._tried:
-            found = [c for c in self._offers if c not in self._tried and c.usable(model, now) and self._suits(c)]
-        else:
-            found = [c for c in self._offers if c.usable(model, now) and (c.gates is None or self._suits(c))]
+        model, tried = self.request.model, self._tried
+        plain = not tried  # of somebody without gates, nothing more is to be known then
+        found = [
+            c
+            for c in self._offers
+            if c not in tried
+            and c.healthy(model, now)
+            and ((plain and c.gates is None) or (c.usable(model, now) and self._suits(c)))
+        ]
         return [c for c in found if c.ejected_until <= now] or found
 
     def _others_left(self, now: float) -> bool:

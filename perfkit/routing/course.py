@@ -101,7 +101,7 @@ class Course:
         self._learn(trial, seconds, response, score)
         if score is not None and self._too_poor(score, trial, response):
             return None
-        self._log(trial, "ok", None)
+        self._log(trial, "ok", None, seconds)
         if self._poor is not None:
             self._write_off(*self._poor[1:])
             self._poor = None
@@ -237,7 +237,7 @@ class Course:
         told = trial.hold.settle(response) if trial.hold is not None else None
         return response.evolve(**(told or {}), attempts=self.attempts, provider=trial.candidate.name)
 
-    def _log(self, trial: Trial, told: str, error: str | None) -> None:
-        attempt = trial.attempt(told, error)
+    def _log(self, trial: Trial, told: str, error: str | None, seconds: float | None = None) -> None:
+        attempt = trial.attempt(told, error, trial.seconds if seconds is None else seconds)
         self.attempts = (*self.attempts, attempt)
         audit.note(attempt)

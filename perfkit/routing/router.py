@@ -203,7 +203,7 @@ class ProviderRouter(Experiments):
         try:
             options = Options(max_attempts=max_attempts, pinned=provider is not None, reserve=reserve, quality=quality)
             answer = self._answered(self._call(request, provider, options, limits), hedge)
-            return self._mirrored(request, answer)
+            return self._mirrored(request, answer) if self._mirrors else answer
         except Exception as error:
             instead = self.instead(request, error, fallback_response)
             if instead is None:

@@ -61,7 +61,7 @@ class Trial:
         """How long it has taken, without the caller's pauses."""
         return self._clock.now() - self.began - self.pauses
 
-    def attempt(self, outcome: str, error: str | None) -> Attempt:
-        """Return the record of its end."""
+    def attempt(self, outcome: str, error: str | None, seconds: float) -> Attempt:
+        """Return the record of its end, after `seconds`."""
         name, model = self.candidate.name, self.request.model
-        return Attempt(name, model, self.began_wall, self.seconds, outcome, error, self.reason)
+        return Attempt(name, model, self.began_wall, seconds, outcome, error, self.reason)
