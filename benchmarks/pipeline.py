@@ -85,6 +85,11 @@ def measure(*, rounds: int, times: int) -> dict[str, Any]:
                 "perfkit.chat, cache miss": lambda: perfkit.chat(
                     MESSAGES, model="tiny", temperature=0, context={"n": next(number)}
                 ),
+                "perfkit.chat, miss of new words": lambda: perfkit.chat(
+                    [MESSAGES[0], {"role": "user", "content": f"{next(number)} {MESSAGES[1]['content']}"}],
+                    model="tiny",
+                    temperature=0,
+                ),
                 "perfkit.chat, cache hit": lambda: perfkit.chat(MESSAGES, model="tiny", temperature=0),
             }
             rival = litellm_router(server)
@@ -95,6 +100,7 @@ def measure(*, rounds: int, times: int) -> dict[str, Any]:
     return {
         "cpu_us_per_call": taken,
         "added_by_a_miss_us": taken["perfkit.chat, cache miss"] - bare,
+        "added_by_a_miss_of_new_words_us": taken["perfkit.chat, miss of new words"] - bare,
         "hit_us": taken["perfkit.chat, cache hit"],
         "ratio_to_bare": {name: us / bare for name, us in taken.items()},
     }
@@ -111,7 +117,9 @@ def main() -> None:
         return
     for name, us in found["cpu_us_per_call"].items():
         print(f"{name:30} {us:8.1f} us CPU   x{found['ratio_to_bare'][name]:.2f}")
-    print(f"a miss adds {found['added_by_a_miss_us']:.1f} us; a hit costs {found['hit_us']:.1f} us")
+    words = found["added_by_a_miss_of_new_words_us"]
+    print(f"a miss adds {found['added_by_a_miss_us']:.1f} us, {words:.1f} us with 1 KB of words never read before")
+    print(f"a hit costs {found['hit_us']:.1f} us")
 
 
 if __name__ == "__main__":
