@@ -97,3 +97,16 @@ def test_passes_over_old_objects_take_a_tenth_of_the_time_at_most() -> None:
     made.done("deep", 1.0, 0.3, 0, 100 * MB)
     assert made.choose(3.9, 900 * MB, 0, idle=True) == "young"
     assert made.choose(4.1, 900 * MB, 0, idle=True) == "deep"
+
+
+def test_a_heap_that_fills_is_not_stopped_for_again_and_again() -> None:
+    made = steering()
+    made.start(0.0, 100 * MB, cost=0.2)
+    assert made.choose(19.9, 150 * MB, 0, idle=True) == "young"
+    assert made.choose(20.0, 150 * MB, 0, idle=True) == "deep"
+    assert made.choose(1.0, 209 * MB, 0, idle=True) == "deep"  # three times what is allowed
+    made.done("deep", 21.0, 0.2, 10, 150 * MB)
+    assert made.choose(40.9, 220 * MB, 0, idle=True) == "young"
+    assert made.choose(41.1, 220 * MB, 0, idle=True) == "deep"
+    made.done("deep", 42.0, 0.2, 50_000, 150 * MB)  # it was garbage: the next growth counts
+    assert made.choose(44.1, 300 * MB, 0, idle=True) == "old"
