@@ -4,7 +4,8 @@
 
 Waiting: 64 threads on 10 connections to a server that takes 50 ms; the fair share is what everybody would wait in turn.
 Deadlines: calls with a timeout of 1 s (0.3 s in a quick run) of replies that drip for longer. Forks: children of a
-process with a warm connection ask a server to echo their words, each process its own.
+process with a warm connection ask a server to echo their words, each process its own; the servers with four workers,
+gunicorn and uWSGI, are left out of a quick run.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import urllib3
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import _prefork
 from benchmarks._serving import BODY, CHAT, FIELDS, serving
 from perfkit.errors import DeadlineExceeded
 from perfkit.testing import FaultServer, faults
@@ -97,14 +99,18 @@ def _overshoot(client: HTTPClient, timeout: float) -> float:
 
 
 def forks(*, quick: bool) -> dict[str, Any]:
-    """Return how many of the echoes were somebody else's, or failed, with four children of a process in use."""
-    calls = 15 if quick else 60
+    """Return how many echoes were somebody else's, or failed, in four children of a process in use."""
+    calls = 15 if quick else 120
     found: dict[str, Any] = {}
     for tls in (False, True):
         with FaultServer(tls=tls or None) as server:
-            connections = ConnectionPool(ca_file=server.ca_file if tls else None, proxy="")
+            ca_file, kind = (server.ca_file, "TLS") if tls else (None, "plain")
+            connections = ConnectionPool(ca_file=ca_file, proxy="")
             client = HTTPClient(server.root_url, retries=0, connections=connections)
-            found["tls" if tls else "plain"] = {"wrong": _wrong(client, calls), "of": 4 * calls}
+            found[f"plain fork, {kind}"] = {"perfkit": _wrong(client, calls), "of": 4 * calls}
+            for name in () if quick else _prefork.SERVERS:
+                wrong = _prefork.wrong_of(name, server.root_url, ca_file, 24)
+                found[f"{name}, {kind}"] = {**wrong, "of": 24 * _prefork.PORTION}
     return found
 
 
@@ -129,7 +135,8 @@ def show(found: dict[str, Any]) -> None:
     for name, row in found["deadlines"].items():
         print(f"dripping {name}: {row['kept']} of {row['of']} within 50 ms, most {row['most_ms']:.0f} ms over")
     for name, row in found["forks"].items():
-        print(f"echoes in forked children, {name}: {row['wrong']} wrong of {row['of']}")
+        rival = f", urllib3 {row['urllib3']}" if "urllib3" in row else ""
+        print(f"echoes in forked children, {name}: {row['perfkit']} wrong of {row['of']}{rival}")
 
 
 def main() -> int:
