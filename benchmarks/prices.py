@@ -120,8 +120,8 @@ def compared(models: list[str], cost: Any) -> dict[str, Any]:
 def speed() -> dict[str, float]:
     optimizer, usage = TokenOptimizer(tracker=PerformanceTracker()), Usage(1000, 200, cached_tokens=500)
     optimizer.calculate_cost(usage, "gpt-4o")
-    best = min(repeat(lambda: optimizer.calculate_cost(usage, "gpt-4o"), number=20_000, repeat=5)) / 20_000
-    load = min(repeat(lambda: json.loads(TABLE_FILE.read_bytes()), number=20, repeat=5)) / 20
+    best = min(repeat(lambda: optimizer.calculate_cost(usage, "gpt-4o"), number=500, repeat=200)) / 500
+    load = min(repeat(lambda: json.loads(TABLE_FILE.read_bytes()), number=1, repeat=100))
     return {"calculate_cost_us": best * 1e6, "load_ms": load * 1e3, "models": len(shipped()["models"])}
 
 

@@ -29,6 +29,7 @@ PACKAGES = [
     "httpx2",
     "pycurl",
     "litellm",
+    "langchain-openai",
     "prometheus-client",
     "numpy",
     "usearch",

@@ -25,6 +25,7 @@ from perfkit.values import finite
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from perfkit.routing.quality import Score
     from perfkit.state import RedisLink
     from perfkit.values import ChatRequest, ChatResponse
 
@@ -104,12 +105,13 @@ class ABTest:
         """Return the name of the user's provider, for `perfkit.chat(..., provider=...)`."""
         return self.arms[self.assign(user)]
 
-    def execute(self, request: ChatRequest, user: object = None) -> ChatResponse:
+    def execute(self, request: ChatRequest, user: object = None, *, score: Score | None = None) -> ChatResponse:
         """Ask the user's provider, once and no other, and record how it went.
 
         Args:
             request: what is asked.
             user: whose arm counts; None means the request's `user`.
+            score: callable(request, response) -> 0..1, how good the answer is; see `perfkit.routing.quality`.
 
         Raises:
             PerfkitError: of the provider; it is recorded, too.
@@ -124,7 +126,8 @@ class ABTest:
             self.record(user, error=True)
             raise
         cost = self._router.get_request_cost(self.arms[arm], response.usage, response.model)
-        self.record(user, response_time=self._clock.now() - began, cost=cost)
+        seconds = self._clock.now() - began
+        self.record(user, response_time=seconds, cost=cost, quality=score(request, response) if score else None)
         return response
 
     # --- how it went

@@ -3,7 +3,8 @@
 The built-in checks are cheap and blunt, as is meant: an empty answer, a refusal, JSON that breaks its schema, words
 that are not in the given text. Anything better (another model as the judge) is a callable of the application's. Scores
 go to the metric `quality`, to the provider's own quality (which the strategies "quality", "dynamic" and "adaptive"
-read), and to whoever looks for a better answer.
+read), to the optimizer's history of the route and model (`predict_quality`, `choose_model`), and to whoever looks for a
+better answer.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
     from perfkit.metrics import PerformanceTracker
     from perfkit.routing.health import Candidate
+    from perfkit.tokens import TokenOptimizer
     from perfkit.values import ChatRequest, ChatResponse
 
-__all__ = ["Quality", "all_of", "grounded", "matches_schema", "no_refusal", "not_empty"]
+__all__ = ["Quality", "Score", "all_of", "grounded", "matches_schema", "no_refusal", "not_empty"]
 
 Score = Callable[["ChatRequest", "ChatResponse"], float]
 REFUSALS = (
@@ -48,6 +50,7 @@ class Quality:
         sample: part of the answers that is looked at.
         blocking: look before the answer is returned; else soon after, which cannot change it.
         tracker: gets the metric `quality`; None means the shared one.
+        optimizer: learns from the scores, per route and model; None means the shared one.
     """
 
     score: Score
@@ -55,6 +58,7 @@ class Quality:
     sample: float = 1.0
     blocking: bool = True
     tracker: PerformanceTracker | None = None
+    optimizer: TokenOptimizer | None = None
 
     def judge(self, candidate: Candidate, request: ChatRequest, response: ChatResponse) -> float | None:
         """Return the score, None if this answer is not looked at now."""
@@ -74,6 +78,12 @@ class Quality:
 
             tracker = PerformanceTracker.instance()
         tracker.record_metric("quality", score, {"provider": candidate.name, "model": request.model})
+        optimizer = self.optimizer
+        if optimizer is None:
+            from perfkit.tokens import TokenOptimizer
+
+            optimizer = TokenOptimizer.instance()
+        optimizer.feedback(response, score, request=request)
         return score
 
 

@@ -208,3 +208,12 @@ def test_a_test_asked_for_again_in_a_view_is_the_same_one(router: ProviderRouter
         router.ab("speed", arms).record("ann", response_time=float(number))
     assert sum(arm["sample_size"] for arm in router.ab("speed", arms).results().values()) == 3
     assert router.ab("speed", arms, [1, 3]) is not router.ab("speed", arms)
+
+
+def test_answers_are_scored_where_asked_for(router: ProviderRouter, test: ABTest) -> None:
+    for user in ("ann", "bob", "eve", "joe"):
+        test.execute(asked(user), score=lambda _, response: 1.0 if response.provider == "openai" else 0.25)
+    assert {arm["provider"]: arm["avg_quality_score"] for arm in test.results().values()} == {
+        "openai": 1.0,
+        "anthropic": 0.25,
+    }
