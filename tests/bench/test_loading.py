@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perfkit import FakeClock
-from perfkit.bench import Case, Load, measure
+from perfkit.bench import Case, Load, loading, measure
 from perfkit.bench.loading import PROMPTS, Terms, moments
 from perfkit.errors import NetworkError, RateLimitError
 from perfkit.values import ChatRequest, ChatResponse, Usage
@@ -91,20 +91,16 @@ def test_marked_prompts_are_all_different(clock: FakeClock) -> None:
     assert len(set(provider.asked)) == 30
 
 
-def test_an_open_loop_sends_when_due_and_counts_the_wait_behind_a_stall(clock: FakeClock) -> None:
-    """One thread stands for all places taken: the request behind a stall is late, and its latency says so."""
-    due = moments(10.0, 3, seed=1)
-
-    class Stalling(Scripted):
-        def stream(self, request: ChatRequest) -> Generator[str, None, ChatResponse]:
-            with lock:
-                return (yield from super().stream(request))
-
-    lock = threading.Lock()
-    row = measured(Stalling(clock, (5.0, 0.0), (0.1, 0.0), (0.1, 0.0)), clock, Load(rate=10.0), requests=3)
-    assert sorted(sample["due_s"] for sample in row["samples"]) == [round(moment, 6) for moment in due]
-    assert row["max_latency_ms"] >= 5000
-    assert row["p99_latency_ms"] >= row["p99_wait_ms"]
+def test_an_open_loop_counts_the_wait_behind_a_stall(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "MOST_IN_FLIGHT", 1)  # the first answer stalls, and all places are taken
+    first, second, third = moments(10.0, 3, seed=1)
+    row = measured(Scripted(clock, (5.0, 0.0), (0.1, 0.0), (0.1, 0.0)), clock, Load(rate=10.0), requests=3)
+    assert [sample["due_s"] for sample in row["samples"]] == [round(moment, 6) for moment in (first, second, third)]
+    waits = [0, 1000 * (first + 5 - second), 1000 * (first + 5.1 - third)]
+    assert [sample["wait_ms"] for sample in row["samples"]] == pytest.approx(waits, abs=0.01)
+    took = [5000, waits[1] + 100, waits[2] + 100]
+    assert [sample["latency_ms"] for sample in row["samples"]] == pytest.approx(took, abs=0.01)
+    assert [sample["first_token_ms"] for sample in row["samples"]] == pytest.approx(took, abs=0.01)
 
 
 def test_a_closed_loop_has_no_more_under_way_than_asked_for() -> None:
