@@ -19,6 +19,7 @@ from perfkit.agents.batch import map_bounded
 from perfkit.agents.nesting import Held, Nest
 from perfkit.agents.shelf import EMPTY, Refused, Shelf, Slot
 from perfkit.errors import PoolTimeout
+from perfkit.metrics.operations import operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -160,7 +161,8 @@ class Lender(Generic[T]):
             shelf.events.append({"late": "timeouts", "shed": "shed", "shut": "refused"}[refused.reason])
             raise self._error(refused, self._now() - began) from None
         finally:
-            shelf.waits.append(self._now() - began)
+            shelf.waits.append((ended := self._now()) - began)
+            operations.waited("agent", self.kind.name, began, ended)
 
     def _error(self, refused: Refused, waited: float) -> PoolTimeout:
         name, size = self.kind.name, self._shelf.size

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 from perfkit.charts import Line, line_chart
 from perfkit.dashboard import formats
 from perfkit.dashboard.panels import SPANS
+from perfkit.profiling import SlowRun
+from perfkit.profiling.export import slow_stacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["live_part", "whole_page"]
+    from perfkit.profiling.reports import CPUReport
+
+__all__ = ["live_part", "profile_page", "whole_page"]
 
 Format = "Callable[[Any], str]"
 Column = tuple[str, str, Any]  # key of the row, heading, format
@@ -83,6 +87,30 @@ ALERTS: tuple[Column, ...] = (
     ("values", "Values", formats.text),
     ("condition", "Condition", formats.text),
 )
+FUNCTIONS: tuple[Column, ...] = (
+    ("name", "Function", formats.text),
+    ("self_time", "Itself", formats.seconds),
+    ("total_time", "With what it calls", formats.seconds),
+)
+MEANWHILE: tuple[Column, ...] = (
+    ("kind", "What", formats.text),
+    ("name", "Which", formats.text),
+    ("seconds", "Time", formats.seconds),
+)
+SLOW: tuple[Column, ...] = (
+    ("began", "Slow run", formats.moment),
+    ("operation", "Operation", formats.text),
+    ("age", "Time", formats.seconds),
+    ("where", "Where", formats.text),
+    ("id", "Stacks", formats.text),
+)
+RECORDED: tuple[Column, ...] = (
+    ("timestamp", "CPU profile", formats.moment),
+    ("operation", "Operation", formats.text),
+    ("total_time", "Time", formats.seconds),
+    ("engine", "By", formats.text),
+    ("id", "Flame graph", formats.text),
+)
 BUDGETS: tuple[Column, ...] = (
     ("scope", "Budget", formats.text),
     ("period", "Period", formats.text),
@@ -130,7 +158,7 @@ def live_part(data: Mapping[str, Any], chosen: str) -> str:
         _section("Cache", "cache", f'<div class="tiles">{_cache(cache)}</div>'),
         _section("Pools", "pools", "".join(_pools(data["pools"]))),
         _section("Memory and garbage collection", "runtime", f'<div class="tiles">{_runtime(data["runtime"])}</div>'),
-        _section("Latest profiles", "profiles", _table(PROFILES, data["profiles"]["latest"])),
+        _section("Latest profiles", "profiles", "".join(_profiles(data["profiles"]))),
     )
     return "".join(sections)
 
@@ -241,6 +269,28 @@ def _runtime(data: Mapping[str, Any]) -> str:
     )
 
 
+def _profiles(data: Mapping[str, Any]) -> Iterable[str]:
+    yield _table(PROFILES, data["latest"])
+    for columns, part in ((SLOW, "slow"), (RECORDED, "recorded")):
+        if data[part]:
+            yield _table(columns, data[part])
+
+
+def profile_page(found: CPUReport | SlowRun) -> str:
+    """Return the page of one CPU profile or slow run: a flame graph, and as text what it shows."""
+    name = escape(f"{found.operation}: {'slow run' if isinstance(found, SlowRun) else 'CPU profile'}")
+    stacks = slow_stacks(found) if isinstance(found, SlowRun) else found.stacks
+    notes = list(found.overlapped) if isinstance(found, SlowRun) else []
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="stylesheet" href="../static/dashboard.css"></head><body>'
+        f'<main><section><h1>{name}</h1><p><a href="../">Dashboard</a></p>{stacks.svg(found.operation)}</section>'
+        f"<section><h2>Functions</h2>{_table(FUNCTIONS, stacks.methods())}</section>"
+        f"{f'<section><h2>Meanwhile</h2>{_table(MEANWHILE, notes)}</section>' if notes else ''}</main></body></html>"
+    )
+
+
 def _table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
     listed = list(rows)
     if not listed:
@@ -255,4 +305,5 @@ def _table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
 
 def _cell(row: Mapping[str, Any], column: Column) -> str:
     key, _, form = column
-    return f"<td>{escape(form(row.get(key)))}</td>"
+    shown = escape(form(row.get(key)))
+    return f'<td><a href="profiles/{shown}">{shown}</a></td>' if key == "id" else f"<td>{shown}</td>"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -154,10 +155,11 @@ class Panels:
         return {"worker": _this_worker(), **GCOptimizer.instance().stats()}
 
     def profiles(self, _span: float) -> dict[str, Any]:
-        """Return the latest profiles of this worker, newest first."""
-        kept = Profiler.instance().get_performance_summary()
-        latest = sorted((run for runs in kept.values() for run in runs), key=lambda run: -run["timestamp"])
-        return {"latest": latest[:PROFILES]}
+        """Return the latest profiles of this worker, slow runs caught, and CPU profiles; newest first."""
+        latest = Profiler.instance().latest(PROFILES)
+        slow = [one.to_dict() for one in Profiler.instance().slow_captures()[:PROFILES]]
+        recorded = [one.to_dict() for one in Profiler.instance().cpu_reports()[:PROFILES]]
+        return {"latest": [asdict(one) for one in latest], "slow": slow, "recorded": recorded}
 
     def alerts(self, _span: float) -> dict[str, Any]:
         """Return the state of every rule, and the alerts there are; looking begins to watch."""

@@ -2,6 +2,7 @@
 
 .            the page                     ?range=10m|1h|6h|24h  &part=live: without its head
 data.json    all panels                   panels/<name>.json: one of them
+profiles/<id>  a flame graph
 report.json  ?operation=&time_range=      the detailed report of an operation
 metrics      Prometheus' text format      static/...
 """
@@ -14,10 +15,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
 from perfkit._shared import current_config
-from perfkit.dashboard.page import live_part, whole_page
+from perfkit.dashboard.page import live_part, profile_page, whole_page
 from perfkit.dashboard.panels import PANELS, SPANS, Panels, span_named
 from perfkit.metrics import PerformanceTracker
 from perfkit.metrics.sinks.prometheus import CONTENT_TYPE, render
+from perfkit.profiling import Profiler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,6 +86,8 @@ class Dashboard:
             return self._page(query)
         if path.startswith("static/"):
             return _static(path.removeprefix("static/"))
+        if path.startswith("profiles/"):
+            return _profile(path.removeprefix("profiles/"))
         return self._data(path, query)
 
     def _page(self, query: Mapping[str, str]) -> Reply:
@@ -105,6 +109,13 @@ class Dashboard:
         if path == "metrics":
             return _reply(render(PerformanceTracker.instance().merged()), CONTENT_TYPE)
         return Reply(404, {**HEADERS, "Content-Type": "text/plain"}, b"not found")
+
+
+def _profile(number: str) -> Reply:
+    found = Profiler.instance().find(number)
+    if found is None:
+        return Reply(404, {**HEADERS, "Content-Type": "text/plain"}, b"no such profile in this worker")
+    return _reply(profile_page(found), "text/html; charset=utf-8")
 
 
 def _json(value: object) -> Reply:

@@ -243,19 +243,31 @@ class Profiler(Shared):
 
     def _found(self, slow: SlowRun) -> None:
         with self._lock:
-            kept = [*self._slow.get(slow.operation, ()), slow]
-            self._slow[slow.operation] = sorted(kept, key=lambda one: -one.age)[: self.settings.slowest]
+            self._slow[slow.operation] = [*self._slowest(slow.operation), slow]
+
+    def _slowest(self, name: str) -> list[SlowRun]:
+        """Return the slowest that have ended, and all that have not: nobody knows yet how slow these are."""
+        kept = self._slow.get(name, ())
+        ended = sorted((one for one in kept if one.duration is not None), key=lambda one: -one.age)
+        return ended[: self.settings.slowest] + [one for one in kept if one.duration is None]
 
     def slow_captures(self, name: str | None = None) -> list[SlowRun]:
         """Return the slowest runs that were caught in the act, the latest first, of one operation or of all."""
         with self._lock:
-            found = [one for operation, kept in self._slow.items() if name in (None, operation) for one in kept]
+            found = [one for known in self._slow if name in (None, known) for one in self._slowest(known)]
         return sorted(found, key=lambda one: -one.began)
 
     def slowest(self, name: str) -> list[Profile]:
         """Return the slowest runs of an operation since the start, the slowest first."""
         found = self._operations.get(name)
         return found.slowest() if found is not None else []
+
+    def latest(self, most: int) -> list[Profile]:
+        """Return the runs that ended last, of all operations together, the latest first."""
+        with self._lock:
+            kept = list(self._operations.values())
+        runs = [run for operation in kept for run in operation.latest()[-most:]]
+        return sorted(runs, key=lambda run: -run.timestamp)[:most]
 
     # --- what was found
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from perfkit.profiling.frames import Frame, cpu_seconds, own_place, stack_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from perfkit.clock import Clock
     from perfkit.metrics import PerformanceTracker
@@ -34,7 +34,8 @@ __all__ = ["INTERVAL", "Capture", "SlowRun", "Watchdog"]
 
 INTERVAL = 0.05  # seconds between two looks
 _AGAIN = (1.0, 2.0, 4.0)  # times the limit at which stacks are taken
-_STANDSTILL = 0.1  # seconds the watchdog may be late before it asks why
+_LATE = 0.01  # seconds the watchdog may be late before it asks why, and
+_STANDSTILL = 0.1  # before that is counted
 _SHARE = 0.2  # of that time, CPU that the thread it was for must have used
 _PER_MINUTE = 30  # stacks taken at most
 _KNOWN = 20  # runs of an operation from which on its percentile counts
@@ -130,30 +131,31 @@ class Watchdog:
         self._settings, self._operations, self._collections = settings, operations, collections
         self._clock, self._tracker, self._found = clock, tracker, found
         self._taken: deque[float] = deque(maxlen=_PER_MINUTE)  # when stacks were taken
-        self._looked: float | None = None
+        self._looked = clock.now()
         self._excused: dict[Running, float] = {}  # seconds a run lost to others, and
         self._held: dict[Running, float] = {}  # seconds others lost to it
 
     def rest(self) -> None:
-        """Forget when it last looked: it did not look since."""
-        self._looked = None
+        """Begin anew: it did not look until now."""
+        self._looked = self._clock.now()
         self._excused, self._held = {}, {}
 
     def scan(self) -> None:
         """Look once."""
         now = self._clock.now()
-        late = 0.0 if self._looked is None else now - self._looked - INTERVAL
-        self._looked = now
+        late = now - self._looked - INTERVAL
+        self._looked = now  # and not the end of this look: a standstill in the middle of it counts at the next
         running = self._running()
-        if late > _STANDSTILL and running:
+        seen: dict[Running, tuple[Frame, ...]] = {}
+        if late > _LATE and running:
+            seen = self._stacks(running, now)  # before all else: the threads go on meanwhile
             self._stood_still(running, now, late)
         for lost in (self._excused, self._held):
             for gone in lost.keys() - running.keys():
                 del lost[gone]
         due = [run for run in running if self._is_due(run, now)]
         if due:
-            self._capture(due, now)
-        self._looked = self._clock.now()
+            self._capture(due, now, seen or self._stacks(due, now))
 
     def _running(self) -> dict[Running, None]:
         while True:
@@ -165,7 +167,9 @@ class Watchdog:
     def _stood_still(self, running: dict[Running, None], now: float, late: float) -> None:
         """Find out who kept all others from running, and excuse the rest."""
         culprits = _culprits(running, late)
-        self._tracker().record_metric("standstill_duration", late, {"known": bool(culprits)})
+        if late > _STANDSTILL:
+            self._tracker().record_metric("standstill_duration", late, {"known": bool(culprits)})
+            late += INTERVAL  # it may have begun just after the last look
         for run in running:
             lost = self._held if run in culprits else self._excused
             lost[run] = lost.get(run, 0.0) + min(late, now - run.started)
@@ -191,18 +195,21 @@ class Watchdog:
             operation.limit_due = now + _RENEWED
         return float(operation.limit)
 
-    def _capture(self, due: list[Running], now: float) -> None:
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
+    def _stacks(self, runs: Iterable[Running], now: float) -> dict[Running, tuple[Frame, ...]]:
+        """Return where those are that may be slow, and have not ended before that was known."""
+        least = self._settings().slow_threshold
         frames = sys._current_frames()  # noqa: SLF001 - its documented name
+        found = {run: stack_of(frames.get(run.thread)) for run in runs if now - run.started >= least}
+        return {run: stack for run, stack in found.items() if run in self._operations.running}
+
+    def _capture(self, due: list[Running], now: float, stacks: Mapping[Running, tuple[Frame, ...]]) -> None:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
         for run in due:
-            frame = frames.get(run.thread)
-            if frame is None:  # the thread has ended without ending its run
+            stack = stacks.get(run)
+            if stack == ():  # the thread has ended without ending its run
                 self._operations.running.pop(run, None)
-                continue
-            stack = stack_of(frame)
-            if run in self._operations.running and self._admitted(now):  # else the stack is of something else
+            elif stack is not None and self._admitted(now):
                 self._note(run, now, Capture(self._age(run, now), stack), names.get(run.thread, "?"))
-        del frames
 
     def _admitted(self, now: float) -> bool:
         if len(self._taken) == _PER_MINUTE and now - self._taken[0] < 60.0:  # noqa: PLR2004 - a minute
@@ -220,6 +227,8 @@ class Watchdog:
         slow.overlapped = self._overlapped(run, now)
         if run.slow is None:
             run.slow = slow
+            if run not in self._operations.running:  # it has ended since: nobody else will tell
+                slow.ended(now - run.started, None)
             self._found(slow)
             self._tracker().increment("slow_captures", tags={"operation": slow.operation})
 
@@ -235,7 +244,7 @@ class Watchdog:
 
 
 def _culprits(running: Iterable[Running], late: float) -> list[Running]:
-    """Return the runs whose threads used the CPU while nobody else could; on a full machine only a part of it."""
+    """Return the runs whose threads used the CPU while nobody else could; on a busy machine only part of the time."""
     used = {run: _cpu_of(run) for run in running}
     most = max(used.values(), default=0.0)
     return [run for run, cpu in used.items() if cpu >= max(_SHARE * late, most / 2)]

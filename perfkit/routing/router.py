@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import ConfigError, NoAvailableProviderError
+from perfkit.metrics.operations import operations
 from perfkit.resilience.allowance import Allowance
 from perfkit.routing.attempts import Call
 from perfkit.routing.course import Options, Setup
@@ -318,4 +319,5 @@ class ProviderRouter(Experiments):
 
 
 def _ask(trial: Trial) -> ChatResponse:
-    return checked(trial.candidate.provider.chat_completion(trial.request), trial.candidate.name)
+    with operations.step("provider", trial.candidate.name):
+        return checked(trial.candidate.provider.chat_completion(trial.request), trial.candidate.name)

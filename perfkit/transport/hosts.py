@@ -18,6 +18,7 @@ from urllib3.util import Timeout
 
 from perfkit import _process
 from perfkit.errors import PoolTimeout
+from perfkit.metrics.operations import operations
 from perfkit.transport import proxies, tls
 from perfkit.transport.connection import PooledConnection, PooledTLSConnection
 from perfkit.transport.dial import SOCKET_OPTIONS
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["HTTPHost", "HTTPSHost", "HostPool", "Origin", "host_pool"]
 
 _LEAST_DRAIN, _LONGEST_DRAIN = 0.025, 0.05  # seconds; a server that is near may be busy
+_NOTABLE = 0.001  # seconds of waiting for a connection that slow runs are told of
 _LONGEST_OWED = 1.0  # seconds an idle connection may owe the end of its last reply
 Origin = tuple[str, str, int]  # scheme, host, port
 
@@ -105,6 +107,8 @@ class HostPool(HTTPConnectionPool):
         try:
             connection = self._prepared(connection, now)
             self._tally.handed_out(now - began, reused=connection.sock is not None)
+            if now - began > _NOTABLE:
+                operations.waited("connection", self.name, began, now)
         except BaseException:  # whatever it is, the slot is not lost
             self.pool.put(None)
             if connection is not None:

@@ -10,6 +10,8 @@ import pytest
 import perfkit
 from perfkit.dashboard import SPANS, Dashboard
 from perfkit.dashboard.panels import PANELS, span_named
+from perfkit.profiling import Capture, SlowRun
+from perfkit.profiling.frames import Frame
 from perfkit.testing import FaultServer, faults
 
 HOSTILE = "\"><script>alert(1)</script>'{{x}}&\x00\u202e"
@@ -164,3 +166,29 @@ def test_metrics_that_nobody_has_shared_yet_have_no_age(tmp_path: Path) -> None:
     workers = read(Dashboard(), "panels/workers.json")
     assert (workers["reporting"], workers["age"]) == (0, None)
     assert "one worker reporting" in Dashboard().respond("GET", "", {}).body.decode()
+
+
+def test_flame_graphs_of_profiles_and_slow_runs_have_pages(fault: FaultServer) -> None:
+    perfkit.profiler.cpu_profile(HOSTILE, fn=lambda: sorted(range(200_000), key=str), engine="sampler")
+    with perfkit.profile(HOSTILE):
+        [run] = perfkit.profiler._running.running
+        slow = SlowRun(HOSTILE, "thread", 0.0, 0.3)
+        slow.captures = (Capture(0.5, (Frame(HOSTILE, "a.py", 1, own=True),)),)
+        slow.overlapped = ({"kind": "provider", "name": HOSTILE, "seconds": 0.4},)
+        run.slow = slow
+        perfkit.profiler._found(slow)
+    dashboard = Dashboard()
+    panel = read(dashboard, "panels/profiles.json")
+    numbers = [one["id"] for one in (*panel["slow"], *panel["recorded"])]
+    assert len(numbers) == 2
+    whole = dashboard.respond("GET", "", {}).body.decode()
+    for number in numbers:
+        assert f'href="profiles/{number}"' in whole
+        reply = dashboard.respond("GET", f"profiles/{number}", {})
+        page = reply.body.decode()
+        assert reply.status == 200
+        assert '<svg class="flame"' in page
+        assert "<script" not in page
+        assert " style=" not in page
+        assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+    assert dashboard.respond("GET", "profiles/1-none", {}).status == 404
