@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from perfkit.transport import encoding
 from perfkit.transport.message import masked
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from perfkit.transport.exchange import Exchange
 
 __all__ = ["HTTPResponse", "Headers", "read_whole"]
+
+
+T = TypeVar("T")
 
 
 class Headers(Mapping[str, str]):
@@ -31,6 +34,14 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._fields[name.lower()]
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: T) -> str | T: ...
+    def get(self, name: str, /, default: Any = None) -> Any:
+        """Return a field, or `default`; Mapping's own raises and catches an error for each that is not there."""
+        return self._fields.get(name.lower(), default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)

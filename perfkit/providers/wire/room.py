@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Room", "room_told"]
 
 _WORDS = ("remaining", "limit", "reset")
+_MARK = "ratelimit-"  # in all the names
 _KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
 _OPENAI = tuple((kind, *(f"x-ratelimit-{word}-{kind}" for word in _WORDS)) for kind in _KINDS[:2])
 _ANTHROPIC = tuple(
@@ -60,6 +61,8 @@ def room_told(headers: Mapping[str, str], *, now: float) -> tuple[Room, ...]:
         headers: of the reply, in a case-insensitive mapping.
         now: epoch seconds, for resets given as a point in time.
     """
+    if _MARK not in " ".join(headers).lower():  # most servers say nothing, and every reply is asked
+        return ()
     for names in (_OPENAI, _ANTHROPIC):
         found = tuple(_rooms(headers, names, now))
         if found:
