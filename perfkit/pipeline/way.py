@@ -115,12 +115,15 @@ class Way:
         return Purse(self._optimizer, call, admission, request, provider)
 
     def _heard(self, call: Call) -> Generator[str, None, ChatResponse]:
-        """Yield an answer, if several want it that is not known the same one to all of them."""
+        """Return the text of an answer, if several want it that is not known the same one for all of them."""
         if call.key is None or self._cache.peek(call.key) is not None:
-            return (yield from self._spoken(call))
+            return self._spoken(call)
+        return self._heard_by_all(call, call.key)
+
+    def _heard_by_all(self, call: Call, key: str) -> Generator[str, None, ChatResponse]:
         while True:
-            live, mine = self._streams.board(call.key, lambda: self._spoken(call))
-            deltas = self._streams.hear(call.key, live, self._timeout(call))
+            live, mine = self._streams.board(key, lambda: self._spoken(call))
+            deltas = self._streams.hear(key, live, self._timeout(call))
             try:
                 if mine:
                     return (yield from deltas)
