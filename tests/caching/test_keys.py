@@ -48,6 +48,7 @@ def test_whatever_changes_the_answer_changes_the_key(change: dict[str, Any]) -> 
         {"metadata": {"request_id": "1", "session_id": "2", "timestamp": 3}},
         {"messages": [{"content": "hi", "role": "user"}]},
         {"messages": [{"role": "user", "content": "hi \n"}]},
+        {"temperature": -0.0},
     ],
 )
 def test_what_does_not_change_the_answer_does_not_change_the_key(change: dict[str, Any]) -> None:
