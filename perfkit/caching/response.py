@@ -184,6 +184,7 @@ class ResponseCache(Shared):
         *,
         ttl: float | None = None,
         stale_ttl: float | None = None,
+        stale_if_error: float | None = None,
         refresh: Callable[[], Any] | None = None,
     ) -> Entry | None:
         """Return the entry of a ready key, counting the hit or miss; a stale one only where `refresh` makes it new.
@@ -201,7 +202,7 @@ class ResponseCache(Shared):
             self._count("cache_hit")
             return entry
         if entry is not None and refresh is not None and entry.stale_until > now:
-            job = Job(key, refresh, refresh, self._life(ttl, stale_ttl), entry.tags)
+            job = Job(key, refresh, refresh, self._life(ttl, stale_ttl, stale_if_error), entry.tags)
             return self._loader.serve_stale(job, entry)
         self._shelf.near.count(misses=1)
         self._count("cache_miss")
@@ -212,6 +213,10 @@ class ResponseCache(Shared):
         entry = self._shelf.find(key)
         return entry if entry is not None and entry.expires > self._clock.now() else None
 
+    def left(self, key: str) -> Entry | None:
+        """Return the entry of a ready key, however stale, without counting."""
+        return self._shelf.find(key)
+
     def fetch(  # noqa: PLR0913 - as above
         self,
         key: str,
@@ -221,6 +226,7 @@ class ResponseCache(Shared):
         tags: Iterable[str] = (),
         timeout: float | None = None,
         stale_ttl: float | None = None,
+        stale_if_error: float | None = None,
         refresh: Callable[[], Any] | None = None,
         strict: bool = False,
     ) -> Cached | Entry:
@@ -235,6 +241,7 @@ class ResponseCache(Shared):
             tags: names to invalidate it by.
             timeout: seconds to wait for another thread's or process's computation.
             stale_ttl: seconds after `ttl` during which the old result is served while it is computed again.
+            stale_if_error: seconds after `ttl` during which it is served where `compute` fails.
             refresh: how to do that, in a thread that no caller waits for; None means `compute`.
             strict: raise where the result cannot be kept, instead of delivering it all the same; and remember no error.
 
@@ -246,7 +253,7 @@ class ResponseCache(Shared):
         if entry is not None and not self.settings.early_refresh:
             self._count("cache_hit")
             return entry
-        life, error_ttl = self._life(ttl, stale_ttl), 0.0 if strict else self.settings.error_ttl
+        life, error_ttl = self._life(ttl, stale_ttl, stale_if_error), 0.0 if strict else self.settings.error_ttl
         again = compute if refresh is None else refresh
         job = Job(key, compute, again, life, frozenset(tags), error_ttl, strict)
         if entry is None:
@@ -261,15 +268,15 @@ class ResponseCache(Shared):
         beta: float = self.settings.early_refresh
         return now - entry.seconds * beta * math.log(1.0 - random.random()) >= entry.expires
 
-    def _life(self, ttl: float | None, stale_ttl: float | None) -> Life:
+    def _life(self, ttl: float | None, stale_ttl: float | None, stale_if_error: float | None = None) -> Life:
         settings = self.settings
         return _life(
             settings.ttl if ttl is None else ttl,
             settings.stale_ttl if stale_ttl is None else stale_ttl,
-            settings.stale_if_error,
+            settings.stale_if_error if stale_if_error is None else stale_if_error,
         )
 
-    def store(
+    def store(  # noqa: PLR0913 - as above
         self,
         key: str,
         value: Any,
@@ -277,6 +284,7 @@ class ResponseCache(Shared):
         ttl: float | None = None,
         tags: Iterable[str] = (),
         stale_ttl: float | None = None,
+        stale_if_error: float | None = None,
         since: int | None = None,
     ) -> None:
         """Keep `value` under a ready key, if it can be kept: an answer that is paid for is not lost over its storage.
@@ -284,7 +292,8 @@ class ResponseCache(Shared):
         One larger than the whole cache is not kept, nor one that was invalidated after its making began, when
         `departures` was `since`.
         """
-        self._loader.keep_if_possible(key, value, self._life(ttl, stale_ttl), frozenset(tags), since=since)
+        life = self._life(ttl, stale_ttl, stale_if_error)
+        self._loader.keep_if_possible(key, value, life, frozenset(tags), since=since)
 
     @property
     def departures(self) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from perfkit.caching import CachePolicy
 from perfkit.errors import ResponseFormatError, TransportError
+from perfkit.routing.lastresort import STALE
 from perfkit.routing.policy import TABLE, judge
 from perfkit.values import Usage
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Meaning", "Purse", "Ways", "checked_context", "routed", "unpacked"]
 
 ALWAYS = CachePolicy.of("always")
+LAST_RESORT = 86_400.0  # seconds that an answer is kept for the time when all providers fail
 NOTICEABLE = 0.01  # seconds: the pipeline's own work is not taken from a call's time
 
 
@@ -90,7 +92,8 @@ class Call:
     @property
     def life(self) -> dict[str, Any]:
         """How long the answer is to be kept, as the cache takes it."""
-        return {"ttl": self.decision.ttl, "stale_ttl": self.decision.stale_ttl}
+        kept = LAST_RESORT if self.ways.fallback_response == STALE else None
+        return {"ttl": self.decision.ttl, "stale_ttl": self.decision.stale_ttl, "stale_if_error": kept}
 
     def in_time(self, timeout: float, now: float) -> Call:
         """Leave a call that has waited for another one's answer in vain no more than the rest of its time."""

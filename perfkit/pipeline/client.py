@@ -111,7 +111,8 @@ class Client(Shared):
             user: whose question it is: scopes the cache and budgets.
             agent: who in the application asks: a tag of metrics and reports.
             budget: US dollars this call may cost at most.
-            fallback_response: text, or callable(request, error), that answers when every provider failed.
+            fallback_response: text, or callable(request, error), that answers when every provider failed; "stale" means
+                the answer that the cache had, up to a day after its time.
             hedge: ask a second provider if the first takes long: True for longer than usual, or seconds.
             quality: what is expected of the answer; if it is less, a better one is looked for.
             **extra: sent to the provider as they are.

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from perfkit.caching.entry import Entry, Kept, Life
@@ -15,6 +16,7 @@ from perfkit.pipeline.call import Call, Purse
 from perfkit.pipeline.known import Known
 from perfkit.pipeline.stream import listen, noted, replayed
 from perfkit.pipeline.together import SharedStreams
+from perfkit.routing.lastresort import STALE, hopeless
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -50,6 +52,7 @@ class Way:
 
     def answer(self, call: Call) -> ChatResponse:
         """Answer a call."""
+        self._settle_ways(call)
         try:
             return self._answered(call)
         except BaseException as error:
@@ -60,6 +63,7 @@ class Way:
 
     def stream(self, call: Call) -> Generator[str, None, ChatResponse]:
         """Yield the text of the answer as it comes, and return the whole."""
+        self._settle_ways(call)
         try:
             return (yield from self._heard(call))
         except Exception as error:
@@ -69,12 +73,26 @@ class Way:
         yield instead.text
         return instead
 
+    def _settle_ways(self, call: Call) -> None:
+        if call.ways.fallback_response is None and self._router.settings.fallback_response == STALE:
+            call.ways = replace(call.ways, fallback_response=STALE)
+
     def _instead(self, call: Call, error: BaseException) -> ChatResponse | None:
         """Record what went wrong, and return what is configured to be answered then: never after text was shown."""
         latency = self._clock.now() - call.started
         self._meter.failed(call, error, latency)
-        instead = None if call.heard else self._router.instead(call.target, error, call.ways.fallback_response)
+        if call.heard:
+            return None
+        kept = self._stale(call, error)
+        if kept is not None:
+            return self._serve(call, kept)
+        instead = self._router.instead(call.target, error, call.ways.fallback_response)
         return instead and instead.evolve(latency=latency, cache_decision="answered by the fallback")
+
+    def _stale(self, call: Call, error: BaseException) -> Entry | None:
+        """Return the answer that was kept for the case that all providers fail."""
+        wanted = call.ways.fallback_response == STALE and call.key is not None and hopeless(error)
+        return self._cache.left(str(call.key)) if wanted else None
 
     def _answered(self, call: Call) -> ChatResponse:
         if call.key is None:

@@ -1,4 +1,7 @@
-"""What is answered when every provider failed: a text, or what a callable makes of the request and the error."""
+"""What is answered when every provider failed: a text, what a callable makes of the request and the error, or STALE.
+
+STALE is the answer that the cache gave last, which only the pipeline can look up: to a router alone it means nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ if TYPE_CHECKING:
     from perfkit.metrics import PerformanceTracker
     from perfkit.values import ChatRequest
 
-__all__ = ["FALLBACK", "FallbackResponse", "answer_instead", "hopeless"]
+__all__ = ["FALLBACK", "STALE", "FallbackResponse", "answer_instead", "hopeless"]
 
 FALLBACK = "fallback"  # the provider's name in such an answer
+STALE = "stale"  # in the place of a text: the kept answer, though its time is over
 FallbackResponse = str | Callable[["ChatRequest", BaseException], Any]
 _HOPELESS = (NoAvailableProviderError, MaxRetriesExceededError, ProviderError, TransportError)
 

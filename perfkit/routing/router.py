@@ -19,7 +19,7 @@ from perfkit.routing.endings import none_available
 from perfkit.routing.experiments import Experiments
 from perfkit.routing.fitness import NO_LIMITS, Limits, unfit
 from perfkit.routing.hedge import Racer
-from perfkit.routing.lastresort import FallbackResponse, answer_instead, hopeless
+from perfkit.routing.lastresort import STALE, FallbackResponse, answer_instead, hopeless
 from perfkit.routing.strategies import called, choose, strategy_named
 from perfkit.routing.streams import checked, streamed
 from perfkit.values import ChatRequest, ChatResponse, finite
@@ -242,7 +242,7 @@ class ProviderRouter(Experiments):
     ) -> ChatResponse | None:
         """Return what is configured to answer in the place of `error`, None where the error stands."""
         chosen = self.settings.fallback_response if fallback_response is None else fallback_response
-        if not chosen or not hopeless(error):
+        if not chosen or chosen == STALE or not hopeless(error):
             return None
         return answer_instead(chosen, request, error, self._measured())
 

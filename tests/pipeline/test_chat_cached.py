@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from _servers import polled
 
 import perfkit
 from perfkit.errors import BadRequestError
@@ -105,3 +106,48 @@ def test_where_the_provider_fails_an_old_answer_serves(chat: Chat, fault: FaultS
     assert (old.text, old.cached, old.cost) == (first.text, "exact", 0.0)
     with pytest.raises(perfkit.PerfkitError):
         chat("other", cache=policy)
+
+
+def _ask(kind: str, **more: object) -> perfkit.ChatResponse:
+    policy = perfkit.CachePolicy(ttl=0.001)
+    if kind == "chat":
+        return perfkit.chat("same", cache=policy, **more)  # type: ignore[arg-type]
+    stream = perfkit.stream("same", cache=policy, **more)  # type: ignore[arg-type]
+    list(stream)
+    assert stream.response is not None
+    return stream.response
+
+
+@pytest.mark.parametrize("kind", ["chat", "stream"])
+@pytest.mark.parametrize("configured", [False, True])
+def test_the_stale_answer_is_the_last_resort_where_that_is_wanted(
+    chat: Chat, fault: FaultServer, kind: str, configured: bool
+) -> None:
+    perfkit.configure(
+        providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"}},
+        client={"default_model": "tiny"},
+        router={"max_attempts": 1, **({"fallback_response": "stale"} if configured else {})},
+    )
+    more = {} if configured else {"fallback_response": "stale"}
+    fault.behave(faults.server_error())
+    with pytest.raises(perfkit.ProviderError):  # nothing was ever kept
+        _ask(kind, **more)
+    fault.behave(faults.ok("old"), faults.server_error(), faults.status(400), faults.ok("new"))
+    kept = _ask(kind, **more)
+    polled(lambda: perfkit.cache.stats()["entries"] == 1)
+    again = _ask(kind, **more)
+    assert (kept.cached, again.text.strip(), again.cached, again.cost) == (None, "old", "exact", 0.0)
+    assert again.age is not None
+    assert again.age > 0.001
+    with pytest.raises(BadRequestError):  # a fault of the caller is not hidden
+        _ask(kind, **more)
+    assert _ask(kind, **more).text.strip() == "new"
+
+
+def test_without_the_last_resort_nothing_is_kept_beyond_its_time(chat: Chat, fault: FaultServer) -> None:
+    perfkit.configure(router={"max_attempts": 1})
+    fault.behave(faults.ok("old"))
+    _ask("chat")
+    fault.behave(faults.server_error())
+    with pytest.raises(perfkit.ProviderError):
+        _ask("chat")
