@@ -74,7 +74,7 @@ class Meter:
 
     def hit(self, call: Call, response: ChatResponse, saved: float | None, latency: float) -> None:
         """Record a call that the cache answered, and the dollars it would have cost."""
-        self._asked(call, "exact", latency)
+        self._asked(call, response.cached or "exact", latency)
         self._tell(call, latency, response=response)
         if saved:
             self._of("agent", call.asked.agent)["cache_saving"].record(saved)

@@ -58,6 +58,10 @@ def test_a_question_that_means_the_same_gets_the_answer_of_the_first(fault: Faul
     assert setup.ask(OTHER).cached is None
     assert fault.stats()["requests"] == 2
     assert setup.semantic.stats()["served"] == 1
+    counted = {
+        result: setup.tracker.get_stats("llm_cache", tags={"result": result}) for result in ("semantic", "exact")
+    }
+    assert [stats["sum"] for stats in counted.values()] == [1, 1]
 
 
 def test_it_is_off_unless_asked_for(fault: FaultServer) -> None:
