@@ -18,7 +18,7 @@ from perfkit.metrics import PerformanceTracker
 from perfkit.pipeline.call import Call, Ways, checked_context, unpacked
 from perfkit.pipeline.meter import Meter
 from perfkit.pipeline.plan import Planner, model_for
-from perfkit.pipeline.scoping import current_scope
+from perfkit.pipeline.scoping import current_scope, within
 from perfkit.pipeline.stream import ChatStream
 from perfkit.pipeline.way import Way
 from perfkit.routing import ProviderRouter
@@ -27,6 +27,7 @@ from perfkit.values import ChatRequest, ChatResponse
 
 if TYPE_CHECKING:
     from perfkit._settings import RouteSettings
+    from perfkit.agents import Cancellation
     from perfkit.caching.policy import PolicyOf
     from perfkit.config import Config
     from perfkit.routing import Quality
@@ -170,14 +171,16 @@ class Client(Shared):
     @overload
     def batch(
         self, requests: Iterable[Any], *, max_concurrent: int | None = ..., on_error: Literal["raise"] = ...,
-        ordered: Literal[True] = ..., progress: Callable[[int], Any] | None = ...,
+        ordered: Literal[True] = ..., progress: Callable[[int], Any] | None = ..., timeout: float | None = ...,
+        rate: float | None = ..., cancel: Cancellation | None = ...,
     ) -> list[ChatResponse]: ...  # fmt: skip
     @overload
     def batch(
         self, requests: Iterable[Any], *, max_concurrent: int | None = ..., on_error: Literal["raise", "return"] = ...,
-        ordered: bool = ..., progress: Callable[[int], Any] | None = ...,
+        ordered: bool = ..., progress: Callable[[int], Any] | None = ..., timeout: float | None = ...,
+        rate: float | None = ..., cancel: Cancellation | None = ...,
     ) -> Any: ...  # fmt: skip
-    def batch(
+    def batch(  # noqa: PLR0913 - all but the requests are options
         self,
         requests: Iterable[Any],
         *,
@@ -185,6 +188,9 @@ class Client(Shared):
         on_error: Literal["raise", "return"] = "raise",
         ordered: bool = True,
         progress: Callable[[int], Any] | None = None,
+        timeout: float | None = None,
+        rate: float | None = None,
+        cancel: Cancellation | None = None,
     ) -> Any:
         """Answer many requests in `max_concurrent` threads.
 
@@ -197,9 +203,12 @@ class Client(Shared):
                 "return" puts the error in the answer's place.
             ordered: True returns a list in the order of `requests`; False an iterator of answers as they are done.
             progress: called with the number of answers so far.
+            timeout: seconds for all of them; calls under way end then too, with DeadlineExceeded.
+            rate: calls begun a second at most.
+            cancel: its `cancel()` ends the batch from any thread, with a CancelledError here.
 
         Raises:
-            ValueError: `on_error` or `max_concurrent` is wrong.
+            ValueError: `on_error`, `max_concurrent`, `timeout` or `rate` is wrong.
             TypeError: `requests` is a single one.
         """
         if on_error not in ("raise", "return"):
@@ -208,7 +217,10 @@ class Client(Shared):
             raise TypeError(f"batch() takes several requests, not one {type(requests).__name__}: put it into a list")
         threads = max_concurrent if max_concurrent is not None else self.settings.max_concurrent
         failing = on_error == "raise"
-        results = map_bounded(self._answer, requests, threads, ordered=ordered, progress=progress, fail_fast=failing)
+        results = map_bounded(
+            within(self._answer, timeout, self._clock), requests, threads, ordered=ordered, progress=progress,
+            fail_fast=failing, timeout=timeout, rate=rate, cancel=cancel,
+        )  # fmt: skip
         return list(unpacked(results)) if ordered else unpacked(results)
 
     def _answer(self, item: Any) -> ChatResponse:

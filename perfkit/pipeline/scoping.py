@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.errors import DeadlineExceeded
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from perfkit.values import ChatRequest
 
-__all__ = ["Scope", "current_scope", "entered", "left", "narrowed", "scope"]
+__all__ = ["Scope", "current_scope", "entered", "left", "narrowed", "scope", "within"]
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +123,19 @@ def left(token: Token[Scope | None]) -> None:
         _current.reset(token)
     except ValueError:
         _current.set(None)
+
+
+def within(call: Callable[[Any], R], timeout: float | None, clock: Clock) -> Callable[[Any], R]:
+    """Return `call` with a deadline `timeout` seconds from now for all that is done with it; None means none."""
+    if timeout is None:
+        return call
+    inner = narrowed(timeout=timeout, clock=clock)
+
+    def bounded(item: Any) -> R:
+        token = entered(inner)
+        try:
+            return call(item)
+        finally:
+            left(token)
+
+    return bounded

@@ -3,11 +3,16 @@ from __future__ import annotations
 import contextvars
 import itertools
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 
 import pytest
 
-from perfkit.agents import map_bounded
+import perfkit
+from perfkit.agents import Cancellation, map_bounded
+from perfkit.errors import DeadlineExceeded, RateLimitError
+from perfkit.testing import FaultServer, faults
 
 NAME = contextvars.ContextVar("NAME", default="unset")
 
@@ -173,4 +178,124 @@ def test_a_thread_that_cannot_be_started_ends_the_others(monkeypatch: pytest.Mon
     monkeypatch.setattr(threading.Thread, "start", start_two)
     with pytest.raises(RuntimeError, match="can't start"):
         list(map_bounded(lambda n: n, itertools.count(), 3))
+    assert batch_threads() == 0
+
+
+def test_a_batch_that_takes_too_long_ends_with_what_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def work(n: int) -> int:
+        if n >= 3:
+            go.wait(10)
+        return n
+
+    got: list[int | None] = []
+    results = map_bounded(work, itertools.count(), 3, timeout=0.2)
+    threading.Timer(0.5, go.set).start()  # calls under way are waited for
+    with pytest.raises(DeadlineExceeded, match="after 3 results"):
+        got.extend(result.value for result in iter(lambda: next(results), None))
+    assert batch_threads() == 0
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_batch_is_cancelled_from_any_thread(before: bool) -> None:
+    stop, calls = Cancellation(), itertools.count()
+
+    def work(n: int) -> int:
+        next(calls)
+        return n
+
+    results = map_bounded(work, itertools.count(), 3, cancel=stop)
+    if before:
+        stop.cancel()
+    else:
+        assert next(results).value == 0
+        joined = threading.Thread(target=stop.cancel)
+        joined.start()
+        joined.join(10)
+    with pytest.raises(CancelledError):
+        list(results)
+    assert batch_threads() == 0
+    assert next(calls) <= (0 if before else 4 * 3 + 4)
+
+
+def test_a_rate_is_kept_however_many_threads_there_are() -> None:
+    began = time.monotonic()
+    assert len(list(map_bounded(lambda n: n, range(11), 8, rate=50))) == 11
+    assert time.monotonic() - began >= 10 / 50
+
+
+def test_who_is_told_to_come_later_does_and_the_others_wait_too() -> None:
+    calls: list[tuple[int, float]] = []
+
+    def work(n: int) -> int:
+        calls.append((n, time.monotonic()))
+        if len(calls) == 1:
+            raise RateLimitError("later", retry_after=0.1)
+        return n
+
+    results = list(map_bounded(work, range(4), 1))
+    assert [(r.value, r.error) for r in results] == [(n, None) for n in range(4)]
+    assert [n for n, _ in calls] == [0, 0, 1, 2, 3]
+    assert calls[1][1] - calls[0][1] >= 0.1
+
+
+@pytest.mark.parametrize("later", [None, 3600.0, 0.001])
+def test_who_is_told_to_come_much_later_or_again_and_again_has_failed(later: float | None) -> None:
+    calls = itertools.count()
+
+    def work(n: int) -> int:
+        next(calls)
+        raise RateLimitError("later", retry_after=later)
+
+    (result,) = map_bounded(work, [1], 1)
+    assert isinstance(result.error, RateLimitError)
+    assert next(calls) == (3 if later == 0.001 else 1)
+
+
+@pytest.mark.parametrize("wrong", [{"timeout": 0}, {"rate": -1}])
+def test_a_bound_that_cannot_be_is_refused_at_once(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        map_bounded(lambda n: n, [1], **wrong)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def fault_only(fault: FaultServer) -> FaultServer:
+    perfkit.configure(
+        providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"}},
+        client={"default_model": "tiny"},
+        router={"retry_share": 0.0, "retries_per_second": 0.0},
+    )
+    return fault
+
+
+def test_calls_under_way_end_with_the_time_of_their_batch(fault_only: FaultServer) -> None:
+    fault_only.behave(*[faults.hang()] * 4)
+    with pytest.raises(DeadlineExceeded):
+        perfkit.batch(["one", "two", "three", "four"], max_concurrent=2, timeout=0.3)
+    assert batch_threads() == 0
+    assert fault_only.stats()["requests"] <= 2
+
+
+def test_a_batch_waits_as_long_as_a_provider_says(fault_only: FaultServer) -> None:
+    fault_only.behave(faults.rate_limited(retry_after=1), faults.ok("one"), faults.ok("two"))
+    answers = perfkit.batch(["a", "b"], max_concurrent=1)
+    assert [answer.text for answer in answers] == ["one", "two"]
+
+
+def test_a_batch_of_calls_is_cancelled_too(fault_only: FaultServer) -> None:
+    stop = Cancellation()
+    stop.cancel()
+    with pytest.raises(CancelledError):
+        perfkit.batch(["a", "b"], cancel=stop)
+    assert fault_only.stats()["requests"] == 0
+
+
+def test_a_spent_budget_ends_a_batch_before_it_is_overdrawn(fault_only: FaultServer) -> None:
+    perfkit.configure(tokens={"prices": {"tiny": {"input": 1_000_000.0, "output": 1_000_000.0}}})
+    perfkit.optimizer.set_budget(("user", "anna"), 40.0, "day")
+    asked = ({"messages": f"one {n}", "user": "anna", "max_tokens": 5} for n in itertools.count())
+    with pytest.raises(perfkit.BudgetExceededError):
+        perfkit.batch(asked, max_concurrent=4)
+    assert 0 < fault_only.stats()["requests"] < 40
     assert batch_threads() == 0
