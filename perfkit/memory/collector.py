@@ -181,7 +181,7 @@ class GCOptimizer(Shared):
         if collect:
             began = self._clock.now()
             gc.collect()
-            self._cost = self._clock.now() - began
+            self._cost = max(self._cost, self._clock.now() - began)  # what is frozen already costs nothing
         gc.freeze()
         self._frozen = True
 
