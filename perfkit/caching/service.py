@@ -15,13 +15,14 @@ from perfkit.caching.freshness import Decision, decide, read_traits
 from perfkit.caching.keys import IGNORED_CONTEXT, plain_key, scope_of
 from perfkit.caching.policy import CachePolicy
 from perfkit.caching.response import ResponseCache
-from perfkit.values import ChatRequest
+from perfkit.values import AgentResult, ChatRequest
 
 if TYPE_CHECKING:
     from perfkit.caching.policy import PolicyOf
 
 __all__ = ["CachedAgent", "cached"]
 
+RESULT = "perfkit.AgentResult"  # the one key of such a result as it is kept
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -29,8 +30,8 @@ R = TypeVar("R")
 class CachedAgent:
     """Runs an agent, or returns what it returned for the same message, context and agent before.
 
-    What it returns must be a ChatResponse or a JSON value; anything else is returned but not kept, and counted in
-    `cache_unstorable`. Threads that ask the same at once share one run.
+    What it returns must be an AgentResult, a ChatResponse or a JSON value; anything else is returned but not kept,
+    and counted in `cache_unstorable`. Threads that ask the same at once share one run.
 
     Args:
         agent: any object with `run(message, context)`, and `name`, `instructions`, `model` and `tools` where it has
@@ -72,12 +73,13 @@ class CachedAgent:
         decision = self.decide(message, given)
         if not decision.keep:
             return self.agent.run(message, context)
-        return self._cache.fetch(
+        found = self._cache.fetch(
             self._key(message, given, decision),
-            lambda: self.agent.run(message, context),
+            lambda: _written(self.agent.run(message, context)),
             ttl=decision.ttl,
             stale_ttl=decision.stale_ttl,
         ).value
+        return AgentResult.from_dict(found[RESULT]) if isinstance(found, dict) and RESULT in found else found
 
     def decide(self, message: str, context: Mapping[str, Any] | None = None) -> Decision:
         """Return whether a run would be kept, for how long, whose it is, and why."""
@@ -109,6 +111,10 @@ class CachedAgent:
 
     def __repr__(self) -> str:
         return f"CachedAgent({getattr(self.agent, 'name', self.agent)!r}, {self._strategy!r})"
+
+
+def _written(value: Any) -> Any:
+    return {RESULT: value.to_dict()} if isinstance(value, AgentResult) else value
 
 
 def _schema(tool: Any) -> Any:

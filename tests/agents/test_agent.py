@@ -256,6 +256,15 @@ def test_a_result_is_json_and_comes_back(model: FaultServer) -> None:
     assert again == result
 
 
+def test_a_result_is_kept_by_a_cached_agent(model: FaultServer) -> None:
+    agent = perfkit.CachedAgent(Agent("helper", "", "tiny"))
+    first, second, other = (agent.run("hello", {"user_id": user}) for user in "aab")
+    assert first == second
+    assert other.context_variables == {"user_id": "b"}
+    assert isinstance(second, perfkit.AgentResult)
+    assert model.stats()["requests"] == 2
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
