@@ -18,7 +18,7 @@ import flask
 import perfkit
 from perfkit.integrations.wsgi import PerfkitMiddleware
 
-WORKLOAD = os.environ["WORKLOAD"]  # "" is Python's default
+WORKLOAD = os.environ["WORKLOAD"]  # "" is Python's default, "off" collects nothing
 OBJECTS = int(os.environ["OBJECTS"])
 KEPT = 300  # replies in the application's own cache
 SESSION = 2.0  # seconds a session lives
@@ -118,7 +118,9 @@ else:
     for name in ("django.db.models", "django.forms", "django.template", "sqlalchemy.orm", "requests", "openai"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-if WORKLOAD == "fork_server":
+if WORKLOAD == "off":
+    gc.disable()
+elif WORKLOAD == "fork_server":
     perfkit.gc_optimizer.optimize_for_workload("fork_server")
 elif WORKLOAD:
     perfkit.configure(gc={"workload": WORKLOAD}, web={"collect_garbage": True})
