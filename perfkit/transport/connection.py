@@ -111,13 +111,12 @@ class PooledConnection(HTTPConnection):
             return
         if self.sock is None:
             self.connect()
-        self.sock.settimeout(self.timeout)
         options.pop("chunked", None)
         kept = {"preload_content": True, "decode_content": True, "enforce_content_length": True, **options}
         self._response_options = _ResponseOptions(method, url, **kept)
         state["_method"] = method
         self._emptied = False
-        self.sock.sendall(head + (body or b""))
+        self._send(head + (body or b""), self.timeout if isinstance(self.timeout, int | float) else math.inf)
         state["_HTTPConnection__state"] = _SENT
 
     def _new_conn(self) -> socket.socket:
