@@ -56,13 +56,13 @@ class Allowance:
         with self._lock:
             self._saved = min(self.most, self._saved + self.share)
 
-    def spend(self) -> bool:
-        """Take one extra request, if there is one left."""
+    def spend(self, *, leaving: float = 0.0) -> bool:
+        """Take one extra request, if there is one left, and so many more for those who need it more."""
         now = self._clock.now()
         with self._lock:
             self._saved = min(self.most, self._saved + (now - self._at) * self.per_second)
             self._at = now
-            if self._saved < 1.0:
+            if self._saved < 1.0 + leaving:
                 return False
             self._saved -= 1.0
             return True

@@ -111,12 +111,14 @@ class _Race:
     def finish(self, delay: float | None, allowance: Allowance) -> ChatResponse | None:
         (first,) = self._running
         patience = delay if delay is not None else first.candidate.percentile_95()
+        leaving = 0.0 if delay is not None else allowance.most / 2
         while True:
             try:
                 trial, response, error = self._ended.get(timeout=patience)
             except Empty:
-                self._hedge(patience, allowance)
-                patience = None
+                if self._hedge(patience, allowance, leaving):
+                    patience = None  # there is no third
+                leaving = 0.0
                 continue
             del self._running[trial]
             if response is not None:
@@ -128,13 +130,19 @@ class _Race:
             if not self._running:
                 self.start(self._call.begin())
 
-    def _hedge(self, patience: float | None, allowance: Allowance) -> None:
-        """Ask a second provider, if that is allowed and there is one; there is no third."""
-        if allowance.spend():
-            second = self._call.beside(f"beside the first after {patience or 0.0:.2f} s")
-            if second is not None:
-                self._call.tracker.increment("provider_hedge", tags={"provider": second.candidate.name})
-                self.start(second)
+    def _hedge(self, patience: float | None, allowance: Allowance, leaving: float) -> bool:
+        """Ask a second provider, if there is one; return False when the allowance has to be waited for.
+
+        More calls pass the 95th percentile than may be hedged, and most of them end soon after: so they leave half of
+        what may be saved up to those that still run after the same time again.
+        """
+        if not allowance.spend(leaving=leaving):
+            return False
+        second = self._call.beside(f"beside the first after {patience or 0.0:.2f} s")
+        if second is not None:
+            self._call.tracker.increment("provider_hedge", tags={"provider": second.candidate.name})
+            self.start(second)
+        return True
 
     def cancel(self) -> None:
         """Give up what still runs."""

@@ -30,3 +30,14 @@ def test_it_is_exact_under_threads() -> None:
     with ThreadPoolExecutor(16) as pool:
         assert sum(pool.map(lambda _: allowance.spend(), range(2000))) == 50
     assert repr(allowance) == "<Allowance 0.0 of 50>"
+
+
+def test_some_may_be_left_for_those_who_need_it_more() -> None:
+    allowance = Allowance(0.5, most=4.0, start=2.5, clock=FakeClock())
+    assert not allowance.spend(leaving=2.0)
+    assert allowance.spend()
+    allowance.earn()
+    allowance.earn()
+    assert not allowance.spend(leaving=2.0)
+    allowance.earn()
+    assert allowance.spend(leaving=2.0)
