@@ -40,6 +40,7 @@ PACKAGES = [
     "diskcache",
     "Django",
     "redis",
+    "pyinstrument",
 ]
 
 

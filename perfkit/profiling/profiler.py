@@ -125,6 +125,7 @@ class Profiler(Shared):
     def _rest(self) -> None:
         """End the watchdog; the next run starts it again if it is wanted then."""
         self._around.ready = False
+        self._around.due = 0.0
         if self._beat is not None:
             self._beat.cancel(self._watchdog.scan)
 

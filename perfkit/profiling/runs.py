@@ -91,7 +91,9 @@ class Surroundings:
         self.due = 0.0
 
     def look(self, now: float) -> int | None:
-        """Read the resident memory."""
+        """Read the resident memory; see that the profiler's own work runs, too, as this is not done at every run."""
+        if not self.ready:
+            self.start()
         self.due = now + _STALE
         self.rss = process_memory.rss()
         return self.rss
@@ -145,8 +147,6 @@ class Operation:
     def begin(self) -> Running:
         """Read what is needed before a run, and enter it among the running ones."""
         around, seen = self._around, self._collections
-        if not around.ready:
-            around.start()
         run = Running()
         run.operation = self
         run.thread = get_ident()

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import threading
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,7 @@ def tracker() -> PerformanceTracker:
 
 @pytest.fixture
 def profiler(tracker: PerformanceTracker) -> Profiler:
-    return Profiler(clock=FakeClock(wall=5.0), tracker=tracker, history=3)
+    return Profiler(clock=FakeClock(wall=5.0), tracker=tracker, history=3, slow_capture="off")
 
 
 def test_a_decorated_function_keeps_its_value_name_and_signature(profiler: Profiler) -> None:
@@ -97,3 +100,123 @@ def test_durations_go_to_the_tracker(profiler: Profiler, tracker: PerformanceTra
 def test_anything_else_is_refused(profiler: Profiler) -> None:
     with pytest.raises(TypeError, match="name or a function"):
         profiler.profile(3)  # type: ignore[call-overload]
+
+
+def test_time_between_the_steps_of_a_generator_is_not_its_own(tracker: PerformanceTracker) -> None:
+    clock = FakeClock()
+    profiler = Profiler(clock=clock, tracker=tracker, slow_capture="off")
+
+    @profiler.profile("gen")
+    def work() -> Iterator[int]:
+        clock.advance(1.0)
+        yield 1
+        clock.advance(2.0)
+
+    for _ in work():
+        clock.advance(100.0)
+    [run] = profiler.get_performance_summary("gen")
+    assert run["duration"] == pytest.approx(3.0)
+
+
+def test_a_generator_gets_what_is_sent_and_thrown_and_returns_its_value(profiler: Profiler) -> None:
+    @profiler.profile("gen")
+    def echo() -> Generator[Any, Any, str]:
+        got = yield "ready"
+        try:
+            yield got
+        except LookupError:
+            return "thrown"
+        return "sent"
+
+    generator = echo()
+    assert next(generator) == "ready"
+    assert generator.send(5) == 5
+    with pytest.raises(StopIteration, match="thrown"):
+        generator.throw(LookupError())
+    assert profiler.get_performance_summary("gen")[0]["success"]
+
+
+def test_asynchronous_functions_are_refused(profiler: Profiler) -> None:
+    async def work() -> None:
+        """Do nothing."""
+
+    with pytest.raises(TypeError, match="asynchronous"):
+        profiler.profile(work)
+
+
+def test_a_block_that_is_measuring_cannot_be_entered_again(profiler: Profiler) -> None:
+    run = profiler.profile("op")
+    with run, pytest.raises(RuntimeError, match="call profile"), run:
+        pass
+    with run:
+        pass
+    assert len(profiler.get_performance_summary("op")) == 2
+
+
+def test_collections_during_a_run_are_counted_with_their_time(profiler: Profiler) -> None:
+    with profiler.profile("first"):
+        pass
+    with profiler.profile("op") as run:
+        gc.collect()
+    assert run.report is not None
+    assert run.report.gc_count >= 1
+    assert run.report.gc_time > 0
+
+
+def test_memory_is_read_after_slow_runs_only(tracker: PerformanceTracker) -> None:
+    clock = FakeClock()
+    profiler = Profiler(clock=clock, tracker=tracker, slow_capture="off")
+    with profiler.profile("quick") as quick:
+        pass
+    with profiler.profile("slow") as slow:
+        clock.advance(0.01)
+        held = bytearray(60_000_000)
+    assert quick.report is not None
+    assert quick.report.memory_delta is None
+    assert slow.report is not None
+    assert slow.report.memory_delta is not None
+    assert slow.report.memory_delta > len(held) / 2
+
+
+def test_cpu_time_is_that_of_the_thread_alone(profiler: Profiler) -> None:
+    stop = threading.Event()
+
+    def busy() -> None:
+        while not stop.is_set():
+            pass
+
+    thread = threading.Thread(target=busy)
+    with profiler.profile("op") as run:
+        thread.start()
+        stop.wait(0.2)
+        stop.set()
+        thread.join()
+    assert run.report is not None
+    assert run.report.cpu_time is not None
+    assert run.report.cpu_time < 0.1
+
+
+def test_the_slowest_runs_outlive_the_ring(tracker: PerformanceTracker) -> None:
+    clock = FakeClock()
+    profiler = Profiler(clock=clock, tracker=tracker, slow_capture="off", history=2, slowest=3)
+    for seconds in (1.0, 9.0, 2.0, 8.0, 3.0, 0.5):
+        with profiler.profile("op"):
+            clock.advance(seconds)
+    assert [round(run.duration) for run in profiler.slowest("op")] == [9, 8, 3]
+
+
+def test_too_many_names_share_one_place(profiler: Profiler) -> None:
+    for number in range(510):
+        with profiler.profile(f"user {number}"):
+            pass
+    summary = profiler.get_performance_summary()
+    assert len(summary) == 501
+    assert len(summary["perfkit.overflow"]) == 3
+
+
+def test_decorated_functions_are_measured_on_after_a_reset(profiler: Profiler) -> None:
+    work = profiler.profile("op")(lambda: None)
+    work()
+    profiler.reset()
+    work()
+    assert len(profiler.get_performance_summary("op")) == 1

@@ -12,7 +12,7 @@ import pytest
 from perfkit.clock import FakeClock
 from perfkit.metrics import PerformanceTracker
 from perfkit.metrics.operations import Operations, Step
-from perfkit.profiling import Profiler, frames
+from perfkit.profiling import Profiler, SlowRun, frames
 from perfkit.profiling.pauses import Pause
 from perfkit.profiling.slow import INTERVAL
 
@@ -225,6 +225,17 @@ def _go_on() -> None:
 @pytest.mark.skipif(frames.FREE_THREADED, reason="stacks are not taken on free-threaded builds")
 @pytest.mark.parametrize("stall", [_asleep, _in_a_regex, _in_a_c_call])
 def test_a_stall_among_64_busy_threads_is_caught_and_nothing_else(stall: Callable[[], None]) -> None:
+    for _ in range(3):  # on a machine that is too busy a watchdog may come too late, but never for another
+        caught = _stalled_once(stall)
+        assert {slow.thread for slow in caught} <= {"culprit"}
+        if caught:
+            break
+    functions = {frame.function.rpartition(".")[2] for one in caught[0].captures for frame in one.stack}
+    assert "stalled" in functions
+    assert stall.__name__ in functions or caught[0].held > 0
+
+
+def _stalled_once(stall: Callable[[], None]) -> list[SlowRun]:
     profiler = Profiler(tracker=PerformanceTracker(), slow_capture="on", slow_threshold=0.25)
     over = threading.Event()
 
@@ -251,11 +262,7 @@ def test_a_stall_among_64_busy_threads_is_caught_and_nothing_else(stall: Callabl
     for one in crew:
         one.join()
     profiler.close()
-    caught = profiler.slow_captures()
-    assert {slow.thread for slow in caught} == {"culprit"}
-    functions = {frame.function.rpartition(".")[2] for one in caught[0].captures for frame in one.stack}
-    assert "stalled" in functions
-    assert stall.__name__ in functions or caught[0].held > 0  # a machine too busy lets it go on before it is looked at
+    return profiler.slow_captures()
 
 
 def test_stacks_are_not_taken_where_it_is_not_wanted_or_not_safe(monkeypatch: pytest.MonkeyPatch) -> None:
