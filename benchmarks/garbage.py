@@ -3,10 +3,10 @@
     python benchmarks/garbage.py [--quick] [--json] [--objects N] [--part latency|sessions|preload]
 
 "latency": 100 requests a second arrive whether the app is ready or not, each reads a JSON reply of 100 KB; latency
-counts from the arrival; without any collection ("off") it is what the machine adds. Then 8 clients ask as fast as
-they can. "sessions": each request leaves a session that dies as a cycle after 2 seconds. "preload": four forked
-workers with Django, Flask and what else is installed. Each pair of runs is made one after the other, so ratios say
-more than milliseconds, and the machine's load stands beside them.
+counts from the arrival; without any collection ("off") it is what the machine adds. Then 8 clients ask as fast as they
+can. "sessions": each request leaves a session that dies as a cycle after 2 seconds. "preload": four forked workers with
+Django, Flask and what else is installed. Each pair of runs is made one after the other, so ratios say more than
+milliseconds, and the machine's load stands beside them.
 """
 
 from __future__ import annotations
