@@ -185,7 +185,7 @@ def new_connections(clients: Clients, number: int) -> Row:
 
 def run(ca_file: str | None, certificate: str | None, *, quick: bool) -> dict[str, Any]:
     rivals = ("http_client", "urllib3_pool", "perfkit_handle", "perfkit")
-    plans = {1: (200, 5), 16: (12, 5), 64: (4, 5)} if quick else {1: (500, 9), 16: (40, 9), 64: (12, 9)}
+    plans = {1: (200, 5), 16: (12, 5), 64: (4, 5)} if quick else {1: (300, 15), 16: (30, 15), 64: (10, 15)}
     found: dict[str, Any] = {}
     with serving(certificate) as served:
         clients = Clients(served, ca_file)
