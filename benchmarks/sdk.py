@@ -171,7 +171,7 @@ def main() -> int:
         found = measure(server, calls, rounds)
     quickly: dict[str, dict[str, float]] = {}
     for threads in (1, 16):
-        quickly |= rates(threads, *((5, 3) if options.quick else (320 // threads, 15)))
+        quickly |= rates(threads, *((5, 3) if options.quick else (160 // threads, 9)))
     versions = {name: importlib.metadata.version(name) for name in ("openai", "anthropic", "httpx2")}
     if options.json:
         print(
