@@ -54,7 +54,7 @@ class Candidate:
         handles: series of `provider_latency` by model.
         fits_all: nothing is known that a request could ask too much of.
         gates: our own limits for it, None for none.
-        ejected_until: monotonic second until which others are preferred, for being an outlier.
+        ejected_until: monotonic second until which others are preferred: it is an outlier, or says it has no room.
     """
 
     def __init__(  # noqa: PLR0913 - wired by the router
@@ -226,7 +226,8 @@ class Candidate:
         with self._lock:  # written out: every answer comes through here
             self.in_flight -= 1
             self._last_model = model
-            self._cooldown_until = max(self._cooldown_until, now + alone) if alone else self._cooldown_until
+            if alone:
+                self.ejected_until = max(self.ejected_until, now + alone)
             peak = self._excess * math.exp((self._sampled - now) / PEAK_MEMORY) if self._excess else 0.0
             weight = self._weight(now)
             known, believed = self.latency, self._explored or self._cost

@@ -47,7 +47,15 @@ def test_a_provider_that_says_it_has_no_room_left_is_not_asked_into_a_429(fault:
             assert len(router.execute_with_fallback(request).attempts) == 1
     paths = [sent["path"] for sent in fault.stats()["recent"]]
     assert paths == ["/v1/chat/completions"] * 3 + ["/v1/messages"] * 5
-    assert "cooling down" in router.health()["openai"]["reason"]
+    assert 0 < router.health()["openai"]["ejected"] <= 60
+
+
+def test_the_only_provider_is_asked_all_the_same(fault: FaultServer) -> None:
+    fault.behave(ok(headers=told(0)))
+    router = ProviderRouter(tracker=PerformanceTracker())
+    router.register_provider("openai", create_provider("openai", base_url=fault.base_url, api_key="k"))
+    for _ in range(3):
+        assert router.execute_with_fallback(ChatRequest(HELLO, "m", timeout=2)).provider == "openai"
 
 
 def test_shares_shrink_with_the_room_that_is_told(router: MakeRouter, clock: SlowClock, request_: ChatRequest) -> None:
