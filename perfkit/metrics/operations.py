@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfkit import _process
 from perfkit.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ["Operations", "Running", "Step", "operations"]
 
@@ -59,44 +58,57 @@ class Step(NamedTuple):
     ended: float | None
 
 
+class OpenStep:
+    """A step under way, as a context manager."""
+
+    __slots__ = ("_operations", "_step")
+
+    def __init__(self, operations: Operations, kind: str, name: str) -> None:
+        self._operations = operations
+        self._step = Step(kind, name, threading.get_ident(), operations.now(), None)
+
+    def __enter__(self) -> None:
+        self._operations.open[id(self)] = self._step
+
+    def __exit__(self, *_: object) -> None:
+        operations = self._operations
+        operations.open.pop(id(self), None)
+        operations.finished.append(self._step._replace(ended=operations.now()))
+
+
 class Operations:
     """The runs and steps of a process.
 
     Attributes:
         running: every run under way.
+        open, finished: steps under way by the identity of who notes them, and the latest that ended.
+        now: the clock.
     """
 
     def __init__(self, now: Callable[[], float] = SYSTEM_CLOCK.now) -> None:
-        self._now = now
+        self.now = now
         self._after_fork()
         _process.bind(self)
 
     def _after_fork(self) -> None:
         self.running: dict[Running, None] = {}
-        self._open: dict[int, Step] = {}
-        self._finished: deque[Step] = deque(maxlen=_STEPS)
+        self.open: dict[int, Step] = {}
+        self.finished: deque[Step] = deque(maxlen=_STEPS)
 
     def close(self) -> None:
         """Nothing to let go of."""
 
-    @contextmanager
-    def step(self, kind: str, name: str) -> Iterator[None]:
+    def step(self, kind: str, name: str) -> OpenStep:
         """Note that this thread is busy with something while the block runs, such as a provider."""
-        step = Step(kind, name, threading.get_ident(), self._now(), None)
-        self._open[id(step)] = step
-        try:
-            yield
-        finally:
-            self._open.pop(id(step), None)
-            self._finished.append(step._replace(ended=self._now()))
+        return OpenStep(self, kind, name)
 
     def waited(self, kind: str, name: str, began: float, ended: float) -> None:
         """Note that this thread has waited."""
-        self._finished.append(Step(kind, name, threading.get_ident(), began, ended))
+        self.finished.append(Step(kind, name, threading.get_ident(), began, ended))
 
     def steps(self, thread: int, since: float) -> list[Step]:
         """Return the steps of a thread that ended after `since` or have not ended, oldest first."""
-        known = [*self._copy(self._finished), *self._copy(self._open.values())]
+        known = [*self._copy(self.finished), *self._copy(self.open.values())]
         found = [step for step in known if step.thread == thread and (step.ended is None or step.ended > since)]
         return sorted(found, key=lambda step: step.began)
 

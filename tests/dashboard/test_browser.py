@@ -122,7 +122,7 @@ def test_ranges_are_chosen_with_the_keyboard(page: Page) -> None:
 
 def test_page_fits_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 380, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth") == 380
+    page.wait_for_function("document.documentElement.scrollWidth === 380")  # once the charts have been drawn anew
 
 
 def test_page_works_without_javascript(browser: Browser, url: str) -> None:

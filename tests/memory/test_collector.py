@@ -110,7 +110,7 @@ def test_a_workload_takes_effect_and_is_taken_back(
     gc.set_threshold(701, 11, 12)
     gc.disable()
     background.close()  # an earlier test's job may still have it
-    before = state()
+    before, threads = state()[:4], threading.active_count()
     node = Node()
     plan = optimizer.optimize_for_workload(workload)
     assert gc.get_threshold() == thresholds
@@ -123,7 +123,8 @@ def test_a_workload_takes_effect_and_is_taken_back(
     optimizer.restore()
     assert not has_job(optimizer)
     background.close()
-    assert (*state()[:4], threading.active_count()) == before
+    assert state()[:4] == before
+    assert threading.active_count() <= threads  # fewer, where one of an earlier test has ended meanwhile
     assert not frozen_with(node)
     optimizer.restore()
 
