@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from perfkit.agents import Result, map_bounded
 from perfkit.clock import SYSTEM_CLOCK
@@ -33,6 +33,7 @@ class Row:
         first_failure: what the first of them said.
         p50_ms: None when nothing was answered, like the other percentiles and `first_token_p50_ms`.
         per_second: answered calls.
+        recorded: answered calls that the way's own metrics have timed, and `recorded_p95_ms` by them; None without any.
         connections: opened, as whoever counted saw it; None when nobody did, like `tls_handshakes` and `requests`.
         tokens_in: prompt tokens sent; answers from the cache send none.
         cost: None when the price of the model is unknown, like `saved`: what answers from the cache would have cost.
@@ -50,6 +51,8 @@ class Row:
     p95_ms: float | None
     p99_ms: float | None
     first_token_p50_ms: float | None
+    recorded: int | None = None
+    recorded_p95_ms: float | None = None
     connections: int | None = None
     tls_handshakes: int | None = None
     requests: int | None = None
@@ -132,10 +135,12 @@ def _run(
     started = SYSTEM_CLOCK.now()
     try:
         results = list(map_bounded(way.ask, items, threads, ordered=False, progress=progress))
-        seconds = SYSTEM_CLOCK.now() - started
+        seconds, recorded = SYSTEM_CLOCK.now() - started, way.recorded()
     finally:
         way.close()
-    return _row(name, results, seconds, stage.seen())
+    count, p95 = recorded if recorded is not None else (None, None)
+    timed = {"recorded": count, "recorded_p95_ms": None if p95 is None else round(p95 * MS, 2)}
+    return _row(name, results, seconds, timed | stage.seen())
 
 
 def _interrupted(calls: Sequence[Call], kill: Callable[[], None]) -> Iterator[Call]:
@@ -146,7 +151,7 @@ def _interrupted(calls: Sequence[Call], kill: Callable[[], None]) -> Iterator[Ca
         yield call
 
 
-def _row(name: str, results: Sequence[Result[Answer]], seconds: float, counted: dict[str, int]) -> Row:
+def _row(name: str, results: Sequence[Result[Answer]], seconds: float, counted: dict[str, Any]) -> Row:
     answers = [result.value for result in results if result.value is not None]
     waits = [result.seconds for result in results if result.ok]
     firsts = [answer.first_token for answer in answers if answer.first_token is not None]

@@ -85,6 +85,10 @@ class Way(Protocol):
         """Answer `call`, in any thread."""
         ...
 
+    def recorded(self) -> tuple[int, float] | None:
+        """Return how many answered calls its own metrics have timed, and their 95th percentile in seconds."""
+        ...
+
     def close(self) -> None:
         """Let go of sockets and threads."""
         ...
@@ -138,6 +142,10 @@ class Today:
         cached = (told.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         usage = Usage(told.get("prompt_tokens", 0), told.get("completion_tokens", 0), cached_tokens=cached)
         return Answer(usage, self._prices.calculate_cost(usage, self._setting.model), first_token=first_token)
+
+    def recorded(self) -> tuple[int, float] | None:
+        """Measure nothing, as most do."""
+        return None
 
     def close(self) -> None:
         """Hold nothing between calls: that is the point."""
@@ -215,6 +223,11 @@ class Perfkit:
             "max_tokens": call.max_tokens,
             "timeout": self._setting.timeout,
         }
+
+    def recorded(self) -> tuple[int, float] | None:
+        """Return what the tracker has timed."""
+        stats = self._tracker.get_stats("agent_response_time")
+        return (round(stats["count"]), stats["p95"]) if stats else None
 
     def close(self) -> None:
         """Close the connections and what else was made for this way."""

@@ -168,6 +168,14 @@ def test_servers_count_fewer_connections_and_a_handshake_for_each(finished: tupl
     assert without_cache["requests"] >= 60
 
 
+def test_own_metrics_count_every_answer_and_agree_with_the_watch(finished: tuple[Demo, dict[str, Any]]) -> None:
+    today, *perfkit = rows(finished)
+    assert (today["recorded"], today["recorded_p95_ms"]) == (None, None)
+    for row in perfkit:
+        assert row["recorded"] == row["answered"]
+        assert row["recorded_p95_ms"] <= 1.02 * row["p95_ms"] + 1  # the watch is outside of it
+
+
 def test_only_the_row_with_a_cache_has_hits_and_sends_less(finished: tuple[Demo, dict[str, Any]]) -> None:
     today, perfkit, without_cache = rows(finished)
     assert perfkit["cache_hits"] > 0
