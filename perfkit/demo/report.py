@@ -27,7 +27,7 @@ __all__ = ["Report", "progress"]
 _WIDTH = 100  # columns at most: longer lines of prose read badly
 
 _DEFAULTS = (
-    "By default only answers at a temperature of 0 (at most 0.1) are shared from the cache, for an hour. Where the"
+    "By default only answers at a temperature of 0 (at most 0.1) are shared from the cache, for hours. Where the"
     " temperature is left to the provider, as in the fresh questions and streams here, an answer is its caller's own"
     " unless a route says cacheable=True."
 )
