@@ -17,7 +17,7 @@ __all__ = ["held", "hold", "release", "stuck"]
 
 KINDS = (type(threading.Lock()), type(threading.RLock()))
 MOST = 0.5  # seconds a lock is held
-PARKING = 0.02  # seconds: C code must not fork while a thread waits for the interpreter, whose own lock would be lost
+PARKING = 0.2  # seconds: C code must not fork while a thread waits for the interpreter, whose own lock would be lost
 
 _owners: list[object] = []  # objects and modules of perfkit that had locks when last looked for
 _released = threading.Event()
