@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -29,7 +30,11 @@ class Threaded(ThreadingMixIn, WSGIServer):
 def bare_fork() -> int:
     """Fork as uWSGI does: none of Python's at-fork hooks run."""
     locks.hold()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(5.0)  # who waits for the interpreter must not have asked for it: in the child nobody takes it
+    time.sleep(0.01)
     pid: int = ctypes.PyDLL(None).fork()
+    sys.setswitchinterval(interval)
     if pid:
         locks.release()
     return pid
