@@ -140,7 +140,7 @@ class Redis:
 
     def start(self, *options: str) -> None:
         self.server = redis_server(self.path, *options)
-        polled(self.path.exists)
+        polled(lambda: redis_answers(self.path))
 
     def signal(self, number: int) -> None:
         assert self.server is not None

