@@ -40,7 +40,7 @@ def main(paths: list[str]) -> int:
             failed += 1
             print(f"{path}: failed: {answer}")
         else:
-            print(f"{path}: {answer.text.strip()}")
+            print(f"{path}: {' '.join(answer.text.split())}")
     stats = perfkit.tracker.get_stats("agent_response_time")
     print(f"{len(answers) - failed} summaries, p95 {stats.get('p95', 0):.2f} s", file=sys.stderr)
     return 1 if failed else 0

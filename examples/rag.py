@@ -52,6 +52,6 @@ if __name__ == "__main__":
     for asked in sys.argv[1:]:
         try:
             found = answer(asked)
-            print(f"{found.text.strip()} [{found.cached or found.provider}, ${found.cost:.6f}]")
+            print(f"{' '.join(found.text.split())} [{found.cached or found.provider}, ${found.cost:.6f}]")
         except perfkit.BudgetExceededError as error:
             print(f"no budget left: {error}")

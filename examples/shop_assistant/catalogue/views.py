@@ -21,7 +21,8 @@ def product(request: HttpRequest, number: int) -> HttpResponse:
     found = get_object_or_404(Product, pk=number)
     asked = f"Describe for the page of a shop, in two sentences: {found}"
     answer = perfkit.chat(asked, model="describe", max_tokens=48, agent="describe", fallback_response=found.facts)
-    return render(request, "catalogue/product.html", {"product": found, "description": answer.text.strip()})
+    description = answer.text.strip() or found.facts
+    return render(request, "catalogue/product.html", {"product": found, "description": description})
 
 
 @require_POST
