@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
+    import httpx2
+
     from perfkit.integrations._wire import Incoming
+    from perfkit.metrics import PerformanceTracker
+    from perfkit.transport import ConnectionPool
 
 __all__ = ["client_of_sdk", "make_client", "module_of"]
 
@@ -54,20 +58,31 @@ def module_of(sdk: str) -> ModuleType:
     return sys.modules[name]
 
 
-def client_of_sdk(sdk: str, options: dict[str, Any], **of_wire: Any) -> Any:
-    """Return what the SDK takes as `http_client=`.
+def client_of_sdk(
+    sdk: str,
+    *,
+    deadline: float | None = None,
+    connections: ConnectionPool | None = None,
+    tracker: PerformanceTracker | None = None,
+    **options: Any,
+) -> httpx2.Client:
+    """Return what an SDK takes as `http_client=`; it keeps its interface, exceptions, retries and timeouts.
 
     Args:
         sdk: name of its package and of the extra that installs it.
-        options: of the client class.
-        **of_wire: arguments of `Wire`.
+        deadline: seconds for each try, from asking for a connection to the last byte of the reply or stream; None for
+            none: the SDK's timeouts begin anew with each byte.
+        connections: None for `perfkit.connections`; closing the SDK's client leaves it open.
+        tracker: where `http_request_duration` and `first_token` are recorded; None for `perfkit.tracker`.
+        **options: further ones of `httpx2.Client`, such as `timeout`, which the SDK takes as its own default.
 
     Raises:
         ConfigError: the SDK is not installed, or an option is the pool's business.
-        ValueError: the deadline is not above 0.
+        ValueError: `deadline` is not above 0.
     """
-    wire = Wire(**of_wire)
-    return make_client(module_of(sdk), wire, options)
+    wire = Wire(deadline=deadline, connections=connections, tracker=tracker)
+    client: httpx2.Client = make_client(module_of(sdk), wire, options)
+    return client
 
 
 def make_client(module: Any, wire: Wire, options: dict[str, Any]) -> Any:
