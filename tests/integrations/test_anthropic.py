@@ -63,6 +63,7 @@ def test_stream_that_is_closed_early_ends_at_the_server(
     "mishap", [faults.rate_limited(0.01), faults.server_error(), faults.overloaded(), faults.reset()]
 )
 @pytest.mark.parametrize("how", [ask, read])
+@pytest.mark.usefixtures("retried_soon")
 def test_retries_of_the_sdk_work(client: anthropic.Anthropic, any_fault: FaultServer, mishap: Any, how: Any) -> None:
     any_fault.behave(mishap, then="ok")
     assert how(client.with_options(max_retries=1)) == "echo: one two three"
@@ -85,10 +86,11 @@ TROUBLE = {
 @pytest.mark.parametrize("how", [ask, read])
 def test_exceptions_are_those_of_the_sdk_with_its_own_client(fault: FaultServer, trouble: str, how: Any) -> None:
     fault.behave(TROUBLE[trouble])
+    timeout = httpx2.Timeout(20, read=0.1 if trouble == "hang" else 20)
     with perfkit.integrations.anthropic.http_client(connections=ConnectionPool(proxy="")) as pooled:
-        ours = failure(lambda: how(sdk(fault, pooled, timeout=0.3)))
+        ours = failure(lambda: how(sdk(fault, pooled, timeout=timeout)))
     with httpx2.Client() as stock:
-        theirs = failure(lambda: how(sdk(fault, stock, timeout=0.3)))
+        theirs = failure(lambda: how(sdk(fault, stock, timeout=timeout)))
     assert ours == theirs
 
 

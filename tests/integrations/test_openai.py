@@ -104,6 +104,7 @@ def test_forgotten_stream_gives_its_slot_back(
     "mishap", [faults.rate_limited(0.01), faults.server_error(), faults.overloaded(), faults.reset(), faults.close()]
 )
 @pytest.mark.parametrize("how", [ask, read])
+@pytest.mark.usefixtures("retried_soon")
 def test_retries_of_the_sdk_work(client: openai.OpenAI, any_fault: FaultServer, mishap: Any, how: Any) -> None:
     any_fault.behave(mishap, then="ok")
     assert how(client.with_options(max_retries=1)) == "echo: one two three"
@@ -116,6 +117,7 @@ def test_error_nobody_reads_does_not_cost_the_connection(client: openai.OpenAI, 
     assert any_fault.counters()["connections"] == 1
 
 
+@pytest.mark.usefixtures("retried_soon")
 def test_refused_connections_are_retried_by_the_sdk(
     client: openai.OpenAI, any_fault: FaultServer, tracker: PerformanceTracker
 ) -> None:
@@ -181,9 +183,10 @@ def test_exceptions_are_those_of_the_sdk_with_its_own_client(
     client: openai.OpenAI, any_fault: FaultServer, trouble: str, how: Any
 ) -> None:
     any_fault.behave(TROUBLE[trouble])
-    ours = failure(lambda: how(client.with_options(timeout=0.3)))
+    timeout = httpx2.Timeout(20, read=0.1 if trouble == "hang" else 20)
+    ours = failure(lambda: how(client.with_options(timeout=timeout)))
     with httpx2.Client(verify=perfkit_context(any_fault)) as stock:
-        theirs = failure(lambda: how(sdk(any_fault, stock, timeout=0.3)))
+        theirs = failure(lambda: how(sdk(any_fault, stock, timeout=timeout)))
     assert ours == theirs
 
 
@@ -202,7 +205,7 @@ def test_timeouts_of_the_sdk_come_before_those_of_the_pool(
     client: openai.OpenAI, any_fault: FaultServer, connections: ConnectionPool
 ) -> None:
     connections.configure(read_timeout=0.05)
-    any_fault.behave(faults.ok("patience", delay=0.3, interval=0.1))
+    any_fault.behave(faults.ok("patience", delay=0.12, interval=0.08))
     assert ask(client.with_options(timeout=20)) == "patience"
     assert read(client.with_options(timeout=20)) == "patience"
 
@@ -233,7 +236,7 @@ def test_deadline_ends_what_no_timeout_of_the_sdk_would(
     any_fault: FaultServer, connections: ConnectionPool, part: Any
 ) -> None:
     any_fault.behave(faults.drip(faults.ok("word " * 500), interval=0.02, part=part))
-    client = sdk(any_fault, perfkit.integrations.openai.http_client(connections=connections, deadline=0.3), timeout=10)
+    client = sdk(any_fault, perfkit.integrations.openai.http_client(connections=connections, deadline=0.1), timeout=10)
     with pytest.raises(openai.APITimeoutError):
         ask(client)
     assert settled(any_fault)["aborted_by_client"] == 1

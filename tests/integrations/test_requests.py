@@ -132,14 +132,14 @@ def test_timeouts_are_those_of_requests(
     session: requests.Session, any_fault: FaultServer, connections: ConnectionPool
 ) -> None:
     any_fault.behave(faults.hang())
-    for timeout in (0.3, (5, 0.3), urllib3.Timeout(connect=5, read=0.3), urllib3.Timeout(total=0.3)):
+    for timeout in (0.3, (5, 0.1), urllib3.Timeout(connect=5, read=0.1), urllib3.Timeout(total=0.3)):
         with pytest.raises(requests.ReadTimeout):
             session.get(f"{any_fault.base_url}/models", timeout=timeout)  # type: ignore[arg-type]
     assert settled(any_fault)["aborted_by_client"] == 4
-    connections.configure(read_timeout=0.2)
+    connections.configure(read_timeout=0.1)
     with pytest.raises(requests.ReadTimeout):  # without any, the pool's
         session.get(f"{any_fault.base_url}/models")
-    any_fault.behave(faults.ok(delay=0.4))
+    any_fault.behave(faults.ok(delay=0.2))
     assert session.post(f"{any_fault.base_url}{CHAT}", json=said(), timeout=20).ok
 
 

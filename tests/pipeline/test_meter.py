@@ -72,7 +72,7 @@ def test_a_stream_records_its_first_token_and_the_time_of_each_further_one(fault
 
 def test_retries_and_fallbacks_are_counted_for_whom_they_went_to(fault: FaultServer) -> None:
     configure(fault)
-    fault.behave(faults.server_error(503), then="ok")
+    fault.behave(faults.status(503, headers={"retry-after": "0.01"}), then="ok")
     assert len(perfkit.chat("hello", agent="shop").attempts) == 2
     assert (total("llm_retry", **TAGS), total("llm_fallback")) == (1, 0)
     with FaultServer() as other:
