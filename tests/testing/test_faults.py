@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
@@ -17,38 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from testing.clients import CHAT, ask, connect, emptied, statuses
 
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-CHAT = "/v1/chat/completions"
+    from collections.abc import Callable
 
 
 @pytest.fixture
-def server() -> Iterator[FaultServer]:
-    with FaultServer() as server:
-        yield server
-
-
-def connect(server: FaultServer) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-
-
-def ask(client: http.client.HTTPConnection, path: str = CHAT, **body: object) -> http.client.HTTPResponse:
-    client.request("POST", path, json.dumps({"model": "m", "messages": "hi"} | body))
-    return client.getresponse()
-
-
-def statuses(client: http.client.HTTPConnection, *paths: str) -> list[int]:
-    found = []
-    for path in paths:
-        reply = ask(client, path)
-        reply.read()
-        found.append(reply.status)
-    return found
+def server(fault: FaultServer) -> FaultServer:
+    return emptied(fault)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -139,7 +118,8 @@ def test_connections_are_told_apart(server: FaultServer) -> None:
             ask(client).read()
         seen = server.stats()
     assert (seen["connections"], seen["open_connections"], seen["peak_connections"]) == (2, 2, 2)
-    assert [request["connection"] for request in seen["recent"]] == [1, 2, 1]
+    first, second, third = (request["connection"] for request in seen["recent"])
+    assert (second, third) == (first + 1, first)
     server.wait_until(lambda seen: seen["open_connections"] == 0)
 
 

@@ -53,23 +53,20 @@ def test_same_bytes_in_every_process(tmp_path: Path) -> None:
 
 
 def test_processes_that_make_it_together_leave_one_whole_file(tmp_path: Path) -> None:
-    makers = [maker(tmp_path / "shared", seed) for seed in range(4)]
+    makers = [maker(tmp_path / "shared", seed) for seed in range(2)]
     for process in makers:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
     paths = {process.communicate(timeout=60)[0].strip() for process in makers}
-    assert [process.returncode for process in makers] == [0] * 4
+    assert [process.returncode for process in makers] == [0] * 2
     assert [str(path) for path in (tmp_path / "shared" / "perfkit").iterdir()] == [*paths]
     assert Path(*paths).read_bytes() == model_path(tmp_path / "alone").read_bytes()
 
 
-def test_file_is_small(tmp_path: Path) -> None:
-    assert model_path(tmp_path).stat().st_size < 3_000_000
-
-
-def test_file_is_made_once(tmp_path: Path) -> None:
+def test_file_is_small_and_made_once(tmp_path: Path) -> None:
     first = model_path(tmp_path).stat()
+    assert first.st_size < 3_000_000
     assert model_path(tmp_path).stat() == first
 
 

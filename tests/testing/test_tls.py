@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 import ssl
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from testing.clients import CHAT, ask, emptied, statuses
 
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.testing.tls import Authority
-
-CHAT = "/v1/chat/completions"
 
 
 def test_nothing_is_made_before_it_is_used() -> None:
@@ -48,18 +47,15 @@ def test_closing_removes_the_files_and_a_later_use_makes_new_ones() -> None:
 # --- servers ---
 
 
-def ask(client: http.client.HTTPConnection, path: str = CHAT, **body: object) -> http.client.HTTPResponse:
-    client.request("POST", path, json.dumps({"model": "m", "messages": "hi"} | body))
-    return client.getresponse()
+@pytest.fixture(scope="module")
+def running() -> Iterator[FaultServer]:
+    with FaultServer(tls=True) as server:
+        yield server
 
 
-def statuses(client: http.client.HTTPConnection, *paths: str) -> list[int]:
-    found = []
-    for path in paths:
-        reply = ask(client, path)
-        reply.read()
-        found.append(reply.status)
-    return found
+@pytest.fixture
+def secured(running: FaultServer) -> FaultServer:
+    return emptied(running)
 
 
 def trusting(server: FaultServer) -> http.client.HTTPSConnection:
@@ -67,40 +63,38 @@ def trusting(server: FaultServer) -> http.client.HTTPSConnection:
     return http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10, context=context)
 
 
-def test_ten_requests_on_one_connection_are_one_handshake() -> None:
-    with FaultServer(tls=True) as server:
-        with closing(trusting(server)) as client:
-            assert statuses(client, *[CHAT] * 10) == [200] * 10
-        assert server.base_url == f"https://127.0.0.1:{server.port}/v1"
-        seen = server.counters()
+def test_ten_requests_on_one_connection_are_one_handshake(secured: FaultServer) -> None:
+    with closing(trusting(secured)) as client:
+        assert statuses(client, *[CHAT] * 10) == [200] * 10
+    assert secured.base_url == f"https://127.0.0.1:{secured.port}/v1"
+    seen = secured.counters()
     assert (seen["connections"], seen["tls_handshakes"], seen["requests"]) == (1, 1, 10)
 
 
-def test_resumed_and_failed_handshakes_are_counted_apart() -> None:
-    with FaultServer(tls=True) as server:
-        context = ssl.create_default_context(cafile=server.ca_file)
-        session = None
-        for _ in range(2):
-            with (
-                socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain,
-                context.wrap_socket(plain, server_hostname="localhost", session=session) as sock,
-            ):
-                sock.sendall(b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n")
-                assert sock.recv(100)
-                session = sock.session
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain, pytest.raises(ssl.SSLError):
-            ssl.create_default_context().wrap_socket(plain, server_hostname="localhost")
-        seen = server.wait_until(lambda seen: seen["tls_failed"] == 1 and seen["open_connections"] == 0)
+def test_resumed_and_failed_handshakes_are_counted_apart(secured: FaultServer) -> None:
+    context = ssl.create_default_context(cafile=secured.ca_file)
+    session = None
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", secured.port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as sock,
+        ):
+            sock.sendall(b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n")
+            assert sock.recv(100)
+            session = sock.session
+    with socket.create_connection(("127.0.0.1", secured.port), timeout=10) as plain, pytest.raises(ssl.SSLError):
+        ssl.create_default_context().wrap_socket(plain, server_hostname="localhost")
+    seen = secured.wait_until(lambda seen: seen["tls_failed"] == 1 and seen["open_connections"] == 0)
     assert (seen["connections"], seen["tls_handshakes"], seen["tls_resumed"]) == (3, 1, 1)
 
 
 @pytest.mark.parametrize(("behaviour", "how"), [(faults.reset(), "rst"), (faults.close(), "fin")])
-def test_connections_end_by_force_under_tls_too(behaviour: faults.Behaviour, how: str) -> None:
-    with FaultServer(tls=True) as server, closing(trusting(server)) as client:
-        server.behave(behaviour)
+def test_connections_end_by_force_under_tls_too(secured: FaultServer, behaviour: faults.Behaviour, how: str) -> None:
+    secured.behave(behaviour)
+    with closing(trusting(secured)) as client:
         with pytest.raises(ConnectionResetError if how == "rst" else http.client.RemoteDisconnected):
             ask(client)
-        server.wait_until(lambda seen: seen["open_connections"] == 0 and seen["cut_by_server"] == 1)
+        secured.wait_until(lambda seen: seen["open_connections"] == 0 and seen["cut_by_server"] == 1)
 
 
 def test_servers_can_share_an_authority() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import http.client
 import http.server
-import json
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from testing.clients import CHAT, ask, connect, emptied, statuses
 
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
@@ -17,37 +17,22 @@ from perfkit.testing.faults import FaultServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHAT = "/v1/chat/completions"
 
-
-@pytest.fixture
-def server() -> Iterator[FaultServer]:
-    with FaultServer() as server:
-        yield server
-
-
-@pytest.fixture
-def front(server: FaultServer) -> Iterator[FaultServer]:
-    with FaultServer(upstream=server.root_url) as front:
+@pytest.fixture(scope="module")
+def _front(_fault_server: FaultServer) -> Iterator[FaultServer]:
+    with FaultServer(upstream=_fault_server.root_url) as front:
         yield front
 
 
-def connect(server: FaultServer) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+@pytest.fixture
+def front(_front: FaultServer) -> FaultServer:
+    return emptied(_front)
 
 
-def ask(client: http.client.HTTPConnection, path: str = CHAT, **body: object) -> http.client.HTTPResponse:
-    client.request("POST", path, json.dumps({"model": "m", "messages": "hi"} | body))
-    return client.getresponse()
-
-
-def statuses(client: http.client.HTTPConnection, *paths: str) -> list[int]:
-    found = []
-    for path in paths:
-        reply = ask(client, path)
-        reply.read()
-        found.append(reply.status)
-    return found
+@pytest.fixture
+def server(front: FaultServer, fault: FaultServer) -> FaultServer:
+    """Return the upstream, once the front has let go of it."""
+    return emptied(fault)
 
 
 def test_unscripted_requests_are_passed_on_whole(server: FaultServer, front: FaultServer) -> None:
@@ -96,7 +81,7 @@ def test_leaving_early_ends_the_upstreams_request_too(server: FaultServer, front
 
 
 def test_a_dead_upstream_is_a_bad_gateway(server: FaultServer, front: FaultServer) -> None:
-    server.kill()
+    server.refuse()
     with closing(connect(front)) as client:
         assert statuses(client, CHAT) == [502]
 
