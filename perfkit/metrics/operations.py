@@ -30,20 +30,18 @@ class Running:
         thread: identifier of the thread it is in.
         started: clock reading when it began, less what it was paused.
         cpu: the thread's CPU seconds then, None once it has gone to another thread.
-        collections: garbage collections of the process until then.
-        pauses: seconds these took.
+        collections: garbage collections of the process until then, and the seconds these took.
         rss: resident bytes before it began, None when unknown.
         slow: what a watchdog found out about it, None while it is not slow.
     """
 
-    __slots__ = ("collections", "cpu", "operation", "pauses", "rss", "slow", "started", "thread")
+    __slots__ = ("collections", "cpu", "operation", "rss", "slow", "started", "thread")
 
     operation: Any
     thread: int
     started: float
     cpu: float | None
-    collections: int
-    pauses: float
+    collections: tuple[int, float]
     rss: int | None
     slow: Any
 

@@ -15,7 +15,9 @@ from perfkit.clock import SYSTEM_CLOCK
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Collections", "Pause", "collections"]
+__all__ = ["Collections", "Pause", "Total", "collections"]
+
+Total = tuple[int, float]  # collections, seconds
 
 _KEPT = 256  # pauses remembered, of those that are
 _NOTABLE = 0.001  # seconds or more
@@ -33,18 +35,16 @@ class Collections:
     """Counts from the first `watch()` on.
 
     Attributes:
-        count: collections so far.
-        seconds: what they took together.
+        total: how many so far, and the seconds they took together: one tuple, replaced by each.
     """
 
-    __slots__ = ("_began", "_now", "_pauses", "count", "seconds")
+    __slots__ = ("_began", "_now", "_pauses", "total")
 
     def __init__(self, now: Callable[[], float] = SYSTEM_CLOCK.now) -> None:
         self._now = now
         self._began: float | None = None
         self._pauses: deque[Pause] = deque(maxlen=_KEPT)
-        self.count = 0
-        self.seconds = 0.0
+        self.total = (0, 0.0)
 
     def watch(self) -> None:
         """Count from now on."""
@@ -65,8 +65,8 @@ class Collections:
         if began is None:  # it was under way when we began to watch
             return
         ended = self._now()
-        self.count += 1
-        self.seconds += ended - began
+        count, seconds = self.total
+        self.total = (count + 1, seconds + ended - began)
         if ended - began >= _NOTABLE:
             self._pauses.append(Pause(info["generation"], began, ended))
 

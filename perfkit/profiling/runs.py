@@ -1,8 +1,8 @@
 """The measured path: what is read when a run begins and ends, and where the result goes.
 
-The thread's CPU clock costs most of it, 0.5 us a reading. Resident memory is that of the process, whatever thread asked
-for it, and is read after runs of more than a millisecond only; what it was before is a reading at most 0.1 s older than
-the run, shared by all threads.
+The thread's CPU clock costs most of it, 0.5 us a reading, and is not read again after a run so short that its duration
+tells as much. Resident memory is that of the process, whatever thread asked for it, and is read after runs of more than
+a millisecond only; what it was before is a reading at most 0.1 s older than the run, shared by all threads.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import get_ident
 from time import thread_time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from perfkit.memory.rss import process_memory
 from perfkit.metrics.operations import Operations, Running
 
 if TYPE_CHECKING:
     from perfkit.clock import Clock
-    from perfkit.profiling.pauses import Collections
+    from perfkit.profiling.pauses import Collections, Total
 
-__all__ = ["SLOW", "Operation", "Profile", "Surroundings"]
+__all__ = ["BRIEF", "SLOW", "Operation", "Profile", "Surroundings", "failure"]
 
+BRIEF = 20e-6  # seconds up to which a run's CPU time is taken to be its duration, which it cannot exceed
 SLOW = 0.001  # seconds from which on memory is read
 _STALE = 0.1  # seconds a reading of memory may be older than a run
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Recorder = Callable[[float, float], None]  # of a duration, and the clock reading at its end
-Row = tuple[float, float | None, float, int, int | None, str | None, float]
+Row = tuple[float, float | None, "Total", "Total", int | None, str | None, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,8 @@ class Profile:
     Attributes:
         operation: its name.
         duration: seconds; of a generator those spent inside of it.
-        cpu_time: CPU seconds of the thread, None when it ended in another than it began.
+        cpu_time: CPU seconds of the thread, None when it ended in another than it began; after less than 20 us the
+            duration, which bounds it.
         gc_time: seconds that garbage collections stopped the process for meanwhile.
         gc_count: how many there were.
         memory_delta: change of the resident memory of the whole process, in bytes; None after a run of less than 1 ms.
@@ -60,7 +64,8 @@ class Profile:
     @classmethod
     def of(cls, operation: str, row: Row, clock: Clock) -> Profile:
         """Return the profile that a kept row stands for; rows hold clock readings, which are cheaper."""
-        duration, cpu_time, gc_time, gc_count, delta, error, ended = row
+        duration, cpu_time, before, after, delta, error, ended = row
+        gc_count, gc_time = _between(before, after)
         timestamp = clock.wall() - clock.now() + ended
         return cls(operation, duration, cpu_time, gc_time, gc_count, delta, error is None, error, timestamp)
 
@@ -146,12 +151,12 @@ class Operation:
 
     def begin(self) -> Running:
         """Read what is needed before a run, and enter it among the running ones."""
-        around, seen = self._around, self._collections
+        around = self._around
         run = Running()
         run.operation = self
         run.thread = get_ident()
         run.slow = None
-        run.collections, run.pauses = seen.count, seen.seconds
+        run.collections = self._collections.total
         run.cpu = thread_time()
         run.started = now = self._clock_now()
         run.rss = around.rss if now < around.due else around.look(now)
@@ -162,12 +167,13 @@ class Operation:
         """Take a run out and keep what it cost; `error` is the class of what it raised."""
         now = self._clock_now()
         duration = now - run.started
-        cpu = thread_time() - run.cpu if run.cpu is not None else None
+        cpu = run.cpu
+        if cpu is not None:
+            cpu = duration if duration < BRIEF else thread_time() - cpu
         self._operations.running.pop(run, None)
-        seen, delta = self._collections, None
-        if duration > SLOW and run.rss is not None:
-            delta = self._growth(run.rss)
-        row = (duration, cpu, seen.seconds - run.pauses, seen.count - run.collections, delta, error, now)
+        rss = run.rss
+        delta = self._growth(rss) if duration > SLOW and rss is not None else None
+        row = (duration, cpu, run.collections, self._collections.total, delta, error, now)
         self.runs.append(row)
         if duration > self._floor:
             self._keep(row)
@@ -175,6 +181,42 @@ class Operation:
             run.slow.ended(duration, error)
         (self._succeed if error is None else self._fail)(duration, now)
         return row
+
+    def measured(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Return the function with each call measured: `begin` and `end`, without the calls of these."""
+        around, seen, operations, clock = self._around, self._collections, self._operations, self._clock_now
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            run = Running()
+            run.operation = self
+            run.thread = get_ident()
+            run.slow = None
+            before = seen.total
+            run.cpu = cpu = thread_time()
+            run.started = now = clock()
+            rss = around.rss if now < around.due else around.look(now)
+            operations.running[run] = None
+            try:
+                value = function(*args, **kwargs)
+            except BaseException as error:
+                run.collections, run.rss = before, rss
+                self.end(run, failure(error))
+                raise
+            now = clock()
+            duration = now - run.started
+            cpu = duration if duration < BRIEF else thread_time() - cpu
+            operations.running.pop(run, None)
+            delta = self._growth(rss) if duration > SLOW and rss is not None else None
+            row = (duration, cpu, before, seen.total, delta, None, now)
+            self.runs.append(row)
+            if duration > self._floor:
+                self._keep(row)
+            if run.slow is not None:
+                run.slow.ended(duration, None)
+            self._succeed(duration, now)
+            return value
+
+        return call
 
     def _first(self, duration: float, now: float) -> None:
         self._succeed = self._around.recorder(self.name, True)
@@ -191,16 +233,14 @@ class Operation:
     def pause(self, run: Running) -> None:
         """Count nothing for a run until `resume`: a generator has handed out a value."""
         self._operations.running.pop(run, None)
-        seen = self._collections
         run.cpu = thread_time() - run.cpu if run.cpu is not None else None
-        run.collections, run.pauses = seen.count - run.collections, seen.seconds - run.pauses
+        run.collections = _between(run.collections, self._collections.total)
         run.started = self._clock_now() - run.started
 
     def resume(self, run: Running) -> None:
         """Go on with it, perhaps in another thread."""
-        seen = self._collections
         run.thread = get_ident()
-        run.collections, run.pauses = seen.count - run.collections, seen.seconds - run.pauses
+        run.collections = _between(run.collections, self._collections.total)
         run.started = self._clock_now() - run.started
         run.cpu = thread_time() - run.cpu if run.cpu is not None else None
         self._operations.running[run] = None
@@ -233,3 +273,12 @@ class Operation:
 
     def __repr__(self) -> str:
         return f"Operation({self.name}, {len(self.runs)} runs)"
+
+
+def _between(before: Total, after: Total) -> Total:
+    return after[0] - before[0], after[1] - before[1]
+
+
+def failure(error: BaseException | None) -> str | None:
+    """Return the class of what a run raised; a generator that is left early has not failed."""
+    return None if error is None or isinstance(error, GeneratorExit) else type(error).__name__

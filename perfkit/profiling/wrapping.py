@@ -7,6 +7,8 @@ import inspect
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
+from perfkit.profiling.runs import failure
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import TracebackType
@@ -51,7 +53,7 @@ class Measurement:
         assert run is not None
         if run.thread != get_ident():
             run.cpu = None
-        self._row = self._operation.end(run, _failure(error))
+        self._row = self._operation.end(run, failure(error))
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Measure every call of `function`; of a generator, what is spent inside of it until it ends.
@@ -63,28 +65,11 @@ class Measurement:
             raise TypeError(f"profile measures threads; {_called(function)} is asynchronous")
         if inspect.isgeneratorfunction(function):
             return cast("Callable[P, R]", _generating(self._operation, function))
-        begin, end = self._operation.begin, self._operation.end
-
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            run = begin()
-            try:
-                value = function(*args, **kwargs)
-            except BaseException as error:
-                end(run, _failure(error))
-                raise
-            end(run)
-            return value
-
-        return call
+        return functools.wraps(function)(self._operation.measured(function))
 
 
 def _called(function: Any) -> str:
     return getattr(function, "__qualname__", repr(function))
-
-
-def _failure(error: BaseException | None) -> str | None:
-    return None if error is None or isinstance(error, GeneratorExit) else type(error).__name__
 
 
 def _generating(operation: Operation, function: Any) -> Any:
@@ -94,7 +79,7 @@ def _generating(operation: Operation, function: Any) -> Any:
         try:
             value = yield from _stepwise(operation, run, function(*args, **kwargs))
         except BaseException as error:
-            operation.end(run, _failure(error))
+            operation.end(run, failure(error))
             raise
         operation.end(run)
         return value

@@ -178,8 +178,8 @@ def test_memory_is_read_after_slow_runs_only(tracker: PerformanceTracker) -> Non
     assert slow.report.memory_delta > len(held) / 2
 
 
-def test_cpu_time_is_that_of_the_thread_alone(profiler: Profiler) -> None:
-    stop = threading.Event()
+def test_cpu_time_is_that_of_the_thread_alone(tracker: PerformanceTracker) -> None:
+    profiler, stop = Profiler(tracker=tracker, slow_capture="off"), threading.Event()
 
     def busy() -> None:
         while not stop.is_set():
@@ -194,6 +194,20 @@ def test_cpu_time_is_that_of_the_thread_alone(profiler: Profiler) -> None:
     assert run.report is not None
     assert run.report.cpu_time is not None
     assert run.report.cpu_time < 0.1
+
+
+def test_of_a_run_too_short_for_the_cpu_clock_the_duration_is_taken(tracker: PerformanceTracker) -> None:
+    clock = FakeClock()
+    profiler = Profiler(clock=clock, tracker=tracker, slow_capture="off")
+    work = profiler.profile("function")(clock.advance)
+    for seconds in (10e-6, 50.0):
+        work(seconds)
+        with profiler.profile("block"):
+            clock.advance(seconds)
+    for name in ("function", "block"):
+        brief, long = profiler.get_performance_summary(name)
+        assert brief["cpu_time"] == brief["duration"] == pytest.approx(10e-6, rel=0.01)
+        assert 0 < long["cpu_time"] < 10
 
 
 def test_the_slowest_runs_outlive_the_ring(tracker: PerformanceTracker) -> None:
