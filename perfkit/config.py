@@ -65,7 +65,7 @@ def _name(where: str, key: str) -> str:
 
 def _checked(name: str, value: Any, hint: Any, bounds: Mapping[str, Any]) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in kinds:
+    if type(None) in kinds and (value is None or (value == "none" and str not in kinds)):
         return None
     kinds = tuple(typing.get_origin(kind) or kind for kind in kinds)
     kind = kinds[0]
@@ -225,7 +225,7 @@ class Config:
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return tables of `below` with those of `above` laid over, key by key, and in named tables row by row.
 
-    A table or value of None leaves unchanged.
+    A table of None leaves unchanged; so does a value of None, unless it turns off what is on by default.
 
     Raises:
         ConfigError: an unknown table, or one that is no table.
@@ -239,10 +239,17 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
             raise ConfigError(f"unknown table {name!r}; known: {', '.join(known)}{nearest(name, known)}", key=name)
         if not isinstance(table, Mapping):
             raise ConfigError(f"[{name}] must be a table of settings, not {type(table).__name__}", key=name)
-        given = {key: value for key, value in table.items() if value is not None}
+        given = {key: value for key, value in table.items() if value is not None or _turns_off(name, key)}
         old = result.setdefault(name, {})
         old.update(_rows_over(old, given) if name in NAMED_TABLES else given)
     return result
+
+
+def _turns_off(table: str, key: str) -> bool:
+    """Whether None is a value of a setting, and not its default."""
+    cls = TABLES.get(table)
+    known = {f.name: f for f in fields(cls)} if cls is not None else {}
+    return key in known and known[key].default is not None and type(None) in typing.get_args(_hints(cls)[key])
 
 
 def _rows_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

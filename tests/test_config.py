@@ -140,3 +140,10 @@ def test_nothing_that_may_hold_a_secret_is_shown() -> None:
     shown = repr(config.explain()) + repr(config.named("providers")) + repr(config.table("connections"))
     assert "SECRET" not in shown
     assert "'maxsize': 3" in shown
+
+
+def test_none_turns_off_what_is_on_by_default_and_leaves_the_rest() -> None:
+    file = {"router": {"timeout": 7.0, "outlier_factor": "none"}}
+    config = Config({"router": {"probe_interval": None, "timeout": None}}, file=file, environ={})
+    settings = config.table("router")
+    assert (settings.probe_interval, settings.outlier_factor, settings.timeout) == (None, None, 7.0)
