@@ -247,9 +247,9 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _turns_off(table: str, key: str) -> bool:
     """Whether None is a value of a setting, and not its default."""
-    cls = TABLES.get(table)
-    known = {f.name: f for f in fields(cls)} if cls is not None else {}
-    return key in known and known[key].default is not None and type(None) in typing.get_args(_hints(cls)[key])
+    cls: Any = TABLES.get(table)
+    default = None if cls is None else next((f.default for f in fields(cls) if f.name == key), None)
+    return default is not None and type(None) in typing.get_args(_hints(cls)[key])
 
 
 def _rows_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
