@@ -218,6 +218,7 @@ class WebSettings:
     """`[web]`: what is done around each request of a web app, or task of Celery."""
 
     request_timeout: float | None = number(None, above=0)  # seconds that all calls made for one request have together
+    request_budget: float | None = number(None, least=0)  # US dollars they may cost together
     collect_garbage: bool = False  # between requests, see GCOptimizer.collect_between_requests
 
 

@@ -220,7 +220,7 @@ class BudgetExceededError(PerfkitError):
     """A budget has too little left for the call; nothing was sent.
 
     Attributes:
-        scope: which budget, for example `("user", "42")`.
+        scope: which budget, for example `("user", "42")`; `("request", id)` is that of a request of the application.
         period: "request", "minute", "day", "month" or "total".
         limit: US dollars allowed in the period.
         spent: US dollars spent or held now.

@@ -65,6 +65,12 @@ def ask(request: HttpRequest, number: int) -> JsonResponse:
     return JsonResponse({"cached": answer.cached})
 
 
+def ask_twice(request: HttpRequest) -> JsonResponse:
+    """Make two calls that together cost more than one."""
+    costs = [perfkit.chat(f"number {n}", model="m", max_tokens=10).cost for n in range(2)]
+    return JsonResponse({"costs": costs})
+
+
 def broken(_request: HttpRequest) -> JsonResponse:
     raise RuntimeError("view failed")
 
@@ -73,4 +79,9 @@ set_up()
 
 from django.contrib import admin  # noqa: E402 - needs the settings
 
-urlpatterns: list[Any] = [path("ask/<int:number>", ask), path("broken", broken), path("back/", admin.site.urls)]
+urlpatterns: list[Any] = [
+    path("ask/<int:number>", ask),
+    path("twice", ask_twice),
+    path("broken", broken),
+    path("back/", admin.site.urls),
+]

@@ -34,7 +34,7 @@ def test_production_has_the_numbers_of_the_guide() -> None:
         ("anthropic", 1, 2),
     ]
     assert (config.table("cache").ttl, config.table("cache").max_bytes) == (3600, 500 * 2**20)
-    assert config.table("client").budget_per_request == 0.01
+    assert config.table("client").budget_per_request == config.table("web").request_budget == 0.01
     assert config.table("client").prefer_fast_models
     assert (config.table("gc").workload, config.table("gc").compaction) == ("high_throughput", True)
 

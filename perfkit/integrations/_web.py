@@ -1,4 +1,4 @@
-"""Around each request of a web app: it is measured, its calls get a user and a deadline, garbage waits for its end.
+"""Around each request of a web app: it is measured, its calls get a user, a deadline and a budget, garbage waits.
 
 The frameworks' modules say when a request begins and ends and what it is called; what is done then is here, once.
 """
@@ -15,6 +15,7 @@ from perfkit.memory import GCOptimizer
 from perfkit.metrics import PerformanceTracker
 from perfkit.pipeline.scoping import Scope, entered, left
 from perfkit.startup import prepare_beside
+from perfkit.tokens.wallet import Wallet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,14 +57,23 @@ class Visits:
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def begin(self, user: Callable[[], str | None] | None = None) -> Visit:
-        """Begin a request: calls made from now on, in this thread, are its own; `user` returns whose it is."""
-        timeout, now = current_config().table("web").request_timeout, self.clock.now()
+    def begin(
+        self, user: Callable[[], str | None] | None = None, name: Callable[[], str | None] | None = None
+    ) -> Visit:
+        """Begin a request: calls made from now on, in this thread, are its own.
+
+        Args:
+            user: returns whose it is.
+            name: returns its id, for the error that says its budget is spent.
+        """
+        settings, now = current_config().table("web"), self.clock.now()
+        timeout, budget = settings.request_timeout, settings.request_budget
         with self._lock:
             self._running += 1
         prepare_beside()
         # A scope of its own, not one inside the present: that may be left over from a request that was never closed.
-        scope = Scope(user, None if timeout is None else now + timeout)
+        wallets = () if budget is None else (Wallet(budget, name),)
+        scope = Scope(user, None if timeout is None else now + timeout, None, wallets)
         return Visit(self, entered(scope), now)
 
     def ended(self, started: float, tags: dict[str, str]) -> None:

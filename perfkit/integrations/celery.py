@@ -1,4 +1,4 @@
-"""Celery: every task of a worker is measured, and its calls get a deadline; garbage waits for its end.
+"""Celery: every task of a worker is measured, and its calls get a deadline and a budget; garbage waits for its end.
 
 `setup()` in the module that makes the app is all; workers flush their metrics when they end.
 """
@@ -26,7 +26,7 @@ def setup() -> None:
 
 
 def _begin(*, task_id: str, **_: Any) -> None:
-    _running[task_id] = _visits.begin()
+    _running[task_id] = _visits.begin(name=lambda: task_id)
 
 
 def _end(*, task_id: str, task: Any, state: str | None = None, **_: Any) -> None:

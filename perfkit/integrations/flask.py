@@ -20,7 +20,7 @@ _KEY = "perfkit"
 
 
 class Perfkit:
-    """Measure the requests of Flask apps, give their calls a user and a deadline, and add `flask perfkit`.
+    """Measure the requests of Flask apps, give their calls a user, a deadline and a budget, and add `flask perfkit`.
 
     `app.config["PERFKIT"]` is a mapping of configuration tables, as `perfkit.configure` takes them. All state is in
     `app.extensions["perfkit"]`, so one object may serve several apps; the configuration belongs to the process.

@@ -16,10 +16,11 @@ ROUTE = "perfkit.route"  # in the environ: what the application calls the path; 
 
 
 class PerfkitMiddleware:
-    """Measure every request, to the last byte of its reply, and give its calls a user and a deadline.
+    """Measure every request, to the last byte of its reply, and give its calls a user, a deadline and a budget.
 
     The metric is `http_server_request_duration` (seconds) with the tags method, status (of 100, as "2xx") and route:
-    `environ["perfkit.route"]` where the application sets it, "" otherwise. The deadline is `[web] request_timeout`.
+    `environ["perfkit.route"]` where the application sets it, "" otherwise. The deadline is `[web] request_timeout`,
+    the budget `[web] request_budget`; the error that says it is spent names the request by its X-Request-ID.
 
     Args:
         app: the application.
@@ -40,7 +41,9 @@ class PerfkitMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         user = self._user
-        visit = self._visits.begin(None if user is None else lambda: user(environ))
+        visit = self._visits.begin(
+            None if user is None else lambda: user(environ), lambda: environ.get("HTTP_X_REQUEST_ID")
+        )
         reply = _Reply(visit, environ)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from perfkit.routing import Quality
     from perfkit.routing.lastresort import FallbackResponse
     from perfkit.tokens import Admission, TokenOptimizer
+    from perfkit.tokens.wallet import Wallet
     from perfkit.values import ChatRequest, ChatResponse
 
 __all__ = ["Call", "Meaning", "Purse", "Ways", "checked_context", "routed", "unpacked"]
@@ -71,6 +72,7 @@ class Call:
     dearer: str | None = None  # model in whose place a cheaper one answers
     unkept: str = ""  # why the answer is not one to keep, if it is not
     ways: Ways = Ways()
+    wallets: tuple[Wallet, ...] = ()  # of the requests of the application that it is made for
 
     @property
     def found_as(self) -> Literal["semantic", "context", "exact"]:

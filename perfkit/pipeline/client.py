@@ -253,7 +253,7 @@ class Client(Shared):
         now, current = self._clock.now(), current_scope()
         if current is not None:
             request = current.applied(request, now, self._router.settings.timeout)
-        return self._planner.plan(
+        call = self._planner.plan(
             request,
             now,
             provider=provider,
@@ -262,6 +262,9 @@ class Client(Shared):
             budget=budget if budget is not None else self.settings.budget_per_request,
             ways=ways,
         )
+        if current is not None:
+            call.wallets = current.wallets
+        return call
 
     def _apply(self) -> None:
         """Settings are read at every call."""

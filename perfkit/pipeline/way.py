@@ -129,7 +129,7 @@ class Way:
         return response
 
     def _hold(self, call: Call, request: ChatRequest, provider: str) -> Purse:
-        admission = self._optimizer.admit(request, provider, budget=call.budget, spent=call.spent)
+        admission = self._optimizer.admit(request, provider, budget=call.budget, spent=call.spent, wallets=call.wallets)
         return Purse(self._optimizer, call, admission, request, provider)
 
     def _heard(self, call: Call) -> Generator[str, None, ChatResponse]:

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perfkit.errors import BudgetExceededError
 from perfkit.tokens.pricing import from_nano, to_nano
+from perfkit.tokens.wallet import Till
 from perfkit.values import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from perfkit.clock import Clock
     from perfkit.tokens.budget import Budgets, Hold
     from perfkit.tokens.pricing import Price
+    from perfkit.tokens.wallet import Taken, Wallet
     from perfkit.values import ChatRequest
 
 __all__ = ["Admission", "Gate", "Quote"]
@@ -67,11 +69,11 @@ class Admission:
     """A call let in.
 
     Attributes:
-        hold: the money set aside, None where no budget matches.
+        hold: the money set aside, None where nothing limits the call.
         max_tokens: bound to send with the request; None: the request's own.
     """
 
-    hold: Hold | None = None
+    hold: Hold | Taken | None = None
     max_tokens: int | None = None
 
 
@@ -89,18 +91,26 @@ class Gate:
 
     def __init__(self, budgets: Budgets, clock: Clock, quote: Callable[[ChatRequest], Quote | None]) -> None:
         self._budgets, self._clock, self._quote = budgets, clock, quote
+        self._till = Till()
         self.after_fork()
 
     def after_fork(self) -> None:
         """Make the lock new: the parent's waiting calls are not here."""
+        self._till.after_fork()
         self._lock = threading.Lock()  # guards _waiting
         self._waiting = 0
 
     def admit(
-        self, request: ChatRequest, provider: str, *, budget: float | None = None, spent: float = 0.0
+        self,
+        request: ChatRequest,
+        provider: str,
+        *,
+        budget: float | None = None,
+        spent: float = 0.0,
+        wallets: Sequence[Wallet] = (),
     ) -> Admission:
         """Do what `TokenOptimizer.admit` promises."""
-        if budget is None and not self._budgets:
+        if budget is None and not wallets and not self._budgets:
             return FREE
         quote = self._quote(request)
         wanted, tries = quote.wanted if quote is not None else 0, 0
@@ -108,16 +118,30 @@ class Gate:
             nano = quote.cost(wanted) if quote is not None else None
             try:
                 _keep_to(budget, spent, nano)
-                hold = self._budgets.reserve(_scopes(request, provider), nano, HOLD_SECONDS) if self._budgets else None
+                hold = self._held(request, provider, nano, wallets)
             except BudgetExceededError as refusal:
-                fits = quote.affordable(to_nano(refusal.limit - refusal.spent)) if quote is not None else 0
                 tries += 1
-                if quote is None or not quote.least <= fits < wanted or tries > SHRINKS:
+                if quote is None or wanted <= quote.least or tries > SHRINKS:
                     raise
-                wanted = fits
+                wanted = max(quote.least, quote.affordable(to_nano(refusal.limit - refusal.spent)))
             else:
                 bound = wanted if quote is not None and quote.least < quote.wanted else None
                 return Admission(hold, bound)
+
+    def _held(
+        self, request: ChatRequest, provider: str, nano: int | None, wallets: Sequence[Wallet]
+    ) -> Hold | Taken | None:
+        taken = self._till.take(wallets, nano) if wallets else None
+        try:
+            hold = self._budgets.reserve(_scopes(request, provider), nano, HOLD_SECONDS) if self._budgets else None
+        except BaseException:
+            if taken is not None:
+                taken.release()
+            raise
+        if taken is None:
+            return hold
+        taken.hold = hold
+        return taken
 
     def otherwise(
         self, refusal: BudgetExceededError, request: ChatRequest, *, longest: float, most: int
@@ -134,11 +158,12 @@ class Gate:
             BudgetExceededError: `refusal`, where there is nothing else to do.
         """
         answer = self._budgets.answer(refusal)
+        wait = answer.wait or refusal.scope[0] == "request"  # calls of one request take turns
         following = _after(request.model, answer.models)
         if following is not None:
             return request.evolve(model=following)
         left = request.timeout if request.timeout is not None else longest
-        if not answer.wait or left < SHORTEST_WAIT or not self._may_help(refusal, left):
+        if not wait or left < SHORTEST_WAIT or not self._may_help(refusal, left):
             raise refusal
         return request.evolve(timeout=left - self._wait(refusal, left, most))
 
@@ -174,7 +199,11 @@ def _after(model: str, models: tuple[str, ...]) -> str | None:
 
 def _scopes(request: ChatRequest, provider: str) -> dict[str, Any]:
     scopes = {"agent": request.agent, "provider": provider, "model": request.model, "global": ""}
-    return scopes if request.user is None else {**scopes, "user": request.user}
+    if request.user is not None:
+        scopes["user"] = request.user
+    if "tenant" in request.metadata:
+        scopes["tenant"] = str(request.metadata["tenant"])
+    return scopes
 
 
 def _keep_to(budget: float | None, spent: float, nano: int | None) -> None:

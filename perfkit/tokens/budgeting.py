@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from perfkit.tokens.budget import Hold, Note
     from perfkit.tokens.learning import Experience
     from perfkit.tokens.ledger import SharedBudgets
+    from perfkit.tokens.wallet import Wallet
     from perfkit.values import ChatRequest
 
 __all__ = ["Budgeting", "route_of"]
@@ -130,7 +131,13 @@ class Budgeting(Accounting):
         return self._budgets.reserve(scopes, nano, ttl)
 
     def admit(
-        self, request: ChatRequest, provider: str, *, budget: float | None = None, spent: float = 0.0
+        self,
+        request: ChatRequest,
+        provider: str,
+        *,
+        budget: float | None = None,
+        spent: float = 0.0,
+        wallets: Sequence[Wallet] = (),
     ) -> Admission:
         """Hold money for one attempt, and bound its answer by what is left if the request does not.
 
@@ -139,11 +146,12 @@ class Budgeting(Accounting):
             provider: who will be asked.
             budget: US dollars all attempts of the call together may cost.
             spent: US dollars earlier attempts have cost.
+            wallets: what the calls of the same request of the application share.
 
         Raises:
             BudgetExceededError: too little is left, even for a short answer.
         """
-        return self._gate.admit(request, provider, budget=budget, spent=spent)
+        return self._gate.admit(request, provider, budget=budget, spent=spent, wallets=wallets)
 
     def otherwise(self, refusal: BudgetExceededError, request: ChatRequest) -> ChatRequest:
         """Return what to ask after a budget refused `request`: a cheaper model, or the same after a wait.

@@ -153,6 +153,8 @@ def exceeded(
     if needed is not None:
         why = f"${from_nano(spent):.6g} are spent or held and the call may cost ${from_nano(needed):.6g}"
     ends = "" if end is None else f"; the period ends {datetime.fromtimestamp(end, zone).isoformat()}"
+    if kind == "request" and needed is not None:
+        ends = "; lower max_tokens, take a cheaper model, or raise the budget"
     return BudgetExceededError(
         f"{what} (${from_nano(limit):.6g} {each}) refuses the call: {why}{ends}",
         scope=(kind, name),

@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.test import Client, override_settings
 
 import perfkit
-from perfkit.testing import FaultServer
+from perfkit.testing import FaultServer, faults
 
 METRIC = "http_server_request_duration"
 
@@ -49,6 +49,17 @@ def test_failed_and_unknown_requests_are_counted_without_their_path(fault: Fault
         tracker = perfkit.tracker
         assert tracker.get_stats(METRIC, tags={"method": "GET", "route": "broken", "status": "5xx"})["count"] == 1
         assert tracker.get_stats(METRIC, tags={"method": "GET", "route": "", "status": "4xx"})["count"] == 1
+
+
+def test_calls_of_one_request_share_its_budget(fault: FaultServer) -> None:
+    tables = settings(fault, web={"request_budget": 0.015}, tokens={"prices": {"m": {"input": 0, "output": 1000}}})
+    fault.behave(*[faults.ok("text", usage={"completion_tokens": 9})] * 2)
+    with override_settings(PERFKIT=tables):
+        for name in ("r-1", "r-2"):  # each request has its own
+            with pytest.raises(perfkit.BudgetExceededError) as refused:
+                Client().get("/twice", headers={"X-Request-ID": name})
+            assert (refused.value.scope, refused.value.spent) == (("request", name), 0.009)
+        assert fault.stats()["requests"] == 2
 
 
 def test_overridden_settings_are_taken_and_given_back() -> None:

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 import perfkit
 from perfkit.errors import ConfigError
 from perfkit.integrations.flask import Perfkit
-from perfkit.testing import FaultServer
+from perfkit.testing import FaultServer, faults
 
 METRIC = "http_server_request_duration"
 
@@ -62,6 +62,24 @@ def test_user_is_asked_for_only_when_a_call_needs_it(fault: FaultServer) -> None
     assert asked == []
     visit(client, "/ask/1")
     assert asked == [1]
+
+
+def test_calls_of_one_request_share_its_budget(fault: FaultServer) -> None:
+    app = make(fault, web={"request_budget": 0.015}, tokens={"prices": {"m": {"input": 0, "output": 1000}}})
+    Perfkit(app)
+
+    @app.get("/twice")
+    def twice() -> dict[str, Any]:
+        paid = perfkit.chat("one", max_tokens=10).cost
+        try:
+            perfkit.chat("two", max_tokens=10)
+        except perfkit.BudgetExceededError as error:
+            return {"paid": paid, "refused": error.scope}
+        return {}
+
+    fault.behave(*[faults.ok("text", usage={"completion_tokens": 9})] * 4)
+    told = [app.test_client().get("/twice", headers={"X-Request-ID": name}).json for name in ("r-1", "r-2")]
+    assert told == [{"paid": 0.009, "refused": ["request", name]} for name in ("r-1", "r-2")]
 
 
 def test_one_object_serves_several_apps_and_each_app_once(fault: FaultServer) -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 import perfkit
-from perfkit import DeadlineExceeded, FakeClock
+from perfkit import BudgetExceededError, DeadlineExceeded, FakeClock
 from perfkit.pipeline.scoping import current_scope, entered, left, narrowed
-from perfkit.testing import FaultServer
+from perfkit.testing import FaultServer, faults
 from perfkit.values import ChatRequest
 
 
@@ -83,9 +85,73 @@ def test_a_request_that_ends_in_another_context_leaves_no_scope() -> None:
     left(outer)
 
 
+PRICED = {"m": {"input": 0.0, "output": 1000.0}}  # 0.001 dollars a token
+
+
+def test_calls_of_a_scope_share_its_budget_in_all_threads(fault: FaultServer) -> None:
+    configure(fault)
+    perfkit.configure(tokens={"prices": PRICED})
+    fault.behave(*[faults.ok("text", usage={"completion_tokens": 20})] * 4)
+    with perfkit.scope(budget=0.1, request="r-1"):
+        assert perfkit.chat("first", model="m").cost == 0.02
+        assert "".join(perfkit.stream("second", model="m"))
+        with perfkit.scope(budget=5.0):
+            perfkit.batch([{"messages": f"q {n}", "model": "m", "max_tokens": 30} for n in range(2)])
+        with pytest.raises(BudgetExceededError, match=r"request 'r-1'.*lower max_tokens") as refused:
+            perfkit.chat("too much", model="m", max_tokens=21)
+    assert refused.value.scope == ("request", "r-1")
+    assert refused.value.spent == pytest.approx(0.08)
+    assert fault.stats()["requests"] == 4
+    bounds = [json.loads(request["body"]).get("max_tokens") for request in fault.stats()["recent"]]
+    assert bounds[:2] == [pytest.approx(100, abs=1), pytest.approx(80, abs=1)]
+    perfkit.chat("outside", model="m", max_tokens=21)
+
+
+def test_calls_of_a_scope_wait_for_each_others_money_but_not_for_their_own(fault: FaultServer) -> None:
+    configure(fault)
+    perfkit.configure(tokens={"prices": PRICED})
+    fault.behave(*[faults.ok("some text", usage={"completion_tokens": 20}, delay=0.02)] * 5)
+    with perfkit.scope(budget=0.1):
+        answers = perfkit.batch([{"messages": f"q {n}", "model": "m"} for n in range(4)], max_concurrent=4)
+        assert [answer.cost for answer in answers] == [0.02] * 4
+        assert fault.counters()["peak_in_flight"] == 1  # each holds all that is left
+        with perfkit.stream("open", model="m") as stream:
+            next(iter(stream))
+            with pytest.raises(BudgetExceededError):  # it would wait for itself
+                perfkit.chat("meanwhile", model="m", timeout=20)
+
+
+def test_what_the_cache_answers_costs_the_budget_nothing(fault: FaultServer) -> None:
+    configure(fault)
+    perfkit.configure(tokens={"prices": PRICED})
+    perfkit.chat("what is a queue", model="m", temperature=0)
+    with perfkit.scope(budget=0.0):
+        assert perfkit.chat("what is a queue", model="m", temperature=0).cached == "exact"
+        with pytest.raises(BudgetExceededError):
+            perfkit.chat("what is a stack", model="m", temperature=0)
+
+
+def test_answers_and_budgets_inside_are_those_of_the_tenant(fault: FaultServer) -> None:
+    configure(fault)
+    perfkit.configure(tokens={"prices": PRICED})
+    perfkit.optimizer.set_budget(("tenant", "acme"), 0.0, "day")
+    same: dict[str, Any] = {"model": "m", "temperature": 0, "max_tokens": 9}
+    with perfkit.scope(tenant="other"):
+        assert [perfkit.chat("what is a queue", **same).cached for _ in range(2)] == [None, "exact"]
+    with perfkit.scope(tenant="acme"), pytest.raises(BudgetExceededError) as refused:
+        perfkit.chat("what is a queue", **same)
+    assert refused.value.scope == ("tenant", "acme")
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
-    [({"user": 7}, TypeError), ({"timeout": 0}, ValueError), ({"timeout": float("nan")}, ValueError)],
+    [
+        ({"user": 7}, TypeError),
+        ({"tenant": 7}, TypeError),
+        ({"budget": -1}, ValueError),
+        ({"timeout": 0}, ValueError),
+        ({"timeout": float("nan")}, ValueError),
+    ],
 )
 def test_bad_scopes_are_refused(given: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error), perfkit.scope(**given):  # type: ignore[arg-type]

@@ -22,7 +22,8 @@ class PerfkitMiddleware:
     Each request becomes a value of `http_server_request_duration` (seconds, to the last byte of the reply) with tags:
     method, route ("shop/<int:id>", never the path itself) and status ("2xx"). Calls without `user=` belong to
     the logged-in user, who is looked up only when there is such a call; `PERFKIT["web"]["request_timeout"]` is the
-    deadline of all calls together.
+    deadline of all calls together, `PERFKIT["web"]["request_budget"]` what they may cost together (US dollars); the
+    error that says it is spent names the request by its X-Request-ID.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
@@ -30,7 +31,7 @@ class PerfkitMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Serve one request."""
-        visit = _visits.begin(lambda: _user_of(request))
+        visit = _visits.begin(lambda: _user_of(request), lambda: request.META.get("HTTP_X_REQUEST_ID"))
         try:
             response = self._get_response(request)
         except BaseException:
