@@ -66,6 +66,7 @@ class Visits:
             user: returns whose it is.
             name: returns its id, for the error that says its budget is spent.
         """
+        _process.check()  # before any lock: uWSGI may have forked without telling Python
         settings, now = current_config().table("web"), self.clock.now()
         timeout, budget = settings.request_timeout, settings.request_budget
         with self._lock:

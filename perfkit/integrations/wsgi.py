@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTE", "PerfkitMiddleware"]
 
+FILE = "wsgi.file_wrapper"
 ROUTE = "perfkit.route"  # in the environ: what the application calls the path; an unknown path has no name
 
 
@@ -45,6 +46,9 @@ class PerfkitMiddleware:
             None if user is None else lambda: user(environ), lambda: environ.get("HTTP_X_REQUEST_ID")
         )
         reply = _Reply(visit, environ)
+        file = environ.get(FILE, ())
+        if not isinstance(file, type | tuple):  # uWSGI has a function there: only its results tell what is a file
+            reply.make_file, environ[FILE] = file, reply.note_file
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
             reply.status = status[:1] + "xx"
@@ -55,8 +59,7 @@ class PerfkitMiddleware:
         except BaseException:
             reply.end()
             raise
-        file: type | tuple[()] = environ.get("wsgi.file_wrapper", ())
-        if isinstance(body, file):
+        if body is reply.file or (isinstance(file, type) and isinstance(body, file)):
             reply.end()  # the server sends the file itself, if nothing is wrapped around it
             return body
         reply.body = body
@@ -71,6 +74,14 @@ class _Reply:
         self._environ = environ
         self.status = "5xx"  # until the application says better
         self.body: Iterable[bytes] = ()
+        self.make_file: Callable[..., Any] | None = None
+        self.file: Any = self  # what it has made; no body is this reply
+
+    def note_file(self, *given: Any) -> Any:
+        """Make a file that the server sends, and remember it."""
+        assert self.make_file is not None
+        self.file = self.make_file(*given)
+        return self.file
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.body)

@@ -98,6 +98,24 @@ def test_a_file_is_left_to_the_server(visits: Visits, tracker: PerformanceTracke
     assert tracker.get_stats(METRIC)["count"] == 1
 
 
+def test_a_file_is_left_to_a_server_whose_wrapper_is_a_function(visits: Visits, tracker: PerformanceTracker) -> None:
+    import io
+
+    def wrap(file: Any, size: int = 8192) -> Any:
+        return file
+
+    def app(environ: Any, start: Any) -> Any:
+        start("200 OK", [])
+        return environ["wsgi.file_wrapper"](file, 4096) if environ["PATH_INFO"] == "/file" else [b"text"]
+
+    file = io.BytesIO(b"x")
+    measured = PerfkitMiddleware(app, visits=visits)
+    environ = {"wsgi.file_wrapper": wrap, "REQUEST_METHOD": "GET", "PATH_INFO": "/file"}
+    assert measured(environ, lambda *_: lambda _: None) is file
+    assert request(measured, **{"wsgi.file_wrapper": wrap, "PATH_INFO": "/"}) == [b"text"]
+    assert tracker.get_stats(METRIC)["count"] == 2
+
+
 def test_calls_inside_have_the_user_and_the_deadline_of_the_request(visits: Visits, clock: FakeClock) -> None:
     perfkit.configure(web={"request_timeout": 7})
     seen: list[Scope | None] = []

@@ -17,14 +17,19 @@ with suppress(ImportError):
 
 from servers import subject  # noqa: E402 - imports perfkit, which is to find the hook there
 
+from perfkit.integrations.wsgi import PerfkitMiddleware  # noqa: E402
+
 if os.environ.get("POSTFORK") == "1":
     from uwsgidecorators import postfork
 
     postfork(lambda: hooks.append("set later"))
 
 
-def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+def plain(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
     answer = {**subject.answer(environ["PATH_INFO"].strip("/")), "hooks": hooks}
     body = json.dumps(answer).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+application = PerfkitMiddleware(plain)
