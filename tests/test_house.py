@@ -12,6 +12,7 @@ import pytest
 from _parts import REPOSITORY, needs_module
 
 BIN = Path(sys.executable).parent
+WRONG = Path("tests/typing/bad.py")
 
 
 def run(*command: str) -> None:
@@ -24,10 +25,26 @@ def test_imports_go_down_only() -> None:
     run(str(BIN / "lint-imports"), "--no-cache")
 
 
-@pytest.mark.timeout(400)  # nothing is cached in a fresh clone
-def test_types_are_strict() -> None:
+@pytest.fixture(scope="module")
+def complaints() -> list[str]:
+    """Return what mypy says of everything, wrong use of the package included."""
     needs_module("mypy")
-    run(sys.executable, "-m", "mypy", "--no-error-summary")
+    everything = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+    command = [sys.executable, "-m", "mypy", "--no-error-summary", *everything, str(WRONG)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=390, check=False)
+    assert done.returncode == 1, done.stdout[-4000:] + done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+@pytest.mark.timeout(400)  # nothing is cached in a fresh clone
+def test_types_are_strict(complaints: list[str]) -> None:
+    assert [line for line in complaints if not line.startswith(f"{WRONG}:")] == []
+
+
+@pytest.mark.timeout(400)
+def test_types_refuse_wrong_use(complaints: list[str]) -> None:
+    expected = {n for n, line in enumerate((REPOSITORY / WRONG).read_text().splitlines(), 1) if line.endswith("# E")}
+    assert {int(line.split(":")[1]) for line in complaints if ": error:" in line} == expected
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
