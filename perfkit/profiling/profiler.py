@@ -138,6 +138,7 @@ class Profiler(Shared):
         """Return what is kept for a name, made on first use."""
         found = self._operations.get(name)
         if found is None:
+            _process.check()
             with self._lock:
                 if len(self._operations) >= _OPERATIONS:
                     name = _OVERFLOW

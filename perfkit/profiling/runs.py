@@ -15,6 +15,7 @@ from threading import get_ident
 from time import thread_time
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from perfkit import _process
 from perfkit.memory.rss import process_memory
 from perfkit.metrics.operations import Operations, Running
 
@@ -97,6 +98,7 @@ class Surroundings:
 
     def look(self, now: float) -> int | None:
         """Read the resident memory; see that the profiler's own work runs, too, as this is not done at every run."""
+        _process.check()
         if not self.ready:
             self.start()
         self.due = now + _STALE
@@ -246,6 +248,7 @@ class Operation:
         self._operations.running[run] = None
 
     def _keep(self, row: Row) -> None:
+        _process.check()
         with self._lock:
             self._slowest.append(row)
             self._trim()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from _servers import environment
 
 from perfkit.clock import FakeClock
 from perfkit.metrics import PerformanceTracker
@@ -234,3 +237,38 @@ def test_decorated_functions_are_measured_on_after_a_reset(profiler: Profiler) -
     profiler.reset()
     work()
     assert len(profiler.get_performance_summary("op")) == 1
+
+
+FORKED_BARE = """
+import ctypes, os, signal, sys, threading
+from perfkit.profiling import Profiler
+
+profiler = Profiler(slow_capture="off")
+known = profiler.profile("known")(lambda: None)
+held, locks = threading.Event(), [profiler._lock, profiler.operation("known")._lock]
+
+def hold():
+    for lock in locks:
+        lock.acquire()
+    held.set()
+    threading.Event().wait()
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+sys.setswitchinterval(5.0)  # nobody may be asking for the interpreter
+pid = ctypes.PyDLL(None).fork()  # as C code does it: no hook runs
+if pid == 0:
+    signal.alarm(5)
+    {first}
+    os._exit(0)
+os._exit(os.waitpid(pid, 0)[1] != 0)
+"""
+
+
+@pytest.mark.parametrize("first", ["known()", "profiler.profile('new')(lambda: None)()"])
+def test_a_child_forked_without_hooks_profiles_though_its_parent_held_the_locks(first: str) -> None:
+    program = FORKED_BARE.format(first=first)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
