@@ -22,7 +22,7 @@ from perfkit.demo.workload import Call, workload
 from perfkit.testing.faults import FaultServer, cut, ok, unauthorized
 from perfkit.values import ChatRequest
 
-THREADS = 4
+THREADS = 8
 CONNECT_MS, REPLY_MS = 60, 90
 
 

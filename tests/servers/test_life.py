@@ -47,14 +47,11 @@ class Mode:
     forks: int = 0  # with Python's hooks, of a process that has imported the application
     env: dict[str, str] = field(default_factory=dict)
     hooks: tuple[str, ...] = ()
-    tries: int = (
-        1  # CPython itself may hang where C code forks without its hooks while a thread waits for the interpreter
-    )
 
 
 MODES = {
     "fork": Mode(("python", FORKING, "{fd}"), forks=2),
-    "fork-without-hooks": Mode(("python", FORKING, "{fd}"), env={"BARE": "1"}, tries=2),
+    "fork-without-hooks": Mode(("python", FORKING, "{fd}"), env={"BARE": "1"}),
     "gunicorn": Mode(GUNICORN, "gunicorn"),
     "gunicorn-preload": Mode((*GUNICORN, "--preload"), "gunicorn", forks=2),
     "uwsgi": Mode(UWSGI, "pyuwsgi", hooks=("set before",)),
@@ -115,16 +112,8 @@ def life(request: pytest.FixtureRequest, provider: FaultServer) -> Iterator[Life
     """Let a server live."""
     mode = MODES[request.param]
     needs_module(mode.needs)
-    for left in reversed(range(mode.tries)):
-        with ExitStack() as stack:
-            try:
-                one = stack.enter_context(living(mode, provider))
-            except TimeoutError:
-                if not left:
-                    raise
-                continue
-            yield one
-            return
+    with living(mode, provider) as one:
+        yield one
 
 
 @contextmanager
