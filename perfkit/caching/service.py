@@ -170,15 +170,11 @@ def cached(
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             made = key(*args, **kwargs) if key is not None else dict(bound.arguments)
+            asked = {"perfkit.function": where, "of": made}
             owner = scope(*args, **kwargs) if callable(scope) else scope
             kept = cache if cache is not None else ResponseCache.instance()
             result: R = kept.get(
-                {"perfkit.function": where, "of": made},
-                lambda: function(*args, **kwargs),
-                ttl=ttl,
-                tags=tags,
-                scope=owner,
-                stale_ttl=stale_ttl,
+                asked, lambda: function(*args, **kwargs), ttl=ttl, tags=tags, scope=owner, stale_ttl=stale_ttl
             )
             return result
 

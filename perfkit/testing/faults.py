@@ -21,32 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from perfkit.clock import SYSTEM_CLOCK
-from perfkit.testing._behaviours import (
-    Behaviour,
-    close,
-    close_idle,
-    content_filtered,
-    context_overflow,
-    cut,
-    drip,
-    garbage,
-    gzip,
-    hang,
-    malformed_sse,
-    model_not_found,
-    ok,
-    overloaded,
-    quota_exhausted,
-    rate_limited,
-    raw,
-    reset,
-    server_error,
-    sse,
-    stall,
-    status,
-    truncated,
-    unauthorized,
-)
+from perfkit.testing import _behaviours
+from perfkit.testing._behaviours import *  # noqa: F403 - what it can be told to do is public here
 from perfkit.testing.tls import Authority
 
 if TYPE_CHECKING:
@@ -54,34 +30,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from perfkit.clock import Clock
+    from perfkit.testing._behaviours import Behaviour
 
-__all__ = [
-    "Behaviour",
-    "FaultServer",
-    "close",
-    "close_idle",
-    "content_filtered",
-    "context_overflow",
-    "cut",
-    "drip",
-    "garbage",
-    "gzip",
-    "hang",
-    "malformed_sse",
-    "model_not_found",
-    "ok",
-    "overloaded",
-    "quota_exhausted",
-    "rate_limited",
-    "raw",
-    "reset",
-    "server_error",
-    "sse",
-    "stall",
-    "status",
-    "truncated",
-    "unauthorized",
-]
+__all__ = ["FaultServer"]
+__all__ += _behaviours.__all__
 
 PACKAGE_ROOT = Path(__file__).parents[2]
 CONTROL_TIMEOUT = 10.0  # seconds for one order; only a dead or stuck server needs more than some milliseconds

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import perfkit
 from perfkit.testing import FaultServer, faults, isolated
 
-THREADS, ROUNDS, PATIENCE = 8, 30, 20.0
+THREADS, ROUNDS, PATIENCE = 8, 12, 20.0
 DEPTH = 40  # allocations that a call may make with a lock held
 
 
