@@ -13,7 +13,7 @@ import select
 import socket
 import ssl
 from contextlib import suppress
-from http.client import HTTPException
+from http.client import HTTPException, RemoteDisconnected
 from typing import TYPE_CHECKING, Any
 
 from urllib3._base_connection import _ResponseOptions
@@ -21,7 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.request import SKIP_HEADER
 
-from perfkit.transport import message
+from perfkit.transport import kernel, message
 from perfkit.transport.call import authority
 from perfkit.transport.dial import dial
 from perfkit.transport.failures import FAILURES
@@ -40,9 +40,9 @@ _HTTPS_PORT = 443
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 _ONE_SEND = 64 * 1024  # bytes; above, copying the body behind the head costs more than a second send
 _PIECE = 256 * 1024  # bytes
+_STATUS_BEGINS, _STATUS_ENDS, _REFUSAL = 9, 12, b"300"  # of "HTTP/1.1 429 ..."
 _BARELY = 0.001  # seconds, to read what is there
 _MOST_DRAINED = 16  # reads; what follows an end mark is the end of the stream or nothing
-_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _JITTER = 0.1  # of the lifetime: connections opened together do not all end together
 
 
@@ -73,13 +73,14 @@ class PooledConnection(HTTPConnection):
     idle_since = 0.0
     round_trip = 0.0
     rest: Reply | None = None
-    _watch: select.poll | None = None
+    refused: bool = False  # the reply came before all of the request was sent: nothing can follow it
+    _early = b""  # of a reply that has come while the request was sent
     _emptied = False  # the last reply came whole in a receive that had room for all of its last TLS record
     idle_most = math.inf
 
     def connect(self) -> None:
         """Connect, through a tunnel and TLS as needed."""
-        self._watch = self.rest = None
+        self.rest, self.refused, self._early = None, False, b""
         super().connect()
         if isinstance(self.sock, ssl.SSLSocket):
             vars(self.sock)["suppress_ragged_eofs"] = False  # an end without close_notify is a cut, not an end
@@ -96,7 +97,10 @@ class PooledConnection(HTTPConnection):
         self, sock: Any, debuglevel: int = 0, method: str | None = None, url: str | None = None
     ) -> Reply:
         """Return the reply http.client will read: for proxies' answers to CONNECT and for urllib3 handles."""
-        return Reply(BoundedReader(sock, self.limits, hold=True), debuglevel, method, url)
+        if sock.gettimeout() is None:
+            kernel.hand_back(sock)
+        ahead, self._early = self._early, b""
+        return Reply(BoundedReader(sock, self.limits, ahead, hold=True), debuglevel, method, url, last=self.refused)
 
     def request(
         self, method: str, url: str, body: Any = None, headers: Mapping[str, Any] | None = None, **options: Any
@@ -116,8 +120,18 @@ class PooledConnection(HTTPConnection):
         self._response_options = _ResponseOptions(method, url, **kept)
         state["_method"] = method
         self._emptied = False
-        self._send(head + (body or b""), self.timeout if isinstance(self.timeout, int | float) else math.inf)
+        self._send(head + (body or b""), self._most())
         state["_HTTPConnection__state"] = _SENT
+
+    def send(self, data: Any) -> None:
+        """Send what http.client writes of a request that is not plain."""
+        if self.sock is None or vars(self)["_HTTPConnection__state"] == _IDLE:  # it connects first, or asks a proxy
+            super().send(data)
+        else:
+            self._send(memoryview(data).cast("B"), self._most())
+
+    def _most(self) -> float:
+        return self.timeout if isinstance(self.timeout, int | float) else math.inf
 
     def _new_conn(self) -> socket.socket:
         """Dial within `timeout` seconds for all addresses together; what is left of them is for TLS."""
@@ -139,20 +153,13 @@ class PooledConnection(HTTPConnection):
         if sock is None:
             return False
         if isinstance(sock, ssl.SSLSocket):
-            return (self._emptied or not sock.pending()) and (not self._has_come() or _only_tickets(sock))
+            return (self._emptied or not sock.pending()) and (not self._has_come() or kernel.only_tickets(sock))
         return not self._has_come()
 
     def _has_come(self) -> bool:
         """Return whether something can be read, its end included; asked before each call."""
-        return bool(self._poll(0.0))
-
-    def _poll(self, seconds: float) -> list[tuple[int, int]]:
-        """Wait until something can be read; one poll object serves all calls."""
-        watch, milliseconds = self._watch, seconds * 1000.0
-        if watch is None:
-            watch = self._watch = select.poll()
-            watch.register(self._open(), select.POLLIN)
-        return watch.poll(milliseconds)
+        sock = self._open()
+        return not kernel.is_silent(sock) and kernel.is_ready(sock, select.POLLIN, 0.0) != 0
 
     def drain(self, seconds: float) -> bool:
         """Read the rest of a reply, if one is owed; return whether the connection is free for the next.
@@ -219,39 +226,46 @@ class PooledConnection(HTTPConnection):
         """Return the reply: at once when all of it has come, as most do, in the first piece."""
         limits = self.limits
         ahead = self._first_bytes()
-        limits.heard = bool(ahead)
+        if not ahead:
+            raise RemoteDisconnected("closed without a reply")
+        limits.heard = True
         end = ahead.find(b"\r\n\r\n") + 4
         head = parse_head(ahead[:end]) if end > 3 else None  # noqa: PLR2004 - find() gave -1
         whole = None if head is None else whole_reply(head, ahead, end, method)
         self._emptied = whole is not None
         if whole is not None:
+            whole.will_close |= self.refused
             return whole
-        reply = Reply(BoundedReader(self.sock, limits, ahead), 0, method)
+        reply = Reply(BoundedReader(self.sock, limits, ahead), 0, method, last=self.refused)
         if head is not None:
             reply.begin_with(head, end)
         else:
-            if ahead:
-                self.tally.add("odd")
+            self.tally.add("odd")
             reply.begin()
         return reply
 
     def _open(self) -> Any:
-        """Return the socket, on which nothing waits now: with a timeout it would ask the kernel before each step."""
+        """Return the socket, on which the kernel waits from now on.
+
+        Raises:
+            OSError: there is none any more.
+        """
         sock = self.sock
         if sock is None:
             raise ConnectionAbortedError("closed by another thread")
         if sock.gettimeout() != 0.0:
-            sock.settimeout(0.0)
+            kernel.hand_over(sock)
+            self.limits.patience = math.nan
         return sock
 
     def _first_bytes(self) -> bytes:
-        """Wait for the reply and return what has come of it; asking first spares a receive that would be in vain."""
-        limits, sock = self.limits, self._open()
-        while True:
-            if not self._poll(limits.wait(limits.silence)):
-                raise TimeoutError("no reply")
-            with suppress(*_NOT_YET):  # TLS: what came was a ticket, or half a record
-                return bytes(sock.recv(BUFFER))
+        """Return what has come of the reply while it was sent for, else wait for it."""
+        ahead, self._early = self._early, b""
+        if ahead:
+            return ahead
+        sock = self._open()
+        came: bytes = self.limits.receive(sock, sock.recv, BUFFER)
+        return came
 
     def _transmit(self, head: bytes, body: bytes, most: float) -> None:
         if len(body) < _ONE_SEND:
@@ -260,20 +274,49 @@ class PooledConnection(HTTPConnection):
             self._send(head, most)
             self._send(body, most)
 
-    def _send(self, data: bytes, most: float) -> None:
-        sock, limits, sent = self._open(), self.limits, 0
-        with suppress(*_NOT_YET):
+    def _send(self, data: bytes | memoryview, most: float) -> None:
+        sock, sent = self._open(), 0
+        with suppress(*kernel.NOT_YET):
             sent = sock.send(data[:_PIECE] if len(data) > _PIECE else data)
         if sent < len(data):
-            rest = memoryview(data)[sent:]
-            while rest:  # not sendall: over TLS it begins a new timeout with each record
-                limits.bound(sock, most)
+            self._send_rest(sock, memoryview(data)[sent:], most)
+
+    def _send_rest(self, sock: Any, rest: memoryview, most: float) -> None:
+        """Send what the peer has had no room for, each wait within `most` seconds; not sendall, which is not bounded.
+
+        Raises:
+            BrokenPipeError: it has refused the request, and may never read the rest of it.
+            TimeoutError: a wait was too long.
+        """
+        while rest:
+            self.limits.bound(sock, most)
+            if sock.gettimeout() == 0.0 and not self._has_room(sock, self.limits.wait(most)):
+                continue
+            with suppress(*kernel.NOT_YET):
                 rest = rest[sock.send(rest[:_PIECE]) :]
 
-    def close(self) -> None:
-        """Close; whoever waits for the descriptor must not go on to wait for its next owner."""
-        self._watch = None
-        super().close()
+    def _has_room(self, sock: Any, seconds: float) -> bool:
+        """Wait until more can be sent or a reply comes already; return whether more can be sent."""
+        undecided = len(self._early) < _STATUS_ENDS
+        found = kernel.is_ready(sock, select.POLLOUT | (select.POLLIN if undecided else 0), seconds)
+        if not found:
+            raise TimeoutError("nobody reads")
+        if found & select.POLLIN and undecided:
+            self._look_for_refusal(sock)
+        return found & ~select.POLLIN != 0
+
+    def _look_for_refusal(self, sock: Any) -> None:
+        """Take in what comes while the request is being sent: a reply, TLS's tickets, or the end."""
+        try:
+            with kernel.not_blocking(sock):
+                came = bytes(sock.recv(BUFFER))
+        except kernel.NOT_YET:
+            return
+        self._early += came
+        self.limits.heard = bool(self._early)
+        self.refused = self._early[_STATUS_BEGINS:_STATUS_ENDS] >= _REFUSAL
+        if self.refused or not came:
+            raise BrokenPipeError("the peer ended or refused the request while it was sent")
 
     def hang_up(self) -> None:
         """Close at once, even if another thread is reading or a forked child has the socket too."""
@@ -332,15 +375,3 @@ def _bare(sock: Any) -> socket.socket:
     """Return the socket itself, also of TLS inside the TLS of a proxy, which urllib3 makes of a socket and a buffer."""
     bare: socket.socket = getattr(sock, "socket", sock)
     return bare
-
-
-def _only_tickets(sock: ssl.SSLSocket) -> bool:
-    """Take in what came while idle: TLS 1.3 sends session tickets after the handshake, which are no reason to close."""
-    sock.settimeout(0.0)
-    try:
-        sock.recv(1)
-    except ssl.SSLWantReadError:
-        return True
-    except OSError:
-        return False
-    return False  # the end of the connection, or bytes nobody asked for

@@ -7,17 +7,28 @@ drips takes for ever. Here the reader under a reply sets the socket's timeout be
 from __future__ import annotations
 
 import io
+import math
+import select
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from perfkit.clock import SYSTEM_CLOCK
+from perfkit.transport import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, TypeVar
+
+    T = TypeVar("T")
 
 __all__ = ["BoundedReader", "Limits"]
 
 BUFFER = 16 * 1024  # bytes; a TLS record
+_real = SYSTEM_CLOCK.now  # the kernel's time, whatever clock the deadline is of
 _LONGEST = 86_400.0  # seconds of one wait; sockets refuse 25 days
+_EXACTLY = 0.03  # seconds at the end of a wait that are not left to the kernel's ticks
+_EARLY = 0.9  # of a wait: the kernel need not be told anew when the next is a little shorter
 _SLACK = 0.001  # seconds a timeout may differ from what was asked for; setting it is a system call
 
 
@@ -28,15 +39,17 @@ class Limits:
         deadline: clock time the whole call ends, None when the socket's own timeout rules (a urllib3 handle).
         silence: most seconds of one wait for bytes.
         heard: whether a byte of the reply has come.
+        patience: seconds the kernel has been told to wait for bytes.
     """
 
-    __slots__ = ("deadline", "heard", "now", "silence")
+    __slots__ = ("deadline", "heard", "now", "patience", "silence")
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
         self.deadline: float | None = None
         self.silence = 0.0
         self.heard = False
+        self.patience = math.nan
 
     def arm(self, now: Callable[[], float], deadline: float, silence: float) -> None:
         """Begin a call, whose clock may be another than the pool's."""
@@ -48,22 +61,48 @@ class Limits:
         Raises:
             TimeoutError: nothing is left.
         """
-        if self.deadline is None:
-            return min(most, _LONGEST)
-        left = self.deadline - self.now()
+        left = min(most, _LONGEST) if self.deadline is None else min(self.deadline - self.now(), most, _LONGEST)
         if left <= 0.0:
-            raise TimeoutError("deadline")
-        return min(left, most, _LONGEST)
+            raise TimeoutError("no time is left")
+        return left
 
     def bound(self, sock: Any, most: float) -> None:
-        """Let the next wait on `sock` end after `most` seconds, or with the call.
+        """Let the next wait on `sock` end after `most` seconds, or with the call; sooner where the kernel waits.
 
         Raises:
             TimeoutError: nothing is left.
         """
         wait, set_to = self.wait(most), sock.gettimeout()
-        if set_to is None or not -_SLACK < wait - set_to < _SLACK:
+        if set_to == 0.0:
+            aim = (wait - _EXACTLY) * _EARLY
+            if not aim * 0.5 <= self.patience <= aim * 1.1:
+                self.patience = aim
+                kernel.wait_at_most(sock, aim)
+        elif set_to is None or not -_SLACK < wait - set_to < _SLACK:
             sock.settimeout(wait)
+
+    def receive(self, sock: Any, take: Callable[[Any], T], room: Any) -> T:
+        """Return `take(room)`, a receive of `sock`, once something is there or the peer has ended.
+
+        Raises:
+            TimeoutError: the deadline, or the longest silence, has passed.
+        """
+        end = _real() + self.silence
+        while True:
+            self.bound(sock, end - _real())
+            if self.patience < _EXACTLY and sock.gettimeout() == 0.0:
+                return self._receive_exactly(sock, take, room, end)
+            try:
+                return take(room)
+            except kernel.NOT_YET:  # its wait is over; or TLS: what came was a ticket, or half a record
+                continue
+
+    def _receive_exactly(self, sock: Any, take: Callable[[Any], T], room: Any, end: float) -> T:
+        with kernel.not_blocking(sock):
+            while True:
+                with suppress(*kernel.NOT_YET):
+                    return take(room)
+                kernel.is_ready(sock, select.POLLIN, self.wait(end - _real()))
 
 
 class BoundedReader(io.RawIOBase):
@@ -75,6 +114,9 @@ class BoundedReader(io.RawIOBase):
         ahead: what has been received already.
         hold: keep the socket open until this is closed, even if its connection closes before (http.client closes
             the connection of a reply that ends with it as soon as the head is read).
+
+    Attributes:
+        at_end: whether the peer has ended.
     """
 
     def __init__(self, sock: Any, limits: Limits, ahead: bytes = b"", *, hold: bool = False) -> None:
@@ -83,6 +125,7 @@ class BoundedReader(io.RawIOBase):
         self._limits = limits
         self._hold = sock.makefile("rb", 0) if hold else None
         self._ended = False
+        self.at_end = False
 
     def makefile(self, _mode: str = "rb") -> io.BufferedReader:
         """Return the buffered file of one reply: what http.client asks of a socket."""
@@ -102,12 +145,10 @@ class BoundedReader(io.RawIOBase):
             return None
         if self._ahead:
             return self._take_ahead(memoryview(buffer))
-        limits = self._limits
-        if limits.deadline is not None:
-            limits.bound(self._sock, limits.silence)
-        count: int = self._sock.recv_into(buffer)
-        if count:
-            limits.heard = True
+        limits, sock = self._limits, self._sock
+        count: int = sock.recv_into(buffer) if limits.deadline is None else limits.receive(sock, sock.recv_into, buffer)
+        limits.heard |= count > 0
+        self.at_end = not count
         return count
 
     def _take_ahead(self, buffer: memoryview) -> int:

@@ -158,8 +158,15 @@ class Reply(http.client.HTTPResponse):
     _method: str | None
 
     def __init__(
-        self, source: BoundedReader, debuglevel: int = 0, method: str | None = None, url: str | None = None
+        self,
+        source: BoundedReader,
+        debuglevel: int = 0,
+        method: str | None = None,
+        url: str | None = None,
+        *,
+        last: bool = False,
     ) -> None:
+        self._last = last  # whatever its head says, the connection ends with it
         self._message: http.client.HTTPMessage | None = None
         self.pairs: list[tuple[str, str]] | None = None
         self.fields: dict[str, str] = {}
@@ -207,7 +214,7 @@ class Reply(http.client.HTTPResponse):
         empty = has_no_body(head.status, self._method)
         self.chunked, self.chunk_left = head.chunked and not empty, None
         self.length = 0 if empty else head.length
-        self.will_close = head.close or (self.length is None and not self.chunked)
+        self.will_close = head.close or self._last or (self.length is None and not self.chunked)
 
     def _read_status(self) -> tuple[str, int, str]:
         """Skip interim replies (RFC 9110 section 15.2), of which http.client knows only 100."""
@@ -220,7 +227,11 @@ class Reply(http.client.HTTPResponse):
                 pass
 
     def _begin_slowly(self) -> None:
+        assert self.fp is not None
+        source: BoundedReader = self.fp.raw  # type: ignore[assignment]
         super().begin()
+        if source.at_end:  # to http.client, what there is of it is the head
+            raise http.client.HTTPException("the reply was cut off within its head")
         assert self._message is not None
         self.pairs = [(name, _FOLD.sub(" ", value).strip(" \t")) for name, value in self._message.items()]
         self.fields = by_name(self.pairs)
@@ -228,7 +239,7 @@ class Reply(http.client.HTTPResponse):
         coding = self.fields.get("transfer-encoding", "chunked").lower()
         if len(lengths) > 1 or coding != "chunked":  # RFC 9112 section 6.3: where the body ends is anybody's guess
             raise http.client.HTTPException(f"reply has no certain end: {sorted(lengths) or coding}")
-        if lengths and self.chunked:
+        if self._last or (lengths and self.chunked):
             self.will_close = True
 
     def read1(self, n: int = -1) -> bytes:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import select
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -32,11 +31,11 @@ class Wire:
     def recv(self, count: int) -> bytes:
         return self._data.read(min(self._size, count))
 
-    def poll(self, _milliseconds: float) -> list[tuple[int, int]]:
-        return [(0, select.POLLIN)]
-
     def gettimeout(self) -> float:
-        return 0.0
+        return 10.0
+
+    def settimeout(self, seconds: float) -> None:
+        pass
 
     def makefile(self, _mode: str) -> io.BytesIO:
         return io.BytesIO(self._data.getvalue())
@@ -51,8 +50,9 @@ def ours(data: bytes, method: str = "GET", size: int = 1 << 20) -> Reply:
 def received(data: bytes, method: str = "GET", size: int = 1 << 20) -> Reply | WholeReply:
     """Return the reply as a connection receives it."""
     connection = PooledConnection("host.test")
-    connection.sock = connection._watch = cast("Any", Wire(data, size))
+    connection.sock = cast("Any", Wire(data, size))
     connection.limits = Limits(lambda: 0.0)
+    connection.limits.arm(lambda: 0.0, 10.0, 10.0)
     connection.tally = Tally()
     return connection._receive(method)
 
