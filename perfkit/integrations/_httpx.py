@@ -19,7 +19,7 @@ from perfkit.integrations._extra import load_extra
 from perfkit.integrations._wire import Wire
 from perfkit.transport.call import Waits
 from perfkit.transport.encoding import CodingError
-from perfkit.transport.reply import by_name
+from perfkit.transport.headers import by_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

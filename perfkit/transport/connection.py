@@ -99,6 +99,7 @@ class PooledConnection(HTTPConnection):
         """Return the reply http.client will read: for proxies' answers to CONNECT and for urllib3 handles."""
         if sock.gettimeout() is None:
             kernel.hand_back(sock)
+        self.limits.patience = math.nan
         ahead, self._early = self._early, b""
         return Reply(BoundedReader(sock, self.limits, ahead, hold=True), debuglevel, method, url, last=self.refused)
 
@@ -162,15 +163,14 @@ class PooledConnection(HTTPConnection):
         return not kernel.is_silent(sock) and kernel.is_ready(sock, select.POLLIN, 0.0) != 0
 
     def drain(self, seconds: float) -> bool:
-        """Read the rest of a reply, if one is owed; return whether the connection is free for the next.
+        """Read the rest of the reply that is owed; return whether the connection is free for the next.
 
         Args:
             seconds: how long to wait for it; after that the connection is closed. 0 to read what is there and, if it is
                 not the end, to be asked again.
         """
         reply, limits = self.rest, self.limits
-        if reply is None:
-            return True
+        assert reply is not None
         if not seconds and not self._has_rest(reply):
             return False
         self.rest = None
@@ -210,7 +210,11 @@ class PooledConnection(HTTPConnection):
         """
         broken = None
         try:
-            self._transmit(head, body, most)
+            if len(body) < _ONE_SEND:
+                self._send(head + body, most)
+            else:
+                self._send(head, most)
+                self._send(body, most)
         except TimeoutError:
             raise
         except OSError as error:
@@ -224,8 +228,10 @@ class PooledConnection(HTTPConnection):
 
     def _receive(self, method: str) -> Reply | WholeReply:
         """Return the reply: at once when all of it has come, as most do, in the first piece."""
-        limits = self.limits
-        ahead = self._first_bytes()
+        limits, ahead, self._early = self.limits, self._early, b""
+        if not ahead:
+            sock = self._open()
+            ahead = limits.receive(sock, sock.recv, BUFFER)
         if not ahead:
             raise RemoteDisconnected("closed without a reply")
         limits.heard = True
@@ -256,23 +262,9 @@ class PooledConnection(HTTPConnection):
         if sock.gettimeout() != 0.0:
             kernel.hand_over(sock)
             self.limits.patience = math.nan
+            if sock.gettimeout() != 0.0:  # not the standard library's
+                self.limits.bound(sock, math.inf)
         return sock
-
-    def _first_bytes(self) -> bytes:
-        """Return what has come of the reply while it was sent for, else wait for it."""
-        ahead, self._early = self._early, b""
-        if ahead:
-            return ahead
-        sock = self._open()
-        came: bytes = self.limits.receive(sock, sock.recv, BUFFER)
-        return came
-
-    def _transmit(self, head: bytes, body: bytes, most: float) -> None:
-        if len(body) < _ONE_SEND:
-            self._send(head + body, most)
-        else:
-            self._send(head, most)
-            self._send(body, most)
 
     def _send(self, data: bytes | memoryview, most: float) -> None:
         sock, sent = self._open(), 0

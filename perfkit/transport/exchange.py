@@ -199,7 +199,7 @@ class Exchange:
         self.complete, reusable = True, False
         try:
             reply.end()
-            if "keep-alive" in reply.fields and (announced := _ANNOUNCED(reply.fields["keep-alive"])) is not None:
+            if (kept := reply.fields.get("keep-alive")) is not None and (announced := _ANNOUNCED(kept)) is not None:
                 connection.announce(float(announced[1]))
             reusable = reply.clean and not reply.will_close
         finally:

@@ -146,7 +146,7 @@ class HostPool(HTTPConnectionPool):
             return "closed_idle"
         if now - connection.born > self.settings.max_lifetime * connection.lifespan:
             return "closed_old"
-        if not connection.drain(wait):
+        if connection.rest is not None and not connection.drain(wait):
             return "closed_by_peer" if wait or now - connection.idle_since > _LONGEST_OWED else ""
         return "" if connection.is_connected else "closed_by_peer"
 

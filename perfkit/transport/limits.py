@@ -39,7 +39,7 @@ class Limits:
         deadline: clock time the whole call ends, None when the socket's own timeout rules (a urllib3 handle).
         silence: most seconds of one wait for bytes.
         heard: whether a byte of the reply has come.
-        patience: seconds the kernel has been told to wait for bytes.
+        patience: seconds the kernel has been told to wait for bytes; nan where it does not wait.
     """
 
     __slots__ = ("deadline", "heard", "now", "patience", "silence")
@@ -74,10 +74,8 @@ class Limits:
         """
         wait, set_to = self.wait(most), sock.gettimeout()
         if set_to == 0.0:
-            aim = (wait - _EXACTLY) * _EARLY
-            if not aim * 0.5 <= self.patience <= aim * 1.1:
-                self.patience = aim
-                kernel.wait_at_most(sock, aim)
+            self.patience = (wait - _EXACTLY) * _EARLY
+            kernel.wait_at_most(sock, self.patience)
         elif set_to is None or not -_SLACK < wait - set_to < _SLACK:
             sock.settimeout(wait)
 
@@ -89,8 +87,10 @@ class Limits:
         """
         end = _real() + self.silence
         while True:
-            self.bound(sock, end - _real())
-            if self.patience < _EXACTLY and sock.gettimeout() == 0.0:
+            wait = self.wait(end - _real()) - _EXACTLY
+            if not wait * 0.5 <= self.patience <= wait:
+                self.bound(sock, end - _real())
+            if self.patience < _EXACTLY:
                 return self._receive_exactly(sock, take, room, end)
             try:
                 return take(room)

@@ -11,6 +11,8 @@ import http.client
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from perfkit.transport.headers import Headers
+
 if TYPE_CHECKING:
     import io
 
@@ -18,10 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Head", "Reply", "WholeReply", "has_no_body", "parse_head", "whole_reply"]
 
-_FIELDS = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)\r\n", re.MULTILINE).findall
+_REGULAR = re.compile(  # the status line and the fields after it, each in a line of its own
+    r"HTTP/1\.1 (?P<status>[2-9][0-9]{2})(?P<reason>(?: [^\r\n\0]*+)?)\r\n"
+    r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\r\n\0]*+\r\n){0,99}+\r\n"  # http.client takes 100
+).fullmatch
 _FOLD = re.compile(r"[ \t]*\r\n[ \t]+")
-_FRAMING = ("content-length", "transfer-encoding", "connection", "keep-alive")
-_MOST_FIELDS, _LONGEST_LINE = 100, 65536  # http.client's own limits
+_FRAMING = ("content-length", "transfer-encoding", "connection")
+_LONGEST_LINE = 65536  # http.client's own limit
+_NONE = Headers([])  # until the head has come
 _LAST_CHUNK = b"0\r\n\r\n"
 _NO_BODY = frozenset((http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED))
 
@@ -30,16 +36,13 @@ class Head(NamedTuple):
     """A regular HTTP/1.1 head.
 
     Attributes:
-        pairs: fields as received.
-        fields: the same by lower-case name; repeated ones are joined by ", ".
         length: Content-Length, None when there is none.
         close: whether the connection ends with this reply.
     """
 
     status: int
     reason: str
-    pairs: list[tuple[str, str]]
-    fields: dict[str, str]
+    fields: Headers
     length: int | None
     chunked: bool
     close: bool
@@ -47,48 +50,22 @@ class Head(NamedTuple):
 
 def parse_head(head: bytes) -> Head | None:
     """Take apart a head that ends with an empty line; None when http.client should judge it."""
-    start, _, block = head[:-2].decode("latin-1").partition("\r\n")
-    pairs: list[tuple[str, str]] = _FIELDS(block)
-    if (
-        not start.startswith("HTTP/1.1 ")
-        or len(pairs) != block.count("\n")  # some line is not a plain field
-        or len(pairs) >= _MOST_FIELDS
-    ):
+    text = head.decode("latin-1")
+    matched = _REGULAR(text)
+    if matched is None:
         return None
-    if " \r\n" in block or "\t\r\n" in block:
-        pairs = [(name, value.rstrip(" \t")) for name, value in pairs]
-    code, reason = start[9:12], start[12:]
-    fields = by_name(pairs)
-    if not code.isdecimal() or code < "200" or (reason and reason[0] != " ") or _doubtful(fields):
+    fields = Headers.of_text(text, text.lower())
+    try:
+        length, coding, kept = map(fields.alone, _FRAMING)
+    except ValueError:  # which of several values holds is not for us to say
         return None
-    length = fields.get("content-length")
-    return Head(
-        int(code),
-        reason.strip(),
-        pairs,
-        fields,
-        None if length is None else int(length),
-        "transfer-encoding" in fields,
-        "close" in fields.get("connection", "").lower(),
-    )
-
-
-def _doubtful(fields: dict[str, str]) -> bool:
-    length, coding = fields.get("content-length"), fields.get("transfer-encoding")
-    if length is not None:
-        return coding is not None or not (length.isdecimal() and length.isascii())
-    return coding is not None and coding.lower() != "chunked"
-
-
-def by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Return fields by lower-case name, repeated ones joined by ", " (RFC 9110 section 5.3)."""
-    fields = {name.lower(): value for name, value in pairs}
-    if len(fields) < len(pairs):
-        fields = {}
-        for name, value in pairs:
-            key = name.lower()
-            fields[key] = f"{fields[key]}, {value}" if key in fields else value
-    return fields
+    if length is not None and (coding is not None or not (length.isascii() and length.isdecimal())):
+        return None
+    if coding is not None and coding != "chunked":
+        return None
+    status, reason = matched.groups()
+    size = None if length is None else int(length)
+    return Head(int(status), reason.strip(), fields, size, coding is not None, kept is not None and "close" in kept)
 
 
 def has_no_body(status: int, method: str | None) -> bool:
@@ -104,17 +81,17 @@ class WholeReply:
         clean: always true: nothing came behind it.
     """
 
-    __slots__ = ("body", "fields", "length", "pairs", "reason", "status", "will_close")
+    __slots__ = ("body", "fields", "length", "reason", "status", "will_close")
     clean = True
 
     def __init__(self, head: Head, body: bytes) -> None:
-        self.status, self.reason, self.pairs, self.fields, self.length, _, self.will_close = head
+        self.status, self.reason, self.fields, self.length, _, self.will_close = head
         self.body = body
 
     @property
     def msg(self) -> http.client.HTTPMessage:
         """The fields as http.client has them."""
-        return _message(self.pairs)
+        return _message(self.fields.pairs)
 
     headers = msg
 
@@ -149,8 +126,7 @@ class Reply(http.client.HTTPResponse):
     """A reply being read.
 
     Attributes:
-        pairs: fields as received, without the white space around values.
-        fields: the same by lower-case name.
+        fields: without the white space around values.
         clean: whether the reply has ended and nothing came after it, so that the connection may be used again.
     """
 
@@ -168,16 +144,15 @@ class Reply(http.client.HTTPResponse):
     ) -> None:
         self._last = last  # whatever its head says, the connection ends with it
         self._message: http.client.HTTPMessage | None = None
-        self.pairs: list[tuple[str, str]] | None = None
-        self.fields: dict[str, str] = {}
+        self.fields = _NONE
         self.clean = False
         super().__init__(source, debuglevel, method, url)  # type: ignore[arg-type]  # all it does is source.makefile("rb")
 
     @property
     def headers(self) -> http.client.HTTPMessage:
         """The fields as http.client and urllib3 want them, made when asked for."""
-        if self._message is None and self.pairs is not None:
-            self._message = _message(self.pairs)
+        if self._message is None and self.fields is not _NONE:
+            self._message = _message(self.fields.pairs)
         return self._message  # type: ignore[return-value]  # None before begin(), as in http.client
 
     @headers.setter
@@ -193,7 +168,7 @@ class Reply(http.client.HTTPResponse):
             http.client.HTTPException: it is not HTTP, or its body has no certain end.
             OSError: the connection failed.
         """
-        if self.pairs is not None:
+        if self.fields is not _NONE:
             return
         assert self.fp is not None
         ahead = self.fp.peek(1)
@@ -210,7 +185,7 @@ class Reply(http.client.HTTPResponse):
         self.fp.read(size)
         self.code = self.status = head.status
         self.reason, self.version = head.reason, 11
-        self.pairs, self.fields = head.pairs, head.fields
+        self.fields = head.fields
         empty = has_no_body(head.status, self._method)
         self.chunked, self.chunk_left = head.chunked and not empty, None
         self.length = 0 if empty else head.length
@@ -233,9 +208,8 @@ class Reply(http.client.HTTPResponse):
         if source.at_end:  # to http.client, what there is of it is the head
             raise http.client.HTTPException("the reply was cut off within its head")
         assert self._message is not None
-        self.pairs = [(name, _FOLD.sub(" ", value).strip(" \t")) for name, value in self._message.items()]
-        self.fields = by_name(self.pairs)
-        lengths = {value for name, value in self.pairs if name.lower() == "content-length"}
+        self.fields = Headers([(name, _FOLD.sub(" ", value).strip(" \t")) for name, value in self._message.items()])
+        lengths = set(self.fields.get_all("content-length"))
         coding = self.fields.get("transfer-encoding", "chunked").lower()
         if len(lengths) > 1 or coding != "chunked":  # RFC 9112 section 6.3: where the body ends is anybody's guess
             raise http.client.HTTPException(f"reply has no certain end: {sorted(lengths) or coding}")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 from perfkit._process import deferred
 from perfkit.transport import encoding
 from perfkit.transport.ndjson import read_lines, read_values
-from perfkit.transport.response import Headers
 from perfkit.transport.sse import EventTooLargeError, ServerSentEvent, read_events
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class HTTPStream:
         reply = exchange.reply
         self.status: int = reply.status
         self.reason: str = reply.reason
-        self.headers = Headers(reply.pairs or [], reply.fields)
+        self.headers = reply.fields
         self._exchange = exchange
         self._most = most
         self._ended = ended

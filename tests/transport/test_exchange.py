@@ -545,7 +545,7 @@ def test_sixty_four_threads_on_ten_connections_all_get_their_own_replies(
 
 
 @pytest.mark.parametrize(
-    "step", ["is_connected", "connect", "converse", "_transmit", "read", "read1", "end", "end of all", "announce"]
+    "step", ["is_connected", "connect", "converse", "_send", "read", "read1", "end", "end of all", "announce"]
 )
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_whatever_interrupts_a_call_its_slot_comes_back(
