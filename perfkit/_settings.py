@@ -98,6 +98,7 @@ class SemanticSettings:
     window: int = number(4000, least=1)  # verified matches that are remembered
     shadow: bool = False  # serve nothing, but count what would have been served, and how much of it wrong
     max_entries: int = number(100_000, least=1)  # questions; more than 100,000 in one partition need usearch
+    name: str = ""  # who has the same shares what is learned over [state] url; another one begins without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -300,6 +300,11 @@ class ResponseCache(Shared):
         """How many invalidations there were; pass it to `store` as `since`."""
         return self._shelf.departures.count
 
+    @property
+    def shelf(self) -> Shelf:
+        """Where the entries are, for what goes along with them."""
+        return self._shelf
+
     def invalidate(self, pattern_or_tag: str) -> int:
         """Remove what has this tag, this key, or a key that this glob (`*`, `?`, `[...]`) matches; return how many.
 

@@ -5,12 +5,14 @@ A backend that is away is gone on without: what it would have given is a miss, w
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, TypeVar
 
 from perfkit import _process
 from perfkit.caching.matching import Departures, Match
 from perfkit.caching.store import Store
 from perfkit.errors import StateUnavailableError
+from perfkit.state import StateHub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
     from perfkit.caching.backends import Backend, Turns
     from perfkit.caching.entry import Entry
     from perfkit.clock import Clock
+    from perfkit.state import RedisLink, SqliteFile
 
 __all__ = ["Shelf"]
 
 T = TypeVar("T")
+ALL = Match("chat:*")  # answers of models
 SWEEP = 30.0  # seconds between two looks for what has expired
 
 
@@ -40,6 +44,7 @@ class Shelf:
         self.near = Store(settings.max_bytes, settings.max_entries)
         self.far: Backend | None = None
         self.departures = Departures()
+        self._watchers: list[weakref.WeakMethod[Callable[[Match], None]]] = []
         self._swept = False
 
     def after_fork(self) -> None:
@@ -52,6 +57,16 @@ class Shelf:
         self.departures.add(None)
         self.near = Store(self.near.max_bytes, self.near.max_entries)
         self._swept = False
+
+    @property
+    def link(self) -> RedisLink | SqliteFile | None:
+        """The Redis or file that processes share: the backend's own, else that of `[state]`."""
+        own: RedisLink | SqliteFile | None = getattr(self.far, "own", None)
+        return own if own is not None else StateHub.instance().link
+
+    def watch(self, departed: Callable[[Match], None]) -> None:
+        """Call a bound method, held weakly, with each invalidation of answers of models that is made here."""
+        self._watchers.append(weakref.WeakMethod(departed))
 
     @property
     def turns(self) -> Turns | None:
@@ -108,7 +123,14 @@ class Shelf:
     def invalidate(self, match: Match) -> int:
         """Remove what matches, and return how many were found."""
         removed = self.forget(match)
+        self._tell(match)
         return max(removed, self._asked(lambda far: far.invalidate(match)) or 0)
+
+    def _tell(self, match: Match) -> None:
+        """Let those who hold something about answers of models know which of them are invalid."""
+        if match.wanted.startswith("chat:"):
+            for watcher in [found for reference in self._watchers if (found := reference()) is not None]:
+                watcher(match)
 
     def forget(self, match: Match | None) -> int:
         """Remove from memory what matches, and what is on its way there; None: everything."""
@@ -127,6 +149,7 @@ class Shelf:
     def clear(self) -> None:
         """Remove every entry."""
         self.forget(None)
+        self._tell(ALL)
         self._asked(lambda far: far.clear())
 
     def _asked(self, ask: Callable[[Backend], T]) -> T | None:

@@ -92,6 +92,7 @@ class Known:
         if call.meaning is None or self._cache.peek(str(call.key)) is not None:
             return None
         semantic = _chosen(call.policy.semantic)
+        semantic.attend(self._cache)
         question = semantic.ask(*call.meaning)
         return _Search(self._cache, self._clock, semantic, call, question) if question is not None else None
 
@@ -149,4 +150,6 @@ class _Search:
         if self._match is not None:
             found, answer = self._match
             like = found if self._semantic.learn(self._question, found, answer, fresh) else None
-        self._semantic.add(self._question, str(self._call.key), like=like)
+        ttl = self._call.decision.ttl
+        kept = self._cache.settings.ttl if ttl is None else ttl
+        self._semantic.add(self._question, str(self._call.key), like=like, ttl=kept)

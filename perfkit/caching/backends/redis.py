@@ -82,7 +82,7 @@ class RedisBackend:
         self._setup = setup
         url = setup.settings.url
         timeout = StateHub.instance().settings.timeout
-        self._own = None if url is None else RedisLink(url, timeout=timeout, tracker=setup.tracker)
+        self.own = None if url is None else RedisLink(url, timeout=timeout, tracker=setup.tracker)
         self._link: RedisLink | None = None
         self._stop: Callable[[], None] | None = None
         self._after_fork()
@@ -97,7 +97,7 @@ class RedisBackend:
 
     def _listening(self) -> RedisLink:
         """Return the link, once what others announce is heard here."""
-        link = self._own if self._own is not None else StateHub.instance().redis
+        link = self.own if self.own is not None else StateHub.instance().redis
         if link is None:
             raise ConfigError('the cache backend "redis" needs [cache] url or [state] url = "redis://<host>"')
         if self._link is not link:
@@ -249,8 +249,8 @@ class RedisBackend:
         stop, self._stop, self._link = self._stop, None, None
         if stop is not None:
             stop()
-        if self._own is not None:
-            self._own.close()
+        if self.own is not None:
+            self.own.close()
 
 
 def _text(name: bytes) -> str:

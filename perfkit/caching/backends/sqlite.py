@@ -50,11 +50,11 @@ class SqliteBackend:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         url = setup.settings.url
-        self._own = None if url is None else SqliteFile(_path(url), tracker=setup.tracker)
+        self.own = None if url is None else SqliteFile(_path(url), tracker=setup.tracker)
         self._made: SqliteFile | None = None  # the file that has the tables; making them twice does no harm
 
     def _file(self) -> SqliteFile:
-        file = self._own if self._own is not None else StateHub.instance().sqlite
+        file = self.own if self.own is not None else StateHub.instance().sqlite
         if file is None:
             raise ConfigError('the cache backend "sqlite" needs [cache] url or [state] url = "sqlite:///<path>"')
         if self._made is not file:
@@ -139,8 +139,8 @@ class SqliteBackend:
 
     def close(self) -> None:
         """Close the file, if it is the cache's own."""
-        if self._own is not None:
-            self._own.close()
+        if self.own is not None:
+            self.own.close()
 
 
 _REMOVE = "DELETE FROM perfkit_cache WHERE key IN (SELECT key FROM perfkit_cache WHERE {} ORDER BY gone LIMIT ?)"

@@ -114,9 +114,16 @@ class ErrorBound:
         """Tell whether a match may be served: an answer that was never verified may not."""
         return evidence.right > 0 and self.risk(evidence) <= self._most
 
-    def learn(self, evidence: Evidence, *, right: bool) -> None:
-        """Take in a verified match, and now and then what follows from all of them."""
-        risk = self.risk(evidence)  # as it was before the truth was known
+    def learn(self, evidence: Evidence, *, right: bool, risk: float | None = None) -> None:
+        """Take in a verified match, and now and then what follows from all of them.
+
+        Args:
+            evidence: what was known of it before.
+            right: whether its answer was.
+            risk: as it was estimated before the truth was known, where another process did; None: as it is now.
+        """
+        if risk is None:
+            risk = self.risk(evidence)
         with self._lock:
             self._seen.append(_Verified(evidence.features(), not right, risk, evidence.right > 0))
             self._learned += 1

@@ -13,16 +13,19 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from perfkit._shared import Shared
-from perfkit.caching.semantic.bound import ErrorBound, upper_bound
+from perfkit.caching.matching import Match as Invalidation
+from perfkit.caching.semantic.bound import ErrorBound, Evidence, upper_bound
 from perfkit.caching.semantic.embedders import Embed, make_embedder
 from perfkit.caching.semantic.guards import disagreement
 from perfkit.caching.semantic.index import unit
-from perfkit.caching.semantic.store import Answer, Match, Questions
+from perfkit.caching.semantic.sharing import LEARNED, Ground, Sharing, ground_of, identity_of, packed, unpacked
+from perfkit.caching.semantic.store import Match, Questions
 from perfkit.metrics import PerformanceTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from perfkit.caching.response import ResponseCache
     from perfkit.caching.semantic.index import Vector
     from perfkit.values import ChatResponse
 
@@ -95,11 +98,16 @@ class SemanticCache(Shared):
         self._rng = rng if rng is not None else random.Random()
         self._embed: Embed | None = embed
         self._questions = Questions(self.settings.max_entries)
+        self._cache: ResponseCache | None = None
+        self._sharing: Sharing | None = None
+        self._ground: Ground | None = None
+        self._identity = identity_of(self.settings, embed, judge)
         self._renew()
         self._forget()
 
     def _renew(self) -> None:
         self._lock = threading.Lock()  # guards _bounds, _counts, _cost, _told and _dimensions
+        self._moving = threading.Lock()  # guards the change of _cache, _ground and _sharing
 
     def _forget(self) -> None:
         self._bounds: dict[str, ErrorBound] = {}
@@ -112,24 +120,79 @@ class SemanticCache(Shared):
         self._questions.max_entries = self.settings.max_entries
         if self._given is None:
             self._embed = None
-            self.clear()  # vectors of two embedders cannot be compared
+            self._empty()  # vectors of two embedders cannot be compared
+        self._identity = identity_of(self.settings, self._given, self._judge)
         with self._lock:
             for bound in self._bounds.values():
                 bound.max_error_rate = self.settings.max_error_rate or bound.max_error_rate
 
     def _after_fork(self) -> None:
         self._renew()
-        self._questions.renew()
+        whole = self._questions.renew()
         for bound in self._bounds.values():
             bound.renew()
+        if not whole and self._sharing is not None:
+            self._bounds = {}  # all of it is in the log
+            self._sharing.begin_again()
 
     def use(self, *, embed: Embed | None = None, judge: Judge | None = None) -> None:
         """Take another embedder or judge from now on; a new embedder begins without questions."""
         if embed is not None:
             self._given = self._embed = embed
-            self.clear()
+            self._empty()
         if judge is not None:
             self._judge = judge
+        self._identity = identity_of(self.settings, self._given, self._judge)
+
+    def attend(self, cache: ResponseCache) -> None:
+        """Lead to the answers of this cache, the first one that asks, and share what is learned where it says so."""
+        ground = ground_of(self._cache if self._cache is not None else cache, self._identity)
+        if ground == self._ground and self._cache is not None:
+            return
+        with self._moving:
+            if self._cache is None:
+                self._cache = cache
+                cache.shelf.watch(self._departed)
+            if ground != self._ground:
+                self._move(ground)
+
+    def _move(self, ground: Ground | None) -> None:
+        if self._sharing is not None:
+            self._leave()
+        self._ground = ground
+        if ground is not None:
+            self._sharing = ground.sharing(self._take, most=self.settings.max_entries)
+            self._sharing.start()
+
+    def _leave(self) -> None:
+        """Share no more, and forget what came from there: it is read again where the sharing goes on."""
+        sharing, self._sharing, self._ground = self._sharing, None, None
+        if sharing is not None:
+            sharing.end()
+        self._empty()
+        with self._lock:
+            self._bounds = {}
+
+    def _departed(self, match: Invalidation) -> None:
+        """Forget the questions whose answers the application has made invalid, everywhere."""
+        self._questions.drop(match)
+        if self._sharing is not None:
+            self._sharing.drop(match)
+
+    def _take(self, record: dict[str, Any]) -> None:
+        """Learn what another process has."""
+        partition = record["partition"]
+        if "drop" in record:
+            self._questions.drop(Invalidation(partition))
+        elif "text" in record:
+            vector = unpacked(record["vector"])
+            if self._dimensions in (None, len(vector)) and self._ground is not None and self._ground.answers:
+                self._questions.add(partition, record["text"], vector, record["key"], like=record["like"])
+        else:
+            evidence, right = Evidence(*record["evidence"]), record["right"]
+            if self.settings.max_error_rate is not None:
+                self._bound(record["route"]).learn(evidence, right=right, risk=record["risk"])
+            self._questions.judge(partition, record["key"], evidence.similarity, right=right)
 
     def ask(self, partition: str, route: str, text: str) -> Question | None:
         """Return a question ready to be looked for; None when it has no vector: it is then asked as without a cache."""
@@ -168,13 +231,17 @@ class SemanticCache(Shared):
             trusted = match.evidence.similarity > match.answer.worst
         else:
             own = match.evidence.similarity > match.answer.worst or match.answer.right > match.answer.wrong
-            trusted = own and self._bound(question.route).trusts(match.evidence)
+            trusted = own and self._is_up_to_date() and self._bound(question.route).trusts(match.evidence)
         if not trusted:
             return "learn"
         verified = settings.shadow or self._rng.random() < settings.verify
         if settings.shadow:
             self._count("semantic_shadow")
         return "verify" if verified else "serve"
+
+    def _is_up_to_date(self) -> bool:
+        """Tell whether all that other processes had learned when this one began is known here."""
+        return self._sharing is None or self._sharing.ready
 
     def _bound(self, route: str) -> ErrorBound:
         with self._lock:
@@ -196,10 +263,16 @@ class SemanticCache(Shared):
 
         The judge runs without any lock held; the cost of second calls is counted in `semantic_verification_cost`.
         """
-        right = self._judged(cached, fresh)
+        right, (match, key) = self._judged(cached, fresh), (found.match, found.key)
+        risk = 0.0
         if self.settings.max_error_rate is not None:
-            self._bound(question.route).learn(found.match.evidence, right=right)
-        self._questions.judge(found.match, right=right)
+            bound = self._bound(question.route)
+            risk = bound.risk(match.evidence)
+            bound.learn(match.evidence, right=right, risk=risk)
+        self._questions.judge(question.partition, key, match.evidence.similarity, right=right)
+        if self._sharing is not None:
+            told = {"partition": question.partition, "key": key, "evidence": list(match.evidence)}
+            self._sharing.tell({**told, "route": question.route, "risk": risk, "right": right}, life=LEARNED)
         self._count("semantic_judged", {"right": str(right).lower()})
         if found.action == "verify":
             self._count("semantic_verified", {"right": str(right).lower()})
@@ -219,20 +292,20 @@ class SemanticCache(Shared):
             self._tell(error)
             return False
 
-    def add(self, question: Question, key: str, *, like: Found | None = None) -> None:
+    def add(self, question: Question, key: str, *, like: Found | None = None, ttl: float = LEARNED) -> None:
         """Remember a question and the exact key of its answer.
 
         Args:
             question: what was asked.
             key: where its answer is kept.
             like: a match verified to be right: the question stands for the same answer, which is now this one.
+            ttl: seconds that the answer is kept.
         """
-        if like is not None and not like.match.answer.gone:
-            like.match.answer.key = key
-            answer = like.match.answer
-        else:
-            answer = Answer(key)
-        self._questions.add(question.partition, question.text, question.vector, answer)
+        partition, text, other = question.partition, question.text, None if like is None else like.key
+        self._questions.add(partition, text, question.vector, key, like=other)
+        if self._sharing is not None and self._ground is not None and self._ground.answers:
+            told = {"partition": partition, "text": text, "vector": packed(question.vector), "key": key, "like": other}
+            self._sharing.tell(told, life=ttl)
 
     def _count(self, name: str, tags: dict[str, str] | None = None) -> None:
         with self._lock:
@@ -269,17 +342,23 @@ class SemanticCache(Shared):
         }
 
     def clear(self) -> None:
-        """Forget all questions; what was learned about similarity stays until `reset`."""
+        """Forget all questions, in all processes that share them; what was learned about similarity stays."""
+        self._departed(Invalidation("chat:*"))
+        self._empty()
+
+    def _empty(self) -> None:
         self._questions.clear()
         with self._lock:
             self._dimensions = None
 
     def close(self) -> None:
-        """Nothing to flush."""
+        """Tell the others what they do not know yet."""
+        if self._sharing is not None:
+            self._sharing.close()
 
     def reset(self) -> None:
-        """Forget questions, counts and all that was learned."""
-        self.clear()
+        """Forget questions, counts and all that was learned here; what is shared is read again."""
+        self._leave()
         with self._lock:
             self._forget()
 

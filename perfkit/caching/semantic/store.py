@@ -15,6 +15,7 @@ from perfkit.caching.semantic.bound import Evidence
 from perfkit.caching.semantic.index import BRUTE_FORCE_LIMIT, BruteForce, Graph
 
 if TYPE_CHECKING:
+    from perfkit.caching.matching import Match as Invalidation
     from perfkit.caching.semantic.index import Vector, VectorIndex
 
 __all__ = ["Answer", "Match", "Questions"]
@@ -51,7 +52,13 @@ class _Partition:
         self.index = index
         self.texts: list[str] = []
         self.answers: list[Answer] = []
+        self.by_key: dict[str, Answer] = {}  # answers by the keys of all their questions
         self.dead = 0
+
+    def known(self, key: str | None) -> Answer | None:
+        """Return the answer that a question with this key has, if it is not gone."""
+        answer = self.by_key.get(key) if key is not None else None
+        return answer if answer is not None and not answer.gone else None
 
 
 class Questions:
@@ -68,11 +75,16 @@ class Questions:
         self._lock: Any = None
         self.renew()
 
-    def renew(self) -> None:
-        """Make the lock new; after a fork, begin without questions if a thread of the parent was changing them."""
-        if self._lock is not None and self._lock.locked():
+    def renew(self) -> bool:
+        """Make the lock new; after a fork, begin without questions if a thread of the parent was changing them.
+
+        Return whether they are all still there.
+        """
+        whole = self._lock is None or not self._lock.locked()
+        if not whole:
             self._partitions, self._count = OrderedDict(), 0
         self._lock = threading.Lock()  # guards the table, its partitions' growth, and the counts of answers
+        return whole
 
     def matches(self, partition: str, vector: Vector, least: float) -> list[Match]:
         """Return known questions at least that similar, the nearest first, each with what is known of it."""
@@ -86,21 +98,43 @@ class Questions:
         rows = [row for row in rows if not row[0].gone]
         return [_match(rows, at, least) for at in range(min(LOOKED_AT, len(rows)))]
 
-    def add(self, partition: str, text: str, vector: Vector, answer: Answer) -> None:
-        """Remember a question that `answer` answers."""
+    def add(self, partition: str, text: str, vector: Vector, key: str, *, like: str | None = None) -> None:
+        """Remember a question whose answer is kept under `key`.
+
+        Args:
+            partition: where it is looked for.
+            text: the question.
+            vector: of it.
+            key: each question has its own.
+            like: the key of an answer that was verified to answer this question too, which is now this one.
+        """
         with self._lock:
             found = self._partitions.get(partition)
             if found is None:
                 found = self._partitions[partition] = _Partition(BruteForce(len(vector)))
-            if len(found.index) == BRUTE_FORCE_LIMIT and isinstance(found.index, BruteForce):
-                found.index = _as_graph(found.index)
             self._partitions.move_to_end(partition)
-            found.texts.append(text)
-            found.answers.append(answer)
-            answer.rows += 1
-            found.index.add(vector)  # last: a search may read the lists up to the rows it finds
-            self._count += 1
+            before, answer = found.known(key), found.known(like)
+            if answer is not None:
+                answer.key = key
+                if before is not None:  # the question itself is here already
+                    return
+            else:
+                answer = Answer(key)
+                if before is not None:
+                    self._bury(partition, found, before)  # it was asked anew: what was learned of the old one is over
+                    found = self._partitions[partition]
+            self._put(found, text, vector, answer, key)
             self._make_room()
+
+    def _put(self, found: _Partition, text: str, vector: Vector, answer: Answer, key: str) -> None:
+        if len(found.index) == BRUTE_FORCE_LIMIT and isinstance(found.index, BruteForce):
+            found.index = _as_graph(found.index)
+        found.texts.append(text)
+        found.answers.append(answer)
+        found.by_key[key] = answer
+        answer.rows += 1
+        found.index.add(vector)  # last: a search may read the lists up to the rows it finds
+        self._count += 1
 
     def _make_room(self) -> None:
         while self._count > self.max_entries:
@@ -116,23 +150,34 @@ class Questions:
         """Lead no question to `answer` any more: it has left the cache."""
         with self._lock:
             found = self._partitions.get(partition)
-            if answer.gone or found is None:
-                return
-            answer.gone = True
-            found.dead += answer.rows
-            if found.dead > len(found.index) // 2:
-                kept = self._partitions[partition] = _compacted(found, 0)
-                self._count -= len(found.index) - len(kept.index)
+            if not answer.gone and found is not None:
+                self._bury(partition, found, answer)
 
-    def judge(self, match: Match, *, right: bool) -> None:
-        """Take in whether the answer of a match was right."""
-        answer = match.answer
+    def _bury(self, partition: str, found: _Partition, answer: Answer) -> None:
+        answer.gone = True
+        found.dead += answer.rows
+        if found.dead > len(found.index) // 2:
+            kept = self._partitions[partition] = _compacted(found, 0)
+            self._count -= len(found.index) - len(kept.index)
+
+    def drop(self, match: Invalidation) -> None:
+        """Forget the questions of all partitions that an invalidation means."""
         with self._lock:
+            for name in [name for name in self._partitions if match.covers(name, frozenset())]:
+                self._count -= len(self._partitions.pop(name).index)
+
+    def judge(self, partition: str, key: str, similarity: float, *, right: bool) -> None:
+        """Take in whether an answer was right for a question of this similarity."""
+        with self._lock:
+            found = self._partitions.get(partition)
+            answer = None if found is None else found.known(key)
+            if answer is None:
+                return
             if right:
                 answer.right += 1
             else:
                 answer.wrong += 1
-                answer.worst = max(answer.worst, match.evidence.similarity)
+                answer.worst = max(answer.worst, similarity)
 
     def clear(self) -> None:
         """Forget all questions."""
@@ -171,6 +216,8 @@ def _compacted(partition: _Partition, first: int) -> _Partition:
         made.index.add(partition.index.row(row))
     made.texts = [partition.texts[row] for row in rows]
     made.answers = [partition.answers[row] for row in rows]
+    left = set(map(id, made.answers))
+    made.by_key = {key: answer for key, answer in partition.by_key.items() if id(answer) in left}
     return made
 
 

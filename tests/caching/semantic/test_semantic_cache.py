@@ -79,9 +79,9 @@ def test_a_forgotten_answer_is_not_found_and_its_room_is_used_again() -> None:
 
 def test_the_bound_of_entries_drops_the_partition_unused_for_longest() -> None:
     semantic = made(max_entries=6)
-    for partition in ("a", "b", "a", "c"):
+    for at, partition in enumerate(("a", "b", "a", "c")):
         for n in (1, 2):
-            known(semantic, "x" * (n + len(partition)), partition)
+            known(semantic, "x" * (n + at), partition)
         assert len(semantic) <= 6
     assert found(semantic, "xx", "b") is not None or found(semantic, "xx", "a") is not None
     known(semantic, "x", "d")
