@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from perfkit.clock import SYSTEM_CLOCK
+from perfkit._taking import taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,6 @@ SMALL, MAIN, GONE = range(3)  # where an entry is queued; a new one is bound for
 MOST_USES = 3  # of an entry that count: as many times the hand passes it by
 SHARE = 10  # the small queue has one part in this many
 BATCH = 64  # as much room as one in this many of all is made at a time
-TRIES = 100  # to get the lock before queueing for it
 SLACK = 64  # removed entries that may wait in the queues, beyond as many as are kept
 
 
@@ -104,7 +103,7 @@ class Store:
         digest = hash(key)
         lock = self.lock
         if not lock.acquire(False):  # by name it takes longer
-            self._wait(lock)
+            taken(lock)
         try:
             entries = self._entries
             old = entries.get(key)
@@ -128,19 +127,6 @@ class Store:
         finally:
             lock.release()
         return True
-
-    @staticmethod
-    def _wait(lock: threading.Lock) -> None:
-        """Take the lock without queueing for it, if that can be.
-
-        A thread that is woken with the lock in its hand still waits for the interpreter, and whoever runs meanwhile
-        queues up: from then on every set would cost a switch of threads, four times the rest.
-        """
-        for _ in range(TRIES):
-            SYSTEM_CLOCK.sleep(0)
-            if lock.acquire(blocking=False):
-                return
-        lock.acquire()
 
     def remove(self, key: str) -> bool:
         """Remove `key` and tell whether it was there."""

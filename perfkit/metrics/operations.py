@@ -56,30 +56,12 @@ class Step(NamedTuple):
     ended: float | None
 
 
-class OpenStep:
-    """A step under way, as a context manager."""
-
-    __slots__ = ("_operations", "_step")
-
-    def __init__(self, operations: Operations, kind: str, name: str) -> None:
-        self._operations = operations
-        self._step = Step(kind, name, threading.get_ident(), operations.now(), None)
-
-    def __enter__(self) -> None:
-        self._operations.open[id(self)] = self._step
-
-    def __exit__(self, *_: object) -> None:
-        operations = self._operations
-        operations.open.pop(id(self), None)
-        operations.finished.append(self._step._replace(ended=operations.now()))
-
-
 class Operations:
     """The runs and steps of a process.
 
     Attributes:
         running: every run under way.
-        open, finished: steps under way by the identity of who notes them, and the latest that ended.
+        open, finished: steps under way by whose they are, and the latest that ended; fields of a Step.
         now: the clock.
     """
 
@@ -90,28 +72,35 @@ class Operations:
 
     def _after_fork(self) -> None:
         self.running: dict[Running, None] = {}
-        self.open: dict[int, Step] = {}
-        self.finished: deque[Step] = deque(maxlen=_STEPS)
+        self.open: dict[object, tuple[Any, ...]] = {}
+        self.finished: deque[tuple[Any, ...]] = deque(maxlen=_STEPS)
 
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def step(self, kind: str, name: str) -> OpenStep:
-        """Note that this thread is busy with something while the block runs, such as a provider."""
-        return OpenStep(self, kind, name)
+    def begin(self, key: object, kind: str, name: str) -> None:
+        """Note that this thread is busy with something, such as a provider, until `end(key)`."""
+        self.open[key] = kind, name, threading.get_ident(), self.now()
+
+    def end(self, key: object) -> None:
+        """Note that the step `key` is over."""
+        begun = self.open.pop(key, None)
+        if begun is not None:  # forgotten in a forked child
+            self.finished.append((*begun, self.now()))
 
     def waited(self, kind: str, name: str, began: float, ended: float) -> None:
         """Note that this thread has waited."""
-        self.finished.append(Step(kind, name, threading.get_ident(), began, ended))
+        self.finished.append((kind, name, threading.get_ident(), began, ended))
 
     def steps(self, thread: int, since: float) -> list[Step]:
         """Return the steps of a thread that ended after `since` or have not ended, oldest first."""
-        known = [*self._copy(self.finished), *self._copy(self.open.values())]
+        known = [Step(*step) for step in self._copy(self.finished)]
+        known += [Step._make((*step, None)) for step in self._copy(self.open.values())]
         found = [step for step in known if step.thread == thread and (step.ended is None or step.ended > since)]
         return sorted(found, key=lambda step: step.began)
 
     @staticmethod
-    def _copy(steps: Any) -> list[Step]:
+    def _copy(steps: Any) -> list[Any]:
         while True:
             try:
                 return list(steps)

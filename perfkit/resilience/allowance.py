@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from perfkit import _process
+from perfkit._taking import taken
 from perfkit.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
@@ -53,8 +54,12 @@ class Allowance:
 
     def earn(self) -> None:
         """Note a regular request."""
-        with self._lock:
-            self._saved = min(self.most, self._saved + self.share)
+        if self._saved < self.most:  # mostly nothing more can be saved, and no lock is needed to see that
+            lock = taken(self._lock)
+            try:
+                self._saved = min(self.most, self._saved + self.share)
+            finally:
+                lock.release()
 
     def spend(self, *, leaving: float = 0.0) -> bool:
         """Take one extra request, if there is one left, and so many more for those who need it more."""

@@ -6,7 +6,8 @@
 The table below says all of it; `transition` is pure. A permit is the epoch its call began in, and every change of mode
 begins a new epoch: the late result of a call from before the change is no news about the state after it, so it is
 dropped. The state is one immutable value, so reading it needs no lock. Too many are so many failures in a row, or such
-a share of the calls of a window, which rotates in two halves, that failed or were slow.
+a share of the calls of a window, which rotates in two halves, that failed or were slow. Successes, of which there are
+most, are noted without a lock and counted when something else comes, or a thousand of them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["TABLE", "CircuitBreaker", "Event", "Rules", "State", "transition"]
 
 log = logging.getLogger("perfkit.resilience")
+BUNCH = 1000  # successes that are noted before they are counted
 
 Mode = Literal["closed", "open", "half-open"]
 Event = Literal["ask", "success", "slow", "failure", "fatal", "abandoned"]
@@ -195,43 +197,41 @@ class CircuitBreaker:
         name: what it protects, for log lines and repr.
         rules: may be replaced at any time.
         clock: None means the system's.
+
+    Attributes:
+        state: as it is now; replaced, never changed.
     """
 
     def __init__(self, name: str = "", *, rules: Rules | None = None, clock: Clock | None = None) -> None:
         self.name = name
         self.rules = rules if rules is not None else Rules()
         self._clock = clock if clock is not None else SYSTEM_CLOCK
-        self._state = State()
-        self._lock = threading.Lock()  # guards changes of _state
+        self.state = State()
+        self._well: list[int] = []  # permits of calls that succeeded in this half of the window and are not counted yet
+        self._lock = threading.Lock()  # guards changes of state, and taking from _well
         _process.bind(self)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
-        if self._state.mode == "half-open":  # the probe is the parent's
-            self._state = transition(self._state, "abandoned", self._clock.now(), self.rules)
+        if self.state.mode == "half-open":  # the probe is the parent's
+            self.state = transition(self.state, "abandoned", self._clock.now(), self.rules)
 
     def close(self) -> None:
         """Nothing to let go."""
 
-    @property
-    def state(self) -> State:
-        """The state as it is now."""
-        return self._state
-
     def ready(self, now: float) -> bool:
         """Whether `acquire` would grant a permit at monotonic second `now`; takes nothing."""
-        state = self._state
-        return state.mode == "closed" or now >= state.until
+        return now >= self.state.until  # 0 while closed
 
     def acquire(self) -> int | None:
         """Return a permit for one call, or None: open, or another caller's probe is out."""
-        state = self._state
+        state = self.state
         if state.mode == "closed":
             return state.epoch
         now, jitter = self._clock.now(), random.random()
         with self._lock:
-            before = self._state
-            self._state = after = transition(before, "ask", now, self.rules, jitter)
+            before = self.state
+            self.state = after = transition(before, "ask", now, self.rules, jitter)
         return after.epoch if after.mode == "closed" or after is not before else None
 
     def record(self, permit: int, event: Event) -> None:
@@ -242,42 +242,61 @@ class CircuitBreaker:
             event: "success", "slow" (a success that took too long), "failure", "fatal" (opens at once), or "abandoned"
                 when the call says nothing.
         """
-        state = self._state
-        if event == "success" and state.mode == "closed" and not state.failures and not self.rules.by_share:
-            return  # as it is already
-        now, jitter = self._clock.now(), random.random()
+        now = self._clock.now()
+        if event == "success" and self._noted(permit, now):
+            return
+        jitter = random.random()
         with self._lock:
-            before = self._state
+            before = self.state
             if permit != before.epoch:
                 return
-            self._state = after = transition(before, event, now, self.rules, jitter)
+            self.state = after = transition(self._counted(before), event, now, self.rules, jitter)
         if after.mode == "closed" and before.mode != "closed":
             log.info("circuit of %s closed again", self.name)
         elif after.openings > before.openings:
             log.warning("circuit of %s opened for %.0f s after a %s", self.name, after.until - now, event)
 
+    def _noted(self, permit: int, now: float) -> bool:
+        """Note a success; False when the state is to be looked at too."""
+        state, rules = self.state, self.rules
+        if state.mode != "closed" or state.failures or permit != state.epoch:
+            return False
+        if rules.failure_rate >= 1 and rules.slow_rate >= 1:
+            return True  # as it is already
+        if now - state.began >= rules.window / 2 or len(self._well) >= BUNCH:
+            return False
+        self._well.append(permit)
+        return True
+
+    def _counted(self, state: State) -> State:
+        """Return `state` with the successes that were noted, under the lock."""
+        noted = self._well[:]
+        del self._well[: len(noted)]  # others may have noted since
+        number, recent = noted.count(state.epoch), state.recent
+        return state._replace(recent=recent._replace(calls=recent.calls + number)) if number else state
+
     def hold_open(self, seconds: float) -> None:
         """Open it for `seconds`, because somebody else has seen enough failures; a longer opening stays."""
         now = self._clock.now()
         with self._lock:
-            state = self._state
+            state = self.state
             until = max(state.until, now + seconds) if state.mode == "open" else now + seconds
             epoch, openings = state.epoch + (state.mode != "open"), max(1, state.openings)
-            self._state = State("open", epoch, 0, openings, until)
+            self.state = State("open", epoch, 0, openings, until)
 
     def allow_probe(self) -> None:
         """Let the next caller be the probe: there is reason to think that it works again."""
         now = self._clock.now()
         with self._lock:
-            if self._state.mode == "open":
-                self._state = self._state._replace(until=min(self._state.until, now))
+            if self.state.mode == "open":
+                self.state = self.state._replace(until=min(self.state.until, now))
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self.describe()}>"
 
     def describe(self) -> str:
         """Return the state in words, for example "open, probe in 41.2 s"."""
-        state = self._state
+        state = self.state
         left = max(0.0, state.until - self._clock.now())
         words = {
             "closed": f"closed, {state.failures} of {self.rules.failure_threshold} failures",

@@ -12,52 +12,27 @@ from typing import TYPE_CHECKING
 from perfkit.errors import BudgetExceededError
 from perfkit.routing import endings
 from perfkit.routing.continuation import continued
-from perfkit.routing.course import UNTOLD, Course, Options, Setup
+from perfkit.routing.course import UNTOLD, Course
 from perfkit.routing.fitness import holds
-from perfkit.routing.strategies import choose, explain
+from perfkit.routing.strategies import choose
 from perfkit.routing.trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from perfkit.metrics import PerformanceTracker
     from perfkit.routing.health import Candidate
     from perfkit.values import ChatRequest
 
-__all__ = ["Call", "Options", "Setup"]
+__all__ = ["Call"]
 
 SHARE = 2 / 3  # of the time left that an attempt gets while somebody else could still be asked
 MOMENT = 0.001  # seconds: with less left the time is up
 
 
 class Call(Course):
-    """One call: attempts so far, time left, what to do next.
+    """One call: attempts so far, time left, what to do next."""
 
-    Args:
-        setup: of the router.
-        request: what is asked.
-        offers: the providers that offer the model.
-        tracker: gets latencies, failures and fallbacks.
-        options: of the call.
-    """
-
-    def __init__(
-        self,
-        setup: Setup,
-        request: ChatRequest,
-        offers: Sequence[Candidate],
-        tracker: PerformanceTracker,
-        options: Options,
-    ) -> None:
-        super().__init__(setup, request, offers, tracker, options)
-        timeout = request.timeout if request.timeout is not None else setup.settings.timeout
-        self._deadline = setup.clock.now() + timeout
-        self._last: Candidate | None = None  # who was asked last
-        self._passed: Candidate | None = None  # let in by its gates after waiting
-        self._why = ""  # nobody is asked any more, beyond the usual reasons
-        self._texts: list[str] = []  # of a stream that may be resumed
-        self.resumable = options.resume
-        setup.retries.earn()
+    _last: Candidate | None = None  # who was asked last
+    _passed: Candidate | None = None  # let in by its gates after waiting
+    _why = ""  # nobody is asked any more, beyond the usual reasons
 
     @property
     def shown(self) -> str:
@@ -115,15 +90,19 @@ class Call(Course):
 
     def _fresh(self, now: float) -> list[Candidate]:
         """Return who was not tried yet and could be asked now, outliers only if there is nobody else."""
-        model, tried = self.request.model, self._tried
-        plain = not tried  # of somebody without gates, nothing more is to be known then
-        found = [
-            c
-            for c in self._offers
-            if c not in tried
-            and c.healthy(model, now)
-            and ((plain and c.gates is None) or (c.usable(model, now) and self._suits(c)))
-        ]
+        model, tried, offers = self.request.model, self._tried, self._offers
+        if not tried:  # mostly nothing is to be said against anybody
+            clear = [
+                c
+                for c in offers
+                if c.breaker.state.until <= now >= c.ejected_until
+                and c.cooldown_until <= now
+                and c.gates is None
+                and not c.missing
+            ]
+            if len(clear) == len(offers):
+                return clear
+        found = [c for c in offers if c not in tried and c.usable(model, now) and self._suits(c)]
         return [c for c in found if c.ejected_until <= now] or found
 
     def _others_left(self, now: float) -> bool:
@@ -137,26 +116,27 @@ class Call(Course):
     def _go(self, now: float) -> Trial | None:
         if self._passed is not None:
             chosen, self._passed = self._passed, None
-            permit = chosen.admit(self.request, passed=True)
+            permit = chosen.admit(self.request, now, passed=True)
             if permit is not None:
                 return self._enter(chosen, permit, "waited for its limits", now, others=False)
         fresh = self._fresh(now)
         while fresh:
             chosen, reason = self._choose(fresh)
             fresh.remove(chosen)
-            permit = chosen.admit(self.request)
+            permit = chosen.admit(self.request, now)
             if permit is not None:
                 return self._enter(chosen, permit, reason, now, others=bool(fresh))
         return None
 
     def _choose(self, candidates: list[Candidate]) -> tuple[Candidate, str]:
         if len(candidates) > 1:
-            warm = self.request.metadata.get("warm_provider")
-            chosen = next((candidate for candidate in candidates if candidate.name == warm), None)
+            request, setup = self.request, self._setup
+            warm = request.metadata.get("warm_provider") if request.metadata else None
+            chosen = next((c for c in candidates if c.name == warm), None) if warm is not None else None
             reason = "has the prefix of the conversation"
             if chosen is None:
-                chosen = choose(self._setup.strategy, candidates, self.request)
-                reason = explain(self._setup.strategy, chosen)
+                chosen = choose(setup.strategy, candidates, request)
+                reason = setup.reason(chosen)
         else:
             chosen = candidates[0]
             reason = "pinned" if self._options.pinned else "only candidate"
@@ -195,20 +175,18 @@ class Call(Course):
 
     def _limited(self, chosen: Candidate, now: float, *, others: bool) -> ChatRequest:
         """Return the attempt's request: a stream that has begun to speak may use all the time there is."""
-        share = self._share(now, others=others)
+        left, limit = self._deadline - now, self._setup.settings.attempt_timeout
+        if limit is not None:
+            share = min(left, limit)
+        else:
+            share = left * SHARE if others and len(self.attempts) + 1 < self._most else left
         if not self._options.streaming:
             return self.request.evolve(timeout=share)
         shown, request = self.shown, self.request
         if shown:
             request = continued(request, shown, prefill=chosen.terms.prefill)
         rate = self._setup.settings.min_tokens_per_second
-        return request.evolve(timeout=self._deadline - now, first_token_timeout=share, min_tokens_per_second=rate)
-
-    def _share(self, now: float, *, others: bool) -> float:
-        left, limit = self._deadline - now, self._setup.settings.attempt_timeout
-        if limit is not None:
-            return min(left, limit)
-        return left * SHARE if others and len(self.attempts) + 1 < self._most else left
+        return request.evolve(timeout=left, first_token_timeout=share, min_tokens_per_second=rate)
 
     # --- waiting
 

@@ -14,6 +14,7 @@ from perfkit.errors import DeadlineExceeded, ProviderError
 from perfkit.routing import audit
 from perfkit.routing.policy import Verdict, backoff, judge, trouble
 from perfkit.routing.remedies import models_for
+from perfkit.values import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from perfkit.routing.quality import Quality
     from perfkit.routing.strategies import Strategy
     from perfkit.routing.trial import Reserve, Trial
-    from perfkit.values import Attempt, ChatRequest, ChatResponse
+    from perfkit.values import ChatRequest, ChatResponse
 
 __all__ = ["LEFT", "UNTOLD", "Course", "Options", "Setup"]
 
@@ -44,6 +45,8 @@ class Setup:
     retries: Allowance
     offers: Callable[[str], list[Candidate]]  # who may be asked for a model, whatever his health
     models: Callable[[], frozenset[str]]  # offered by name
+    reason: Callable[[Candidate], str]  # the strategy's, and what it wants to hear of attempts
+    learn: Callable[..., None] | None
 
 
 class Options(NamedTuple):
@@ -68,6 +71,10 @@ class Course:
         options: of the call.
     """
 
+    attempts: tuple[Attempt, ...] = ()
+    _error: BaseException | None = None  # of the last attempt
+    _poor: tuple[float, Trial, ChatResponse] | None = None  # the best of the answers that were not good enough
+
     def __init__(
         self,
         setup: Setup,
@@ -78,19 +85,22 @@ class Course:
     ) -> None:
         self._setup, self.request, self._offers, self.tracker = setup, request, offers, tracker
         self._options = options
-        self._most = options.max_attempts if options.max_attempts is not None else setup.settings.max_attempts
+        settings, timeout = setup.settings, request.timeout
+        self._most = options.max_attempts if options.max_attempts is not None else settings.max_attempts
+        self._deadline = setup.clock.now() + (timeout if timeout is not None else settings.timeout)
         self._first = offers  # with a pinned provider, nobody else is ever asked
-        self.attempts: tuple[Attempt, ...] = ()
         self._tried: list[Candidate] = []
         self._again: dict[Candidate, float] = {}  # tried, yet may be asked again from that monotonic second on
-        self._error: BaseException | None = None  # of the last attempt
         self._models = [request.model]  # asked for until now
-        self._poor: tuple[float, Trial, ChatResponse] | None = None  # the best of the answers that were not good enough
+        self._texts: list[str] = []  # of a stream that may be resumed
+        self.resumable = options.resume
+        setup.retries.earn()
 
     def succeed(self, trial: Trial, response: ChatResponse) -> ChatResponse | None:
         """Note success, pay, and return the response with its attempts; None if a better one is to be looked for."""
-        candidate, request, seconds = trial.candidate, trial.request, trial.seconds
-        candidate.served(trial.permit, self.request, response, seconds, self._setup.clock.now())
+        candidate, request, now = trial.candidate, trial.request, self._setup.clock.now()
+        seconds = now - trial.began - trial.pauses
+        candidate.served(trial.permit, self.request, response, seconds, now)
         handle = candidate.handles.get(request.model)
         if handle is None:
             tags = {"provider": candidate.name, "model": request.model}
@@ -98,7 +108,8 @@ class Course:
         handle.record(seconds)
         self._error = None
         score = None if self._options.quality is None else self._options.quality.judge(candidate, request, response)
-        self._learn(trial, seconds, response, score)
+        if self._setup.learn is not None:
+            self._setup.learn(candidate, request, seconds, response, score)
         if score is not None and self._too_poor(score, trial, response):
             return None
         self._log(trial, "ok", None, seconds)
@@ -109,11 +120,6 @@ class Course:
 
     def _others_left(self, now: float) -> bool:  # noqa: ARG002 - the Call knows
         return False
-
-    def _learn(self, trial: Trial, seconds: float, response: ChatResponse | None, score: float | None) -> None:
-        learn = getattr(self._setup.strategy, "learn", None)
-        if learn is not None:
-            learn(trial.candidate, trial.request, seconds, response, score)
 
     def _too_poor(self, score: float, trial: Trial, response: ChatResponse) -> bool:
         """Keep an answer that is not good enough while somebody better can be asked."""
@@ -219,7 +225,8 @@ class Course:
         if kind is not None and verdict.elsewhere:
             tags = {"provider": trial.candidate.name, "model": trial.request.model, "error": kind}
             self.tracker.increment("provider_failure", tags=tags)
-            self._learn(trial, trial.seconds, None, 0.0)
+            if self._setup.learn is not None:
+                self._setup.learn(trial.candidate, trial.request, trial.seconds, None, 0.0)
         if error is not None:
             self._sign(trial, error)
         if pay is not None:
@@ -235,9 +242,14 @@ class Course:
 
     def _paid(self, trial: Trial, response: ChatResponse) -> ChatResponse:
         told = trial.hold.settle(response) if trial.hold is not None else None
-        return response.evolve(**(told or {}), attempts=self.attempts, provider=trial.candidate.name)
+        name = trial.candidate.name
+        if told is None:
+            return response.evolve(attempts=self.attempts, provider=name)
+        return response.evolve(**told, attempts=self.attempts, provider=name)
 
     def _log(self, trial: Trial, told: str, error: str | None, seconds: float | None = None) -> None:
-        attempt = trial.attempt(told, error, trial.seconds if seconds is None else seconds)
+        took = trial.seconds if seconds is None else seconds
+        name, model = trial.candidate.name, trial.request.model
+        attempt = Attempt(name, model, trial.began_wall, took, told, error, trial.reason)
         self.attempts = (*self.attempts, attempt)
         audit.note(attempt)

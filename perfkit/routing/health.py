@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from perfkit._taking import taken
 from perfkit.errors import ModelNotFoundError, ProviderError, RateLimitError
 from perfkit.resilience.breaker import CircuitBreaker, Rules
 from perfkit.routing.room import ToldRoom
@@ -32,7 +33,7 @@ __all__ = ["Candidate"]
 MEMORY = 60.0  # seconds in which an estimate fades to 1/e
 PEAK_MEMORY = 10.0  # seconds in which what a slow answer adds to it does (Finagle's decay of peak EWMA)
 LEAST_WEIGHT = 0.1  # of a new sample, however fast samples come
-EXPLORING = 0.5  # of an estimate left: who is tried then is judged anew, not by what he was
+IDLE = MEMORY * math.log(2)  # half of an estimate is left: who is tried then is judged anew, not by what he was
 FAILURE_COST = 1.0  # seconds a failed attempt counts at least: it has to be made again elsewhere
 COOLDOWN = 5.0  # seconds after a 429 that does not say how long
 WINDOW = 100  # outcomes the success rate is made of
@@ -55,6 +56,8 @@ class Candidate:
         fits_all: nothing is known that a request could ask too much of.
         gates: our own limits for it, None for none.
         ejected_until: monotonic second until which others are preferred: it is an outlier, or says it has no room.
+        cooldown_until: monotonic second until which it asked to be left alone.
+        missing: models it does not have, to when they may be asked for again; never changed, replaced.
     """
 
     def __init__(  # noqa: PLR0913 - wired by the router
@@ -74,7 +77,7 @@ class Candidate:
         self.fits_all = terms.fits_all
         self.gates = gates
         self._tell = tell
-        self._room = ToldRoom(provider)
+        self._room = ToldRoom()
         self._provider_offers = getattr(provider, "offers", None)
         self.breaker = CircuitBreaker(name, rules=rules, clock=clock)
         self.slow_seconds: float | None = None
@@ -94,8 +97,8 @@ class Candidate:
         self._last_model: str | None = None
         self._used = 0.0  # when an attempt last began
         self._sampled = 0.0
-        self._cooldown_until = 0.0
-        self._missing: Mapping[str, float] = {}  # model to when it may be asked for again; never changed, replaced
+        self.cooldown_until = 0.0
+        self.missing: Mapping[str, float] = {}
         self._after_fork()
 
     def _after_fork(self) -> None:
@@ -158,51 +161,53 @@ class Candidate:
     def healthy(self, model: str | None, now: float) -> bool:
         """Whether nothing but our own limits keeps an attempt from beginning."""
         return (
-            self._cooldown_until <= now
+            self.cooldown_until <= now
             and self.breaker.ready(now)
-            and not (self._missing and self._missing.get(model or "", now) > now)
+            and not (self.missing and self.missing.get(model or "", now) > now)
         )
 
     def ready_at(self, model: str, earliest: float) -> float | None:
         """Return when, from `earliest` on, a cooldown no longer stands in the way; None when something else does."""
         now = self._clock.now()
-        if not self.breaker.ready(now) or self._missing.get(model, now) > now:
+        if not self.breaker.ready(now) or self.missing.get(model, now) > now:
             return None
-        return max(earliest, self._cooldown_until)
+        return max(earliest, self.cooldown_until)
 
     def why_not(self, model: str | None) -> str:
         """Return why no attempt may begin now, in words."""
         now, error = self._clock.now(), self._last_error[0] if self._last_error else "no error"
-        if self._cooldown_until > now:
-            return f"cooling down for {self._cooldown_until - now:.1f} s after {error}"
-        if self._missing.get(model or "", now) > now:
-            return f"does not have the model; asked again in {self._missing[model or ''] - now:.1f} s"
+        if self.cooldown_until > now:
+            return f"cooling down for {self.cooldown_until - now:.1f} s after {error}"
+        if self.missing.get(model or "", now) > now:
+            return f"does not have the model; asked again in {self.missing[model or ''] - now:.1f} s"
         if not self.breaker.ready(now):
             return f"circuit {self.breaker.describe()}, after {error}"
         if self.gates is not None and (told := self.gates.why_closed()) is not None:
             return told
         return "was just taken by another call's probe"
 
-    def admit(self, request: ChatRequest, *, passed: bool = False) -> int | None:
+    def admit(self, request: ChatRequest, now: float, *, passed: bool = False) -> int | None:
         """Take an attempt up: return its permit, or None when others were quicker.
 
         Args:
             request: of the attempt.
+            now: monotonic second.
             passed: the gates have let it in already; on None they have been left.
         """
         if self.gates is not None and not passed and not self.gates.try_pass(request):
             return None
-        permit = self.breaker.acquire() if not self._missing or self._claim(request.model) else None
+        permit = self.breaker.acquire() if not self.missing or self._claim(request.model) else None
         if permit is None:
             self._leave()
             return None
-        now = self._clock.now()
-        with self._lock:
+        lock = taken(self._lock)
+        try:
             self.in_flight += 1
-            if self._cost is not None and not self._explored:
-                faded = math.exp((self._used - now) / MEMORY)
-                self._explored = self._cost * faded if faded < EXPLORING else 0.0
+            if self._cost is not None and now - self._used > IDLE and not self._explored:
+                self._explored = self._cost * math.exp((self._used - now) / MEMORY)
             self._used = now
+        finally:
+            lock.release()
         return permit
 
     def _leave(self, seconds: float | None = None, *, refused: bool = False) -> None:
@@ -213,40 +218,45 @@ class Candidate:
         """Let one caller in `open_seconds` ask for a model that was missing."""
         now = self._clock.now()
         with self._lock:
-            if self._missing.get(model, now) > now:
+            if self.missing.get(model, now) > now:
                 return False
-            if model in self._missing:
-                self._missing = {**self._missing, model: now + self.breaker.rules.open_seconds}
+            if model in self.missing:
+                self.missing = {**self.missing, model: now + self.breaker.rules.open_seconds}
         return True
 
     def served(self, permit: int, request: ChatRequest, response: ChatResponse, seconds: float, now: float) -> None:
         """Note an attempt that succeeded."""
-        model = request.model
-        alone = self._room.hear(response.usage.total_tokens, self.in_flight - 1, now)
-        with self._lock:  # written out: every answer comes through here
+        model, breaker, room = request.model, self.breaker, getattr(self.provider, "room", ())
+        alone = self._room.hear(room, response.usage.total_tokens, self.in_flight - 1, now) if room else 0.0
+        lock = taken(self._lock)
+        try:  # written out: every answer comes through here
             self.in_flight -= 1
             self._last_model = model
             if alone:
                 self.ejected_until = max(self.ejected_until, now + alone)
-            peak = self._excess * math.exp((self._sampled - now) / PEAK_MEMORY) if self._excess else 0.0
+            excess = self._excess
+            peak = excess * math.exp((self._sampled - now) / PEAK_MEMORY) if excess else 0.0
             weight = self._weight(now)
             known, believed = self.latency, self._explored or self._cost
             self.latency = seconds if known is None else known + weight * (seconds - known)
             self._cost = cost = seconds if believed is None else believed + weight * (seconds - believed)
-            self._explored, self._excess = 0.0, max(peak, seconds - cost)
+            excess = seconds - cost
+            self._explored, self._excess = 0.0, max(peak, excess)
             self._recent.append(True)
             self._latencies.append(seconds)
             attempts, failures, total = self._interval
             self._interval = (attempts + 1, failures, total + seconds)
-            if self._missing and model in self._missing:
-                self._missing = {name: until for name, until in self._missing.items() if name != model}
-        was = self.breaker.state.mode
+            if self.missing and model in self.missing:
+                self.missing = {name: until for name, until in self.missing.items() if name != model}
+        finally:
+            lock.release()
         slow = self.slow_seconds is not None and seconds > self.slow_seconds
-        self.breaker.record(permit, "slow" if slow else "success")
+        was = breaker.state.mode
+        breaker.record(permit, "slow" if slow else "success")
         if self.gates is not None:
             self.gates.leave(seconds)
             self.gates.settle(request, response)
-        if was != "closed" and self.breaker.state.mode == "closed":
+        if was != "closed" and breaker.state.mode == "closed":
             self._share("closed", 0.0)
 
     def failed(
@@ -288,9 +298,9 @@ class Candidate:
             self.breaker.allow_probe()
         with self._lock:
             if kind == "cooldown":
-                self._cooldown_until = max(self._cooldown_until, now + seconds)
+                self.cooldown_until = max(self.cooldown_until, now + seconds)
             elif kind == "missing" and model is not None:
-                self._missing = {**self._missing, model: now + seconds}
+                self.missing = {**self.missing, model: now + seconds}
 
     def judged(self, score: float) -> None:
         """Note the quality of an answer, 0..1."""
@@ -313,25 +323,25 @@ class Candidate:
         if wait is None and isinstance(error, RateLimitError):
             wait = COOLDOWN
         if wait is not None:
-            self._cooldown_until = max(self._cooldown_until, now + wait)
+            self.cooldown_until = max(self.cooldown_until, now + wait)
         if not isinstance(error, ModelNotFoundError):
             return wait or 0.0, 0.0
-        left = {name: until for name, until in self._missing.items() if until > now}
-        self._missing = {**left, model: now + self.breaker.rules.open_seconds}
+        left = {name: until for name, until in self.missing.items() if until > now}
+        self.missing = {**left, model: now + self.breaker.rules.open_seconds}
         return wait or 0.0, self.breaker.rules.open_seconds
 
     def _weight(self, now: float) -> float:
         """Return how much a sample counts: the more, the older the estimate (after Finagle's decaying EWMA)."""
-        weight = max(LEAST_WEIGHT, 1 - math.exp((self._sampled - now) / MEMORY))
+        weight = 1 - math.exp((self._sampled - now) / MEMORY)
         self._sampled = now
-        return weight
+        return max(LEAST_WEIGHT, weight)
 
     def health(self) -> dict[str, Any]:
         """Return the state in JSON types, consistent in itself; see ProviderRouter.health."""
         now = self._clock.now()
         with self._lock:
             recent, error, latency, in_flight = list(self._recent), self._last_error, self.latency, self.in_flight
-            missing, cooldown, model = self._missing, self._cooldown_until, self._last_model
+            missing, cooldown, model = self.missing, self.cooldown_until, self._last_model
         state = self.breaker.state
         usable = self.usable(None, now)
         reason = None if usable else self.why_not(None)

@@ -12,14 +12,9 @@ __all__ = ["ToldRoom"]
 
 
 class ToldRoom:
-    """The limits of one provider, from its latest answer.
+    """The limits of one provider, from its latest answer."""
 
-    Args:
-        provider: tells of them in its attribute `room`, if it has one.
-    """
-
-    def __init__(self, provider: Any) -> None:
-        self._provider = provider
+    def __init__(self) -> None:
         self._after_fork()
 
     def _after_fork(self) -> None:
@@ -27,17 +22,15 @@ class ToldRoom:
         self._rooms: Sequence[Any] = ()
         self._at = 0.0
 
-    def hear(self, tokens: int, in_flight: int, now: float) -> float:
+    def hear(self, rooms: Sequence[Any], tokens: int, in_flight: int, now: float) -> float:
         """Take in what the provider told with an answer; return the seconds to leave it alone, mostly 0.
 
         Args:
+            rooms: that its limits have left, as told; not empty.
             tokens: that the answer took; the next one is expected to take as many.
             in_flight: calls under way that the provider had not counted yet.
             now: monotonic second.
         """
-        rooms = getattr(self._provider, "room", ())
-        if not rooms:
-            return 0.0
         with self._lock:
             if rooms is not self._rooms:
                 self._rooms, self._at = rooms, now

@@ -1,6 +1,6 @@
 """The table of a router's providers: who is registered, from the configuration or by hand, and how each one fares.
 
-The table is never changed, it is replaced: calls read it without a lock.
+Who offers a model is remembered in the table; of providers that say so themselves (`offers(model)`) for ten seconds.
 """
 
 from __future__ import annotations
@@ -33,6 +33,29 @@ if TYPE_CHECKING:
 __all__ = ["Roster"]
 
 log = logging.getLogger("perfkit.routing")
+MOST_MODELS = 1000  # whose providers are remembered
+
+
+class Table(dict[str, Candidate]):
+    """Candidates by name, and who of them offers a model; never changed, replaced: read without a lock.
+
+    Attributes:
+        fit_all: of nobody is anything known that a request could ask too much of.
+    """
+
+    def __init__(self, candidates: Mapping[str, Candidate] | None = None) -> None:
+        super().__init__(candidates or {})
+        self.fit_all = all(candidate.fits_all for candidate in self.values())
+        self._offers: dict[str | None, list[Candidate]] = {}
+
+    def offers(self, model: str | None) -> list[Candidate]:
+        """Return who offers `model`; the list is not to be changed."""
+        found = self._offers.get(model)
+        if found is None:
+            found = [candidate for candidate in self.values() if candidate.offers(model)]
+            if found and len(self._offers) < MOST_MODELS:
+                self._offers[model] = found
+        return found
 
 
 class Roster(Shared):
@@ -57,12 +80,12 @@ class Roster(Shared):
     ) -> None:
         self._clock = clock if clock is not None else SYSTEM_CLOCK
         self._tracker = tracker
-        self._candidates: Mapping[str, Candidate] = {}  # never changed, replaced: read without a lock
+        self._candidates = Table()
         self._rows: dict[str, ProviderSettings] = {}  # of the candidates that come from the configuration
-        self._lock = threading.Lock()  # guards the replacement of _candidates and _rows, and _sweep_at
+        self._lock = threading.Lock()  # guards the replacement of _candidates and _rows, and _tend_at
         self._sharing = Sharing(state, self._find, self._all)
         self._prober = Prober(self._all, lambda: self.settings.probe_interval, self._clock)
-        self._sweep_at = 0.0
+        self._tend_at = 0.0
         super().__init__(settings)
 
     def _find(self, name: str) -> Candidate | None:
@@ -86,22 +109,22 @@ class Roster(Shared):
             self._prober.watch()
         self._sharing.tell(name, kind, seconds, model)
 
-    def _sweep(self) -> None:
-        """Look for outliers when it is time."""
+    def _tend(self) -> None:
+        """Do what is due every ten seconds: hear siblings, look for outliers, ask providers anew what they offer."""
+        self._sharing.listen()
         now, factor = self._clock.now(), self.settings.outlier_factor
-        if now < self._sweep_at or factor is None:
-            return
         with self._lock:
-            if now < self._sweep_at:
+            if now < self._tend_at:
                 return
-            self._sweep_at = now + SWEEP
-        for candidate in eject(self._all(), now, factor):
+            self._tend_at = now + SWEEP
+            self._candidates = Table(self._candidates)
+        for candidate in eject(self._all(), now, factor) if factor is not None else ():
             log.warning("%s is an outlier and preferred last for %.0f s", candidate.name, candidate.ejected_until - now)
 
     def _forget(self) -> None:
         self._prober.stop()
         with self._lock:
-            self._candidates, self._rows = {}, {}
+            self._candidates, self._rows = Table(), {}
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -160,7 +183,7 @@ class Roster(Shared):
         candidate = self._candidate(name, provider, Terms.of(name, provider, given))
         with self._lock:
             replaced = self._candidates.get(name) if self._rows.pop(name, None) is not None else None
-            self._candidates = {**self._candidates, name: candidate}
+            self._candidates = Table({**self._candidates, name: candidate})
         close_all([replaced] if replaced is not None else [])
 
     def _candidate(self, name: str, provider: Any, terms: Terms) -> Candidate:
@@ -181,7 +204,7 @@ class Roster(Shared):
             removed = self._candidates.get(name)
             if removed is None:
                 raise UnknownNameError.of("provider", name, self._candidates)
-            self._candidates = {key: one for key, one in self._candidates.items() if key != name}
+            self._candidates = Table({key: one for key, one in self._candidates.items() if key != name})
             ours = self._rows.pop(name, None) is not None
         close_all([removed] if ours else [])
 
@@ -196,7 +219,7 @@ class Roster(Shared):
         with self._lock:
             gone = [self._candidates[name] for name in self._rows if name not in rows or name in made]
             kept = {name: one for name, one in self._candidates.items() if one not in gone}
-            self._candidates = {**kept, **made}
+            self._candidates = Table({**kept, **made})
             self._rows = rows
         close_all(gone)
 
@@ -241,15 +264,18 @@ class Roster(Shared):
         return {name: candidate.health() for name, candidate in self._candidates.items()}
 
     def _offers(self, model: str | None, provider: str | None) -> list[Candidate]:
-        asked = self._candidates.values() if provider is None else (self._named(provider),)
-        offers = [candidate for candidate in asked if candidate.offers(model)]
+        if provider is None:
+            offers = self._candidates.offers(model)
+        else:
+            named = self._named(provider)
+            offers = [named] if named.offers(model) else []
         if not offers:
             raise self._unknown(model, provider)
         return offers
 
     def _asked_for(self, model: str) -> list[Candidate]:
         """Return who may be asked for `model`, whatever his health; nobody may."""
-        return [candidate for candidate in self._candidates.values() if candidate.offers(model)]
+        return self._candidates.offers(model)
 
     def _unknown(self, model: str | None, provider: str | None) -> UnknownModelError:
         if provider is not None:

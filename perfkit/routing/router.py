@@ -20,7 +20,7 @@ from perfkit.routing.experiments import Experiments
 from perfkit.routing.fitness import NO_LIMITS, Limits, unfit
 from perfkit.routing.hedge import Racer
 from perfkit.routing.lastresort import STALE, FallbackResponse, answer_instead, hopeless
-from perfkit.routing.strategies import called, choose, strategy_named
+from perfkit.routing.strategies import called, choose, reasons, strategy_named
 from perfkit.routing.streams import checked, streamed
 from perfkit.values import ChatRequest, ChatResponse, finite
 
@@ -110,7 +110,17 @@ class ProviderRouter(Experiments):
         self._hedges = Allowance(settings.hedge_share, most=10.0, start=0.0, clock=self._clock)
         limits = Limits.of(settings, None)
         self._limits = NO_LIMITS if limits == NO_LIMITS else limits
-        self._setup = Setup(settings, strategy, self._clock, retries, self._asked_for, self.models)
+        self._setup = Setup(
+            settings,
+            strategy,
+            self._clock,
+            retries,
+            offers=self._asked_for,
+            models=self.models,
+            reason=reasons(strategy),
+            learn=getattr(strategy, "learn", None),
+        )
+        self._tend_at = 0.0
         for candidate in self._candidates.values():
             candidate.breaker.rules = self._rules()
             candidate.slow_seconds = settings.slow_seconds
@@ -202,7 +212,7 @@ class ProviderRouter(Experiments):
         if deadline is not None:
             request = request.evolve(timeout=finite("deadline", deadline, above=0))
         try:
-            options = Options(max_attempts=max_attempts, pinned=provider is not None, reserve=reserve, quality=quality)
+            options = Options(max_attempts, provider is not None, reserve=reserve, quality=quality)
             answer = self._answered(self._call(request, provider, options, limits), hedge)
             return self._mirrored(request, answer) if self._mirrors else answer
         except Exception as error:
@@ -274,10 +284,13 @@ class ProviderRouter(Experiments):
     def _call(
         self, request: ChatRequest, provider: str | None, options: Options, limits: Mapping[str, Any] | None
     ) -> Call:
-        offers = self._fit(self._offers(request.model, provider), request, limits, streaming=options.streaming)
-        self._sharing.listen()
-        self._sweep()
-        return Call(self._setup, request, offers, self._measured(), options)
+        offers = self._offers(request.model, provider)
+        if limits is not None or self._limits is not NO_LIMITS or not self._candidates.fit_all:
+            offers = self._fit(offers, request, limits, streaming=options.streaming)
+        if self._clock.now() >= self._tend_at:
+            self._tend()
+        tracker = self._tracker
+        return Call(self._setup, request, offers, tracker if tracker is not None else self._measured(), options)
 
     def _fit(
         self, offers: list[Candidate], request: Any, limits: Mapping[str, Any] | None, *, streaming: bool = False
@@ -288,8 +301,6 @@ class ProviderRouter(Experiments):
             NoAvailableProviderError: nobody; its `reasons` name what each lacks.
         """
         wanted = self._limits if limits is None else Limits.of(self.settings, limits)
-        if wanted is NO_LIMITS and all(one.fits_all for one in offers):
-            return offers
         reasons = {one.name: unfit(one, request, wanted, streaming=streaming) for one in offers}
         fit = [one for one in offers if reasons[one.name] is None]
         if not fit:
@@ -319,5 +330,9 @@ class ProviderRouter(Experiments):
 
 
 def _ask(trial: Trial) -> ChatResponse:
-    with operations.step("provider", trial.candidate.name):
-        return checked(trial.candidate.provider.chat_completion(trial.request), trial.candidate.name)
+    candidate = trial.candidate
+    operations.begin(trial, "provider", candidate.name)
+    try:
+        return checked(candidate.provider.chat_completion(trial.request), candidate.name)
+    finally:
+        operations.end(trial)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perfkit.values import Attempt, ChatRequest
+from perfkit.values import ChatRequest
 
 if TYPE_CHECKING:
     from perfkit.clock import Clock
@@ -60,8 +60,3 @@ class Trial:
     def seconds(self) -> float:
         """How long it has taken, without the caller's pauses."""
         return self._clock.now() - self.began - self.pauses
-
-    def attempt(self, outcome: str, error: str | None, seconds: float) -> Attempt:
-        """Return the record of its end, after `seconds`."""
-        name, model = self.candidate.name, self.request.model
-        return Attempt(name, model, self.began_wall, seconds, outcome, error, self.reason)

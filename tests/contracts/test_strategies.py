@@ -15,7 +15,7 @@ from perfkit.clock import FakeClock
 from perfkit.errors import ServerError
 from perfkit.resilience.breaker import Rules
 from perfkit.routing import STRATEGIES, Candidate, ProviderRouter
-from perfkit.routing.strategies import choose, explain, strategy_named
+from perfkit.routing.strategies import choose, reasons, strategy_named
 from perfkit.routing.terms import Terms
 from perfkit.values import ChatRequest, ChatResponse, Usage
 
@@ -79,7 +79,7 @@ def test_it_chooses_one_of_those_it_is_given_whoever_comes_and_goes(
 
 def test_it_says_why(strategy: Strategy) -> None:
     for candidate in candidates([1, 2]):
-        assert explain(strategy, candidate)
+        assert reasons(strategy)(candidate)
 
 
 def test_two_routers_share_no_state(name: str) -> None:

@@ -124,7 +124,7 @@ def test_what_fell_into_the_time_of_a_slow_run_is_told(
     running.finished.append(running_step("connection", thread, began + 0.1, began + 0.3))
     running.finished.append(running_step("connection", thread + 1, began + 0.1, began + 0.3))
     running.finished.append(running_step("provider", thread, began - 2.0, began - 1.0))
-    running.open[1] = running_step("provider", thread, began + 0.3, None)
+    running.open[1] = running_step("provider", thread, began + 0.3, None)[:4]
     profiler._seen._pauses.append(gc_pause(began + 0.2, began + 0.25))
     scan(profiler, clock, 0.6)
     [slow] = profiler.slow_captures()

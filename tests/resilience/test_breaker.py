@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from perfkit.clock import FakeClock
 from perfkit.resilience import CircuitBreaker
-from perfkit.resilience.breaker import TABLE, Event, Mode, Rules, State, transition
+from perfkit.resilience.breaker import BUNCH, TABLE, Event, Mode, Rules, State, transition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -245,11 +245,11 @@ def test_a_change_of_mode_between_look_and_lock_is_seen() -> None:
     permit = breaker.acquire()
     assert permit is not None
     probing_meanwhile = State("half-open", permit + 1, openings=1, until=clock.now() + 60)
-    breaker._lock = Interrupted(lambda: setattr(breaker, "_state", probing_meanwhile))  # type: ignore[assignment]
+    breaker._lock = Interrupted(lambda: setattr(breaker, "state", probing_meanwhile))  # type: ignore[assignment]
     breaker.record(permit, "failure")
     assert breaker.state == probing_meanwhile
     closed_meanwhile = State("closed", permit + 2)
-    breaker._lock = Interrupted(lambda: setattr(breaker, "_state", closed_meanwhile))  # type: ignore[assignment]
+    breaker._lock = Interrupted(lambda: setattr(breaker, "state", closed_meanwhile))  # type: ignore[assignment]
     assert breaker.acquire() == permit + 2
 
 
@@ -369,7 +369,7 @@ TestBreakerMachine.settings = settings(max_examples=60, stateful_step_count=60)
 
 
 def by_share(clock: FakeClock, **more: float) -> CircuitBreaker:
-    rules = Rules(failure_threshold=1000, failure_rate=0.5, minimum_calls=10, slow_rate=more.get("slow_rate", 1.0))
+    rules = Rules(failure_threshold=10**6, failure_rate=0.5, minimum_calls=10, slow_rate=more.get("slow_rate", 1.0))
     return CircuitBreaker(rules=rules, clock=clock)
 
 
@@ -404,6 +404,35 @@ def test_old_calls_do_not_count() -> None:
     clock.advance(31)
     assert tell(breaker, BAD) == "closed"
     assert tell(breaker, *[BAD] * 8) == "closed"
+    assert tell(breaker, BAD) == "open"
+
+
+def test_every_success_counts_however_many_are_noted_before_they_are_counted() -> None:
+    breaker = by_share(FakeClock())
+    successes = 2 * BUNCH + BUNCH // 2
+    assert tell(breaker, *[OK] * successes, *[BAD] * (successes - 1)) == "closed"
+    assert tell(breaker, BAD) == "open"
+
+
+def test_successes_from_before_an_opening_are_forgotten_with_it() -> None:
+    clock = FakeClock()
+    breaker = by_share(clock)
+    late = [breaker.acquire() for _ in range(20)]
+    tell(breaker, *[OK] * 20, "fatal")
+    for permit in late:
+        assert permit is not None
+        breaker.record(permit, OK)
+    clock.advance(60)
+    assert tell(breaker, OK) == "closed"
+    assert tell(breaker, *[BAD] * 9) == "closed"
+    assert tell(breaker, BAD) == "open"
+
+
+def test_successes_that_many_threads_note_are_all_counted() -> None:
+    breaker = by_share(FakeClock())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: tell(breaker, *[OK] * 500), range(8)))
+    assert tell(breaker, *[BAD] * 3999) == "closed"
     assert tell(breaker, BAD) == "open"
 
 

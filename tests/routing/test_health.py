@@ -347,14 +347,14 @@ def test_what_other_calls_learn_in_between_is_heeded(
     assert candidate.why_not("m") == "was just taken by another call's probe"
     assert candidate.ready_at("m", 7.0) == 7.0
     fail(made, request_)
-    assert candidate.admit(ChatRequest(HELLO, "m")) is None
+    assert candidate.admit(ChatRequest(HELLO, "m"), clock.now()) is None
     assert candidate.ready_at("m", 7.0) is None
     assert candidate.ready_at("other", 7.0) == 7.0
     assert candidate.in_flight == 0
     clock.advance(60)
     assert candidate.usable("m", clock.now())
-    assert candidate.admit(ChatRequest(HELLO, "m")) is not None
-    assert candidate.admit(ChatRequest(HELLO, "m")) is None
+    assert candidate.admit(ChatRequest(HELLO, "m"), clock.now()) is not None
+    assert candidate.admit(ChatRequest(HELLO, "m"), clock.now()) is None
 
 
 def test_counts_are_exact_under_threads(router: MakeRouter) -> None:

@@ -78,12 +78,9 @@ def test_the_better_of_two_is_who_has_room(router: MakeRouter, request_: ChatReq
 
 
 def test_calls_under_way_and_tokens_count_against_the_room() -> None:
-    class Provider:
-        room: tuple[Room, ...] = (Room("requests", 4, 60, 60), Room("tokens", 900, 1000, 100))
-
-    heard = ToldRoom(Provider())
-    assert heard.hear(100, 3, 0.0) == 0.0
-    assert heard.hear(100, 4, 0.0) == pytest.approx(60 / 56)
-    assert heard.hear(500, 1, 0.0) == pytest.approx(100.0)
+    rooms = (Room("requests", 4, 60, 60), Room("tokens", 900, 1000, 100))
+    heard = ToldRoom()
+    assert heard.hear(rooms, 100, 3, 0.0) == 0.0
+    assert heard.hear(rooms, 100, 4, 0.0) == pytest.approx(60 / 56)
+    assert heard.hear(rooms, 500, 1, 0.0) == pytest.approx(100.0)
     assert heard.free(0.0) == pytest.approx(4 / 60)
-    assert ToldRoom(object()).hear(100, 0, 0.0) == 0.0

@@ -18,7 +18,7 @@ from perfkit.errors import ConfigError
 if TYPE_CHECKING:
     from perfkit.routing.health import Candidate
 
-__all__ = ["STRATEGIES", "Strategy", "called", "choose", "explain", "model_of", "strategy_named", "text_of"]
+__all__ = ["STRATEGIES", "Strategy", "called", "choose", "model_of", "reasons", "strategy_named", "text_of"]
 
 Strategy = Callable[["Sequence[Candidate]", Any], "Candidate | str | Iterable[Candidate | str]"]
 
@@ -83,10 +83,10 @@ def choose(strategy: Strategy, candidates: Sequence[Candidate], request: Any) ->
     raise TypeError(f"strategy {called(strategy)} returned {wanted!r}; it must return one of {', '.join(by_name)}")
 
 
-def explain(strategy: Strategy, candidate: Candidate) -> str:
-    """Return why `strategy` chose `candidate`, in words."""
-    reason = getattr(strategy, "reason", None)
-    return str(reason(candidate)) if reason is not None else f"chosen by {called(strategy)}"
+def reasons(strategy: Strategy) -> Callable[[Candidate], str]:
+    """Return what says why `strategy` chose a candidate, in words."""
+    own: Callable[[Candidate], str] | None = getattr(strategy, "reason", None)
+    return own if own is not None else lambda _: f"chosen by {called(strategy)}"
 
 
 def called(strategy: Strategy) -> str:
