@@ -149,6 +149,7 @@ class Client(Shared):
         agent: str = "default",
         budget: float | None = None,
         fallback_response: FallbackResponse | None = None,
+        hedge: bool | float | None = None,
         resume: bool | None = None,
         **extra: Any,
     ) -> ChatStream:
@@ -156,14 +157,14 @@ class Client(Shared):
 
         Input is checked now, the request is sent when iteration begins. A provider that fails before its first text is
         replaced unseen; afterwards StreamInterruptedError carries the text so far, or, with `resume`, another provider
-        goes on with it.
+        goes on with it. `hedge` is of the first text.
         """
         asked: Any = messages
         request = ChatRequest(
             asked, model_for(asked, model, self.settings), temperature, max_tokens, tools, response_format, timeout,
             user, metadata=checked_context(context), extra=extra, agent=agent,
         )  # fmt: skip
-        ways = Ways(fallback_response=fallback_response, resume=resume)
+        ways = Ways(fallback_response=fallback_response, hedge=hedge, resume=resume)
         call = self._plan(request, provider, cache, budget, ways)
         self._router.ensure_offered(call.target.model, call.provider)
         return ChatStream(self._way.stream(call))

@@ -173,6 +173,7 @@ class Way:
             deltas = self._router.stream_with_fallback(
                 self._prepared(call),
                 provider=call.provider,
+                hedge=call.ways.hedge,
                 reserve=lambda request, name: self._hold(call, request, name),
                 resume=call.ways.resume,
             )

@@ -92,6 +92,7 @@ class Candidate:
         self._judged: float | None = None  # moving average of the quality of its answers
         self._recent: deque[bool] = deque(maxlen=WINDOW)
         self._latencies: deque[float] = deque(maxlen=WINDOW)
+        self._first_tokens: deque[float] = deque(maxlen=WINDOW)
         self._interval = (0, 0, 0.0)  # attempts, failures, seconds of the others, of late
         self._last_error: tuple[str, float] | None = None  # class name, epoch seconds
         self._last_model: str | None = None
@@ -148,11 +149,24 @@ class Candidate:
         known = self.known_quality
         return UNJUDGED if known is None else known
 
-    def percentile_95(self) -> float | None:
-        """Return the latency that 95 % of the last hundred answers stayed under, None below twenty answers."""
+    def usual_latency(self) -> float | None:
+        """Return the seconds that 95 % of the last hundred answers stayed under, None below twenty answers."""
+        return self._percentile_95(self._latencies)
+
+    def usual_first_token(self) -> float | None:
+        """Return the same of the time to the first text of streams."""
+        return self._percentile_95(self._first_tokens)
+
+    def _percentile_95(self, values: deque[float]) -> float | None:
         with self._lock:
-            known = sorted(self._latencies)
+            known = sorted(values)
         return known[int(len(known) * 0.95)] if len(known) >= 20 else None  # noqa: PLR2004
+
+    def spoke(self, seconds: float) -> None:
+        """Note after how long the first text of a stream came."""
+        lock = taken(self._lock)
+        self._first_tokens.append(seconds)
+        lock.release()
 
     def usable(self, model: str | None, now: float) -> bool:
         """Whether an attempt for `model` may begin at monotonic second `now`."""

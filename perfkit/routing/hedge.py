@@ -2,7 +2,8 @@
 
 So "The tail at scale" (Dean and Barroso, 2013) has it, with a cap on how many second requests there may be. Attempts
 run in threads of their own, so that the caller can return as soon as one is done; the other one's connection is dropped
-at once, which ends the work at the provider, and what it cost is counted.
+at once, which ends the work at the provider, and what it cost is counted. Of streams the first text is raced for: the
+caller reads the rest of the winner's in his own thread.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfkit.resilience.cancel import Scope
 
@@ -20,31 +21,41 @@ if TYPE_CHECKING:
 
     from perfkit.resilience.allowance import Allowance
     from perfkit.routing.attempts import Call
+    from perfkit.routing.health import Candidate
     from perfkit.routing.trial import Trial
     from perfkit.values import ChatResponse
 
-__all__ = ["Racer"]
+__all__ = ["Kind", "Racer"]
 
 THREADS = 1000  # more hedged calls at a time wait for a thread
 
 
 class Result(NamedTuple):
-    """How an attempt ended."""
+    """How an attempt ended: with an answer or a stream that has begun, or an error."""
 
     trial: Trial
-    response: ChatResponse | None
+    value: Any
     error: BaseException | None
 
 
-class Racer:
-    """Runs attempts beside one another.
+class Kind(NamedTuple):
+    """What is raced for.
 
-    Args:
+    Attributes:
         ask: makes one attempt.
+        usual: what 95 % of a provider's calls stay under, None while that is not known.
+        unused: closes what came second; returns the answer that has to be paid, None if it is not known.
     """
 
-    def __init__(self, ask: Callable[[Trial], ChatResponse]) -> None:
-        self._ask = ask
+    ask: Callable[[Trial], Any]
+    usual: Callable[[Candidate], float | None]
+    unused: Callable[[Any], ChatResponse | None]
+
+
+class Racer:
+    """Runs attempts beside one another."""
+
+    def __init__(self) -> None:
         self._after_fork()
 
     def _after_fork(self) -> None:
@@ -66,18 +77,19 @@ class Racer:
                 self._pool = ThreadPoolExecutor(THREADS, "perfkit-hedge")
             return self._pool
 
-    def run(self, call: Call, delay: float | None, allowance: Allowance) -> ChatResponse | None:
-        """Return the first answer, None if it is not good enough (as `Call.succeed`).
+    def run(self, call: Call, kind: Kind, delay: float | None, allowance: Allowance) -> tuple[Trial, Any]:
+        """Return the attempt that came first, and what it gave.
 
         Args:
-            call: whose attempts they are.
+            call: whose attempts they are; it has been told of the others.
+            kind: what is asked for.
             delay: seconds after which a second provider is asked; None: the usual 95 % of the first one's.
             allowance: how many second requests there may be.
 
         Raises:
             Exception: as `Call.begin`, or what an attempt raised after which nobody else is asked.
         """
-        race = _Race(self._ask, self._threads(), call)
+        race = _Race(kind, self._threads(), call)
         try:
             race.start(call.begin())
             allowance.earn()
@@ -90,8 +102,8 @@ class Racer:
 class _Race:
     """The attempts of one call that run now; used by the caller's thread, which alone tells the call."""
 
-    def __init__(self, ask: Callable[[Trial], ChatResponse], pool: ThreadPoolExecutor, call: Call) -> None:
-        self._ask, self._pool, self._call = ask, pool, call
+    def __init__(self, kind: Kind, pool: ThreadPoolExecutor, call: Call) -> None:
+        self._kind, self._pool, self._call = kind, pool, call
         self._ended: SimpleQueue[Result] = SimpleQueue()
         self._running: dict[Trial, Scope] = {}
 
@@ -100,31 +112,30 @@ class _Race:
         self._pool.submit(contextvars.copy_context().run, self._work, trial, scope)
 
     def _work(self, trial: Trial, scope: Scope) -> None:
-        response = error = None
+        value = error = None
         try:
             with scope:
-                response = self._ask(trial)
+                value = self._kind.ask(trial)
         except BaseException as caught:  # told to the thread that waits
             error = caught
-        self._ended.put(Result(trial, response, error))
+        self._ended.put(Result(trial, value, error))
 
-    def finish(self, delay: float | None, allowance: Allowance) -> ChatResponse | None:
+    def finish(self, delay: float | None, allowance: Allowance) -> tuple[Trial, Any]:
         (first,) = self._running
-        patience = delay if delay is not None else first.candidate.percentile_95()
+        patience = delay if delay is not None else self._kind.usual(first.candidate)
         leaving = 0.0 if delay is not None else allowance.most / 2
         while True:
             try:
-                trial, response, error = self._ended.get(timeout=patience)
+                trial, value, error = self._ended.get(timeout=patience)
             except Empty:
                 if self._hedge(patience, allowance, leaving):
                     patience = None  # there is no third
                 leaving = 0.0
                 continue
             del self._running[trial]
-            if response is not None:
+            if error is None:
                 self.cancel()
-                return self._call.succeed(trial, response)
-            assert error is not None
+                return trial, value
             if not self._call.fail(trial, error):
                 raise error
             if not self._running:
@@ -152,6 +163,6 @@ class _Race:
         ended: dict[Trial, ChatResponse | None] = {}
         while not self._ended.empty():
             result = self._ended.get_nowait()
-            ended[result.trial] = result.response
+            ended[result.trial] = None if result.error is not None else self._kind.unused(result.value)
         for trial in running:
             self._call.outrun(trial, ended.get(trial))

@@ -8,6 +8,7 @@ says which. Failing over is immediate. Health is kept by the providers' `Candida
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import ConfigError, NoAvailableProviderError
@@ -18,7 +19,8 @@ from perfkit.routing.course import Options, Setup
 from perfkit.routing.endings import none_available
 from perfkit.routing.experiments import Experiments
 from perfkit.routing.fitness import NO_LIMITS, Limits, unfit
-from perfkit.routing.hedge import Racer
+from perfkit.routing.health import Candidate
+from perfkit.routing.hedge import Kind, Racer
 from perfkit.routing.lastresort import STALE, FallbackResponse, answer_instead, hopeless
 from perfkit.routing.strategies import called, choose, reasons, strategy_named
 from perfkit.routing.streams import checked, streamed
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
     from perfkit.clock import Clock
     from perfkit.metrics import PerformanceTracker
-    from perfkit.routing.health import Candidate
     from perfkit.routing.quality import Quality
     from perfkit.routing.strategies import Strategy
     from perfkit.routing.trial import Reserve, Trial
@@ -64,7 +65,7 @@ class ProviderRouter(Experiments):
             self._callable = strategy
         elif strategy is not None:
             settings["strategy"] = strategy
-        self._racer = Racer(_ask)
+        self._racer = Racer()
         super().__init__(clock=clock, tracker=tracker, state=state, settings=settings)
         self._apply()
 
@@ -234,10 +235,8 @@ class ProviderRouter(Experiments):
 
     def _round(self, call: Call, hedge: bool | float | None) -> ChatResponse | None:
         """Make one attempt, or a hedged pair; None if another one has to follow."""
-        if hedge is None:
-            hedge = self.settings.hedge and (self.settings.hedge_delay or True)
-        if hedge:
-            return self._racer.run(call, None if hedge is True else float(hedge), self._hedges)
+        if hedge or (hedge is None and self.settings.hedge):
+            return call.succeed(*self._race(call, hedge, _WHOLE))
         trial = call.begin()
         try:
             response = _ask(trial)
@@ -246,6 +245,10 @@ class ProviderRouter(Experiments):
                 raise
             return None
         return call.succeed(trial, response)
+
+    def _race(self, call: Call, hedge: bool | float | None, kind: Kind) -> tuple[Trial, Any]:
+        delay = self.settings.hedge_delay if hedge is None else None if hedge is True else float(hedge)
+        return self._racer.run(call, kind, delay, self._hedges)
 
     def instead(
         self, request: ChatRequest, error: BaseException, fallback_response: FallbackResponse | None = None
@@ -256,12 +259,13 @@ class ProviderRouter(Experiments):
             return None
         return answer_instead(chosen, request, error, self._measured())
 
-    def stream_with_fallback(
+    def stream_with_fallback(  # noqa: PLR0913 - the ways of one call
         self,
         request: ChatRequest,
         *,
         provider: str | None = None,
         max_attempts: int | None = None,
+        hedge: bool | float | None = None,
         reserve: Reserve | None = None,
         resume: bool | None = None,
         limits: Mapping[str, Any] | None = None,
@@ -269,7 +273,8 @@ class ProviderRouter(Experiments):
         """Yield an answer as it comes and return it whole; arguments and errors as in `execute_with_fallback`.
 
         A provider that fails before its first delta is replaced unseen. Afterwards its error passes through, with the
-        text so far as `partial`; with `resume` (None means the setting) another provider goes on with the answer.
+        text so far as `partial`; with `resume` (None means the setting) another provider goes on with the answer. With
+        `hedge`, a second provider is asked when the first text takes longer than usual, and whose comes first goes on.
         Closing the generator early closes the provider's stream at once.
         """
         options = Options(
@@ -279,7 +284,9 @@ class ProviderRouter(Experiments):
             resume=self.settings.resume if resume is None else resume,
             reserve=reserve,
         )
-        return (yield from streamed(self._call(request, provider, options, limits), self._clock))
+        call = self._call(request, provider, options, limits)
+        hedged = hedge or (hedge is None and self.settings.hedge)
+        return (yield from streamed(call, self._clock, partial(self._race, call, hedge) if hedged else None))
 
     def _call(
         self, request: ChatRequest, provider: str | None, options: Options, limits: Mapping[str, Any] | None
@@ -336,3 +343,6 @@ def _ask(trial: Trial) -> ChatResponse:
         return checked(candidate.provider.chat_completion(trial.request), candidate.name)
     finally:
         operations.end(trial)
+
+
+_WHOLE = Kind(_ask, Candidate.usual_latency, unused=lambda response: response)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import ResponseFormatError, StreamInterruptedError
 from perfkit.providers.pace import Pace
 from perfkit.routing.continuation import Seam
+from perfkit.routing.health import Candidate
+from perfkit.routing.hedge import Kind
 from perfkit.values import ChatResponse, Usage
 
 if TYPE_CHECKING:
@@ -53,14 +57,20 @@ def _whole(provider: Any, request: ChatRequest) -> Generator[str, None, ChatResp
     return response
 
 
-def streamed(call: Call, clock: Clock) -> Generator[str, None, ChatResponse]:
-    """Yield the answer of a call, whoever gives it, and return it whole."""
+Race = Callable[[Kind], tuple["Trial", Any]]
+
+
+def streamed(call: Call, clock: Clock, race: Race | None = None) -> Generator[str, None, ChatResponse]:
+    """Yield the answer of a call, whoever gives it, and return it whole; `race` finds whose first text comes first."""
     while True:
-        trial, before = call.begin(), call.shown
+        before = call.shown
+        if race is None:
+            trial, deltas = call.begin(), None
+        else:
+            trial, deltas = race(Kind(partial(_begun, before=before), Candidate.usual_first_token, _partial))
         try:
-            deltas: Any = open_stream(trial.candidate.provider, trial.request)
-            if before:
-                deltas = _joined(deltas, Seam(before, exact=trial.candidate.terms.prefill))
+            if deltas is None:
+                deltas = _opened(trial, before)
             response = checked((yield from _relay(call, trial, deltas, clock)), trial.candidate.name)
         except BaseException as error:
             if trial.left or not call.fail(trial, error):
@@ -69,6 +79,43 @@ def streamed(call: Call, clock: Clock) -> Generator[str, None, ChatResponse]:
             answer = call.succeed(trial, response)
             assert answer is not None  # a stream is not looked at before it is shown
             return answer if not before else answer.evolve(text=call.shown)
+
+
+def _opened(trial: Trial, before: str) -> Any:
+    deltas = open_stream(trial.candidate.provider, trial.request)
+    return deltas if not before else _joined(deltas, Seam(before, exact=trial.candidate.terms.prefill))
+
+
+class _begun:  # noqa: N801 - used like a function
+    """A stream whose first text has come, or its end."""
+
+    def __init__(self, trial: Trial, before: str) -> None:
+        self._deltas = deltas = _opened(trial, before)
+        self._first: str | None = None
+        self._end: StopIteration | None = None
+        try:
+            self._first = next(deltas)
+        except StopIteration as end:
+            self._end = end
+        except BaseException:
+            deltas.close()
+            raise
+
+    def __next__(self) -> str:
+        if self._end is not None:
+            raise StopIteration(self._end.value)
+        if self._first is None:
+            return str(next(self._deltas))
+        first, self._first = self._first, None
+        return first
+
+    def throw(self, error: type[BaseException]) -> None:
+        if self._end is not None:
+            raise StopIteration(self._end.value)
+        self._deltas.throw(error)
+
+    def close(self) -> None:
+        self._deltas.close()
 
 
 class _joined:  # noqa: N801 - used like a function
@@ -116,10 +163,12 @@ def _relay(call: Call, trial: Trial, deltas: Any, clock: Clock) -> Generator[str
                 return end.value
             if pace is not None:
                 _keep(pace, delta, trial)
-            trial.shown = True
+            handed_out = clock.now()
+            if not trial.shown:
+                trial.shown = True
+                trial.candidate.spoke(handed_out - trial.began)
             if call.resumable:
                 call.heard(delta)
-            handed_out = clock.now()
             try:
                 yield delta
             except BaseException:

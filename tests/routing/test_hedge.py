@@ -85,14 +85,14 @@ def test_the_usual_delay_is_the_95th_percentile_and_unknown_at_first(router: Mak
     candidate = made._candidates["a"]
     for _ in range(19):
         made.execute_with_fallback(request_)
-    assert candidate.percentile_95() is None
+    assert candidate.usual_latency() is None
     made.get_provider("a").script = [5.0]
     made.execute_with_fallback(request_)
-    assert candidate.percentile_95() == pytest.approx(5.0)
+    assert candidate.usual_latency() == pytest.approx(5.0)
     made.get_provider("a").script = [0.001]
     for _ in range(80):
         made.execute_with_fallback(request_)
-    assert candidate.percentile_95() == pytest.approx(0.001)
+    assert candidate.usual_latency() == pytest.approx(0.001)
 
 
 def test_a_failed_first_waits_for_the_second_and_then_for_others(router: MakeRouter, request_: ChatRequest) -> None:
