@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -59,6 +60,7 @@ class RedisLink:
         self._outage = Outage(_shown(url), tracker)
         self._listener = Listener(self._connect, self._outage, clock)
         self._client: Any = None
+        self._lines: _Lines | None = None
         self._inherited: list[Any] = []  # clients of the parent: kept, so that nothing closes its sockets
         self._lock = threading.Lock()  # guards making _client
         _process.bind(self)
@@ -118,6 +120,12 @@ class RedisLink:
         """Return a Lua script to call; it is sent whole only to a server that does not know it."""
         return Script(self, source)
 
+    def _lines_of(self, client: Any) -> _Lines:
+        lines = self._lines
+        if lines is None or lines.client is not client:  # made twice, one of them is forgotten
+            lines = self._lines = _Lines(client)
+        return lines
+
     def publish(self, channel: str, message: bytes | str) -> None:
         """Send `message` to all who listen on `channel` now.
 
@@ -147,18 +155,16 @@ class RedisLink:
         if self._outage.lasts:
             self._outage.refuse()
         client = self._connect()
-        from redis.exceptions import BusyLoadingError, ResponseError
-
         try:
             return work(client)
-        except ResponseError as error:
-            if not isinstance(error, BusyLoadingError):
-                self._outage.refuse(error)
-            self._fail(client, error)
         except Exception as error:
             self._fail(client, error)
 
     def _fail(self, client: Any, error: Exception) -> None:
+        from redis.exceptions import BusyLoadingError, ResponseError
+
+        if isinstance(error, ResponseError) and not isinstance(error, BusyLoadingError):
+            self._outage.refuse(error)
         self._outage.begins(error)
         self._listener.ensure()
         client.connection_pool.disconnect(inuse_connections=False)
@@ -189,16 +195,61 @@ class Script:
         Raises:
             StateUnavailableError: Redis is away, or refuses it.
         """
+        rest = (len(keys), *keys, *args)
 
         def send(client: Any) -> Any:
-            from redis.exceptions import NoScriptError
-
+            lines = self._link._lines_of(client)  # noqa: SLF001 - a part of the link
             try:
-                return client.execute_command("EVALSHA", self._digest, len(keys), *keys, *args)
-            except NoScriptError:
-                return client.execute_command("EVAL", self._source, len(keys), *keys, *args)
+                return lines.ask(_packed("EVALSHA", self._digest, *rest))
+            except Exception as error:
+                if type(error).__name__ != "NoScriptError":
+                    raise
+            return lines.ask(_packed("EVAL", self._source, *rest))
 
-        return self._link._guarded(send)  # noqa: SLF001 - a part of the link
+        return self._link._guarded(send)  # noqa: SLF001
+
+
+class _Lines:
+    """Connections of redis-py that scripts keep for themselves.
+
+    To take one from its pool, put it back and pack a command there takes as long as Redis needs to answer, and a budget
+    runs two scripts for each call to a model.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._idle: deque[Any] = deque()  # each step on it is atomic, so no lock
+
+    def ask(self, command: bytes) -> Any:
+        """Send a packed command and return its reply."""
+        connection = self._taken()
+        try:
+            connection.send_packed_command((command,))
+            reply = connection.read_response()
+        except BaseException:
+            self.client.connection_pool.release(connection)
+            raise
+        self._idle.append(connection)
+        return reply
+
+    def _taken(self) -> Any:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return self.client.connection_pool.get_connection()
+        try:
+            stale = connection.can_read()
+        except Exception:  # the server has closed it
+            stale = True
+        if stale:
+            connection.disconnect()  # it connects anew when it sends
+        return connection
+
+
+def _packed(*command: Any) -> bytes:
+    """Return a command as it goes over the wire."""
+    written = [part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass") for part in command]
+    return b"*%d\r\n%b" % (len(written), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in written]))
 
 
 def _client(url: str, timeout: float) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from perfkit.tokens.periods import window
 from perfkit.tokens.pricing import from_nano, to_nano
-from perfkit.tokens.rules import EACH, REFUSE, exceeded, matching
+from perfkit.tokens.rules import EACH, REFUSE, Rulebook, exceeded
 from perfkit.values import finite
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ class Hold:
         amount: US dollars held.
     """
 
-    __slots__ = ("accounts", "amount", "budgets", "ended", "expires", "nano", "shared_id")
+    __slots__ = ("accounts", "amount", "budgets", "ended", "expires", "nano", "shared_until")
 
     def __init__(self, budgets: Budgets, accounts: tuple[Account, ...], nano: int, expires: float) -> None:
         self.budgets = budgets
         self.accounts = accounts
         self.nano = nano
-        self.shared_id: str | None = None  # its name in the ledger, where it is known there
+        self.shared_until: int | None = None  # where a ledger knows of it: the time it counts it to
         self.expires = expires  # monotonic seconds
         self.ended = False
         self.amount = from_nano(nano)
@@ -133,7 +133,7 @@ class Budgets:
     def clear(self) -> None:
         """Forget rules, spending and holds."""
         with self._lock:
-            self._rules: Rules = {}  # replaced, never changed: it is read without the lock
+            self._rules = Rulebook()
             self._configured: Rules = {}
             self._answers: dict[Key, Answer] = {}
             self._accounts = {}
@@ -149,16 +149,15 @@ class Budgets:
             by_hand = {key: limit for key, limit in self._rules.items() if key not in self._configured}
             kept = {key: answer for key, answer in self._answers.items() if key in by_hand}
             self._answers = {**(answers if answers is not None else {}), **kept}
-            self._rules, self._configured, self._zone = by_hand | dict(rules), rules, zone
+            self._rules, self._configured, self._zone = Rulebook({**by_hand, **rules}), rules, zone
 
     def set(self, key: Key, limit: int | None, answer: Answer = REFUSE) -> None:
         """Set the limit of a budget in nano-dollars, None to remove it; what was spent under it stays."""
         with self._lock:
             self._answers = {**self._answers, key: answer}
             self._configured = {k: v for k, v in self._configured.items() if k != key}
-            self._rules = {k: v for k, v in self._rules.items() if k != key}
-            if limit is not None:
-                self._rules = {**self._rules, key: limit}
+            rules = {k: v for k, v in self._rules.items() if k != key}
+            self._rules = Rulebook(rules if limit is None else {**rules, key: limit})
 
     def reserve(self, scopes: Mapping[str, str | None], nano: int | None, ttl: float) -> Hold:
         """Hold `nano` for `ttl` seconds in every budget that matches, or in none.
@@ -167,7 +166,7 @@ class Budgets:
             BudgetExceededError: one has too little left, or `nano` is None, the cost being unknown.
         """
         expires = self._clock.now() + ttl
-        rules = list(matching(self._rules, scopes))
+        rules = self._rules.matching(scopes)
         with self._lock:
             found = self._found(rules)
             refusal = next((row for row in found if _refuses(row[1], row[2], nano)), None)

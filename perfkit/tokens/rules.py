@@ -6,24 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from perfkit.errors import BudgetExceededError, ConfigError, nearest
 from perfkit.tokens.periods import PERIODS
 from perfkit.tokens.pricing import from_nano, to_nano
 from perfkit.values import finite
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 __all__ = [
     "EACH",
     "REFUSE",
     "Answer",
     "Key",
+    "Rulebook",
     "Rules",
     "exceeded",
-    "matching",
     "parse_answer",
     "parse_answers",
     "parse_rule",
@@ -36,6 +33,28 @@ NEEDED: Final = frozenset({"scope", "limit", "period"})
 
 Key = tuple[str, str, str]  # kind and name of the scope, period
 Rules = Mapping[Key, int]  # limits in nano-dollars
+
+
+class Rulebook(dict[Key, int]):
+    """Limits in nano-dollars: replaced, never changed, so threads read it without a lock."""
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        super().__init__(rules if rules is not None else {})
+        self._watched = tuple(dict.fromkeys((kind, period) for kind, _, period in self))
+
+    def matching(self, scopes: Mapping[str, str | None]) -> list[tuple[Key, int]]:
+        """Return key and limit of every budget a call falls under; "global" always counts.
+
+        A budget of a name's own takes the place of the one that each name has for the same period.
+        """
+        found = []
+        for kind, period in self._watched:
+            name = "" if kind == "global" else scopes.get(kind)
+            if name is not None:
+                limit = self.get((kind, name, period), self.get((kind, EACH, period)))
+                if limit is not None:
+                    found.append(((kind, name, period), limit))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +141,6 @@ def parse_answers(rows: Sequence[Any]) -> dict[Key, Answer]:
         for row in rows
         if "exhausted" in row
     }
-
-
-def matching(rules: Rules, scopes: Mapping[str, str | None]) -> Iterator[tuple[Key, int]]:
-    """Yield key and limit of every budget a call falls under; "global" always counts.
-
-    A budget of a name's own takes the place of the one that each name has for the same period.
-    """
-    named = {"global": "", **scopes} if rules else {}
-    for kind, name in named.items():
-        for period in PERIODS if name is not None else ():
-            key = (kind, str(name), period)
-            limit = rules.get(key, rules.get((kind, EACH, period)))
-            if limit is not None:
-                yield key, limit
 
 
 def exceeded(

@@ -40,6 +40,14 @@ def test_commands_pipelines_and_scripts_are_answered(link: RedisLink) -> None:
     assert threads() == []
 
 
+def test_connection_that_the_server_closed_is_not_used_again(link: RedisLink, tracker: PerformanceTracker) -> None:
+    count = link.script("return redis.call('INCR', KEYS[1])")
+    assert count(["n"]) == 1
+    link.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert count(["n"]) == 2
+    assert unavailable(tracker) == 0
+
+
 def test_a_refused_command_is_no_outage(link: RedisLink) -> None:
     link.call("SET", "text", "x")
     with pytest.raises(StateUnavailableError, match="ResponseError"):

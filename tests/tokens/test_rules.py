@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from perfkit.errors import ConfigError
-from perfkit.tokens.rules import exceeded, matching, parse_rule, parse_rules, parse_scope
+from perfkit.tokens.rules import Rulebook, exceeded, parse_rule, parse_rules, parse_scope
 
 DOLLAR = 10**9
 
@@ -63,7 +63,7 @@ def test_incomplete_settings_row_is_refused(row: Any) -> None:
 
 def test_every_budget_of_a_call_matches() -> None:
     rules = {("user", "*", "day"): 1, ("agent", "a", "day"): 2, ("global", "", "month"): 3, ("agent", "b", "day"): 4}
-    assert dict(matching(rules, {"user": "42", "agent": "a", "model": "m"})) == {
+    assert dict(Rulebook(rules).matching({"user": "42", "agent": "a", "model": "m"})) == {
         ("user", "42", "day"): 1,
         ("agent", "a", "day"): 2,
         ("global", "", "month"): 3,
@@ -72,12 +72,12 @@ def test_every_budget_of_a_call_matches() -> None:
 
 def test_own_budget_takes_the_place_of_that_for_each_in_its_period_only() -> None:
     rules = {("user", "*", "day"): 1, ("user", "vip", "day"): 9, ("user", "*", "month"): 5}
-    assert dict(matching(rules, {"user": "vip"})) == {("user", "vip", "day"): 9, ("user", "vip", "month"): 5}
+    assert dict(Rulebook(rules).matching({"user": "vip"})) == {("user", "vip", "day"): 9, ("user", "vip", "month"): 5}
 
 
 def test_call_without_a_user_falls_under_no_users_budget() -> None:
-    rules = {("user", "*", "day"): 1}
-    assert list(matching(rules, {"user": None})) == list(matching(rules, {})) == []
+    rules = Rulebook({("user", "*", "day"): 1})
+    assert rules.matching({"user": None}) == rules.matching({}) == []
 
 
 def test_refusal_says_which_how_much_and_until_when() -> None:
