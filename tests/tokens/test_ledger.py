@@ -177,7 +177,7 @@ def test_account_stays_small_with_many_calls_under_way(hub: StateHub, tracker: P
     assert hub.redis.call("HLEN", key) <= len(("held", "next")) + 2
     for hold in holds:
         hold.settle(0.0005)
-    assert row(one) == (pytest.approx(0.15), 0)
+    assert list(row(one)) == [pytest.approx(0.15), 0]
 
 
 def test_without_redis_each_worker_goes_on_from_what_it_heard(
