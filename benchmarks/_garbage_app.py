@@ -16,6 +16,7 @@ from typing import Any
 import flask
 
 import perfkit
+from benchmarks._stalls import Stalls
 from perfkit.integrations.wsgi import PerfkitMiddleware
 
 WORKLOAD = os.environ["WORKLOAD"]  # "" is Python's default, "off" collects nothing
@@ -52,8 +53,13 @@ monitors: list[Any] = []
 
 
 def fill() -> None:
-    while len(gc.get_objects()) < OBJECTS:
-        resident.extend(json.loads(BODY) for _ in range(50))
+    gc.disable()
+    before = len(gc.get_objects())
+    resident.append(json.loads(BODY))
+    each = len(gc.get_objects()) - before
+    resident.extend(json.loads(BODY) for _ in range((OBJECTS - before) // each))
+    gc.enable()
+    gc.collect()
 
 
 @app.get("/ask")
@@ -87,6 +93,7 @@ def session() -> Any:
 
 @app.get("/begin")
 def begin() -> Any:
+    stalls.begin()
     monitors.append(perfkit.gc_optimizer.monitor_gc_performance())
     monitors[-1].__enter__()
     return flask.jsonify(ok=True)
@@ -94,10 +101,13 @@ def begin() -> Any:
 
 @app.get("/report")
 def report() -> Any:
+    """Tell what was seen since /begin, or nothing: that the application is ready."""
+    if not monitors:
+        return flask.jsonify(ready=True)
     seen, stats = monitors[-1].report, perfkit.gc_optimizer.stats()
     return flask.jsonify(
         longest_ms=seen.longest * 1e3, between_ms=seen.longest_between * 1e3, gc_seconds=seen.seconds,
-        collections=seen.collections, found=seen.found, passes=stats["passes"], rss=stats["rss"],
+        collections=seen.collections, found=seen.found, passes=stats["passes"], rss=stats["rss"], **stalls.report(),
     )  # fmt: skip
 
 
@@ -125,4 +135,5 @@ elif WORKLOAD == "fork_server":
 elif WORKLOAD:
     perfkit.configure(gc={"workload": WORKLOAD}, web={"collect_garbage": True})
     perfkit.prepare()
-application = PerfkitMiddleware(app.wsgi_app)
+stalls = Stalls(app.wsgi_app)
+application = PerfkitMiddleware(stalls)

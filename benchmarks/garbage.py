@@ -1,118 +1,52 @@
 """What garbage collection costs a Flask app under gunicorn's threads, as Python does it and as perfkit does it.
 
-    python benchmarks/garbage.py [--quick] [--json] [--objects N] [--part latency|sessions|preload]
+    python benchmarks/garbage.py [--quick] [--json] [--objects N] [--seconds N] [--part NAME]
 
 "latency": 100 requests a second arrive whether the app is ready or not, each reads a JSON reply of 100 KB; latency
-counts from the arrival; without any collection ("off") it is what the machine adds. Then 8 clients ask as fast as they
-can. "sessions": each request leaves a session that dies as a cycle after 2 seconds. "preload": four forked workers with
-Django, Flask and what else is installed. Each pair of runs is made one after the other, so ratios say more than
-milliseconds, and the machine's load stands beside them.
+counts from the arrival. Then 8 clients ask as fast as they can. All cases run side by side and are asked in turns, so
+that a busy machine is as busy for one as for the other; "off" never collects, which is what the machine adds by itself.
+"stalled" is counted inside: the time requests stood still for collections, whoever made them.
+"sessions": each request leaves a session that dies as a cycle after 2 seconds.
+"lasting": both, at a fifth of the rate, for as long as `--seconds` says (600).
+"preload": four forked workers with Django, Flask and SQLAlchemy. Private is what a worker has of its own: its dirty
+pages that no other process shares.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
 import platform
-import queue
-import re
-import socket
-import subprocess
+import statistics
 import sys
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-RATE, CLIENTS = 100.0, 8
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks._gunicorn import Served, evenly, memory, serving
+
+RATE = 100.0  # requests a second
+ROUNDS = 5
+MB = 2**20
 Row = dict[str, Any]
 
 
+def named(case: str) -> str:
+    return case or "default"
+
+
 @contextlib.contextmanager
-def serving(workload: str, objects: int, *options: str) -> Iterator[tuple[int, int]]:
-    """Run the app; yield its port and the pid of gunicorn's master."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    os.set_inheritable(listener.fileno(), True)
-    port = listener.getsockname()[1]
-    path = os.pathsep.join([str(HERE.parent), str(HERE)])
-    env = os.environ | {"WORKLOAD": workload, "OBJECTS": str(objects), "PYTHONPATH": path}
-    command = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}", "--log-level", "warning",
-               "--threads", str(CLIENTS), "--keep-alive", "60", *options, "_garbage_app:application"]  # fmt: skip
-    process = subprocess.Popen(command, env=env, pass_fds=[listener.fileno()], cwd=HERE)
-    try:
-        get(port, "/collect", patience=60)
-        yield port, process.pid
-    finally:
-        process.terminate()
-        process.wait(20)
-        listener.close()
-
-
-def get(port: int, path: str, patience: float = 30) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
-    try:
-        connection.request("GET", path)
-        return json.loads(connection.getresponse().read())
-    finally:
-        connection.close()
-
-
-def asking(port: int, path: str, arrivals: Iterator[float | None]) -> list[float]:
-    """Ask once per arrival with 8 clients; return the seconds from arrival to answer."""
-    todo: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-    seconds: list[float] = []
-
-    def work() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        while (arrival := todo.get()) is not None:
-            connection.request("GET", path)
-            connection.getresponse().read()
-            seconds.append(time.perf_counter() - arrival)
-        connection.close()
-
-    threads = [threading.Thread(target=work) for _ in range(2 * CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for arrival in arrivals:
-        todo.put(arrival)
-    for _ in threads:
-        todo.put(None)
-    for thread in threads:
-        thread.join()
-    return seconds
-
-
-def evenly(duration: float) -> Iterator[float]:
-    began = time.perf_counter() + 0.05
-    for number in range(int(duration * RATE)):
-        arrival = began + number / RATE
-        time.sleep(max(0.0, arrival - time.perf_counter()))
-        yield arrival
-
-
-def saturated(port: int, duration: float) -> float:
-    """Return the requests a second that 8 clients get answered."""
-    end, done = time.perf_counter() + duration, [0] * CLIENTS
-
-    def work(index: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        while time.perf_counter() < end:
-            connection.request("GET", "/ask")
-            connection.getresponse().read()
-            done[index] += 1
-        connection.close()
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(done) / duration
+def side_by_side(cases: Sequence[str], objects: int) -> Iterator[list[Served]]:
+    with contextlib.ExitStack() as stack:
+        options = [{"WORKLOAD": case, "OBJECTS": str(objects)} for case in cases]
+        with ThreadPoolExecutor(len(cases)) as starting:
+            managers = [serving("_garbage_app:application", env) for env in options]
+            yield list(starting.map(stack.enter_context, managers))
 
 
 def percentile(values: list[float], rank: float) -> float:
@@ -120,65 +54,102 @@ def percentile(values: list[float], rank: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * rank))] * 1e3
 
 
-def latency(workload: str, objects: int, duration: float) -> Row:
-    with serving(workload, objects) as (port, _):
-        asking(port, "/ask", evenly(1.0))
-        get(port, "/begin")
-        seconds = asking(port, "/ask", evenly(duration))
-        seen = get(port, "/report")
-        rate = saturated(port, duration / 2)
-    return {
-        "case": workload or "default", "p50": percentile(seconds, 0.5), "p99": percentile(seconds, 0.99),
-        "p99_9": percentile(seconds, 0.999), "throughput": rate, "load": os.getloadavg()[0], **seen,
-    }  # fmt: skip
+def latency(cases: Sequence[str], objects: int, duration: float) -> list[Row]:
+    seconds: dict[str, list[float]] = {case: [] for case in cases}
+    speeds: dict[str, list[tuple[float, float]]] = {case: [] for case in cases}
+    with side_by_side(cases, objects) as servers:
+        pairs = list(zip(cases, servers, strict=True))
+        for _, served in pairs:
+            served.ask("/ask", evenly(1.5, RATE))
+            served.get("/begin")
+        for _ in range(ROUNDS):
+            for case, served in pairs:
+                seconds[case] += served.ask("/ask", evenly(duration / ROUNDS, RATE))
+        seen = {case: served.get("/report") for case, served in pairs}
+        for _ in range(ROUNDS):
+            for case, served in pairs:
+                speeds[case].append(served.saturate("/ask", duration / ROUNDS / 2))
+    return [
+        {
+            "case": named(case), "p50": percentile(seconds[case], 0.5), "p99": percentile(seconds[case], 0.99),
+            "p99_9": percentile(seconds[case], 0.999),
+            "throughput": statistics.median(rate for rate, _ in speeds[case]),
+            "cpu_ms": statistics.median(cpu for _, cpu in speeds[case]) * 1e3, **seen[case],
+        }
+        for case in cases
+    ]  # fmt: skip
 
 
-def dying(workload: str, objects: int, duration: float) -> Row:
-    with serving(workload, objects) as (port, _):
-        get(port, "/begin")
-        highest = 0
-        for _ in range(int(duration)):
-            asking(port, "/session", evenly(1.0))
-            highest = max(highest, get(port, "/report")["rss"])
-        seen = get(port, "/report")
-    return {"case": workload or "default", "highest_rss": highest, **seen}
+def dying(cases: Sequence[str], objects: int, duration: float, rate: float, *paths: str) -> list[Row]:
+    """Run all cases at once: memory does not mind."""
+
+    def run(pair: tuple[str, Served]) -> Row:
+        case, served = pair
+        served.get("/begin")
+        course = []
+        for second in range(int(duration)):
+            for path in paths:
+                served.ask(path, evenly(1.0 / len(paths), rate))
+            if second % max(1, int(duration) // 60) == 0:
+                course.append(served.get("/report")["rss"])
+        return {"case": named(case), "highest_rss": max(course), "course": course, **served.get("/report")}
+
+    with side_by_side(cases, objects) as servers, ThreadPoolExecutor(len(cases)) as running:
+        return list(running.map(run, zip(cases, servers, strict=True)))
 
 
-def preloaded(workload: str) -> Row:
-    with serving(workload, 0, "--preload", "--workers", "4") as (port, master):
-        for _ in range(3):
-            asking(port, "/light", evenly(1.0))
-        for _ in range(16):
-            get(port, "/collect")
-        workers = [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
-        parts = [memory(pid) for pid in (master, *workers)]
-    private = [part["Private_Dirty"] for part in parts[1:]]
-    return {"case": workload or "default", "private": sum(private) / len(private), "pss": sum(p["Pss"] for p in parts)}
-
-
-def memory(pid: int) -> dict[str, int]:
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return {name: int(kb) * 1024 for name, kb in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+def preloaded(case: str) -> Row:
+    options = ("--preload", "--workers", "4")
+    row: Row = {"case": named(case)}
+    with serving("_garbage_app:application", {"WORKLOAD": case, "OBJECTS": "0"}, *options, ready="/collect") as served:
+        for when, rounds in (("rest", 0), ("served", 4)):
+            for _ in range(rounds):
+                served.ask("/light", evenly(1.0, RATE))
+                for _ in range(8):
+                    served.get("/collect")
+            parts = [memory(pid) for pid in (served.master, *served.workers())]
+            private = [part["Private_Dirty"] for part in parts[1:]]
+            row |= {f"private_{when}": statistics.fmean(private), f"pss_{when}": sum(p["Pss"] for p in parts)}
+    return row
 
 
 def show(result: dict[str, Any]) -> None:
-    mb = 2**20
     if "latency" in result:
-        print("latency              p50     p99   p99.9  in request   gc s   req/s    MB  load")
-        for r in result["latency"]:
-            print(f"{r['case']:16}{r['p50']:>8.1f}{r['p99']:>8.1f}{r['p99_9']:>8.1f}{r['longest_ms']:>12.1f}"
-                  f"{r['gc_seconds']:>7.2f}{r['throughput']:>8.0f}{r['rss'] / mb:>6.0f}{r['load']:>6.1f}")  # fmt: skip
-        base, *others = result["latency"]
-        for r in others:
+        told_latency(result["latency"])
+    for part in ("sessions", "lasting"):
+        for row in result.get(part, ()):
             print(
-                f"  {r['case']}: p99 {base['p99'] / r['p99']:.1f} and p99.9 {base['p99_9'] / r['p99_9']:.1f} x lower,"
-                f" throughput {r['throughput'] / base['throughput'] - 1:+.0%}, RSS {r['rss'] / base['rss'] - 1:+.0%}"
+                f"{part} {row['case']}: highest {row['highest_rss'] / MB:.0f} MB, at the end {row['rss'] / MB:.0f} MB,"
+                f" found {row['found']}, passes {row['passes']}, longest {row['between_ms']:.0f} ms"
             )
-    for part, unit in (("sessions", "highest_rss"), ("preload", "private"), ("preload", "pss")):
         if part in result:
-            told = ", ".join(f"{r['case']} {r[unit] / mb:.1f} MB" for r in result[part])
-            ratio = result[part][1][unit] / result[part][0][unit]
-            print(f"{part:10}{unit:12}{told}: x{ratio:.2f}")
+            base, *others = result[part]
+            print(*(f"  {r['case']}: x{r['highest_rss'] / base['highest_rss']:.2f}" for r in others), sep="\n")
+    if "preload" in result:
+        base, *others = result["preload"]
+        for row in others:
+            for name in ("private_rest", "private_served", "pss_rest", "pss_served"):
+                print(f"preload {name}: default {base[name] / MB:.1f} MB, {row['case']} {row[name] / MB:.1f} MB:"
+                      f" x{row[name] / base[name]:.3f}")  # fmt: skip
+
+
+def told_latency(rows: list[Row]) -> None:
+    print("latency              p50     p99   p99.9 stalled99 stalled99.9 longest  gc s   req/s  cpu ms    MB")
+    for r in rows:
+        print(f"{r['case']:16}{r['p50']:>8.1f}{r['p99']:>8.1f}{r['p99_9']:>8.1f}{r['stalled_p99']:>10.1f}"
+              f"{r['stalled_p99_9']:>12.1f}{r['stalled_longest']:>8.1f}{r['gc_seconds']:>6.2f}{r['throughput']:>8.0f}"
+              f"{r['cpu_ms']:>8.2f}{r['rss'] / MB:>6.0f}")  # fmt: skip
+    base = rows[0]
+    for r in rows[1:]:
+        print(
+            f"  {r['case']}: p99 {base['p99'] / r['p99']:.1f} and p99.9 {base['p99_9'] / r['p99_9']:.1f} x lower,"
+            f" throughput {r['throughput'] / base['throughput'] - 1:+.0%} (by processor time"
+            f" {base['cpu_ms'] / r['cpu_ms'] - 1:+.0%}), RSS {r['rss'] / base['rss'] - 1:+.1%}"
+        )
+    off = next((r for r in rows if r["case"] == "off"), None)
+    if off is not None:
+        print(*(f"  {r['case']}: p99 x{r['p99'] / off['p99']:.2f} and p99.9 x{r['p99_9'] / off['p99_9']:.2f} of off's"
+                for r in rows if r is not off), sep="\n")  # fmt: skip
 
 
 def main() -> None:
@@ -186,18 +157,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a short run with fewer objects, under 30 s")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--objects", type=int, help="objects that live (1 million)")
-    parser.add_argument("--seconds", type=float, help="of each run (10)")
-    parser.add_argument("--part", action="append", choices=["latency", "sessions", "preload"])
+    parser.add_argument("--seconds", type=float, help="for each case (20; sessions 60; lasting 600)")
+    parser.add_argument("--part", action="append", choices=["latency", "sessions", "lasting", "preload"])
     options = parser.parse_args()
-    seconds = options.seconds or (2.0 if options.quick else 10.0)
     objects = options.objects or (150_000 if options.quick else 1_000_000)
     parts = options.part or ["latency", "sessions", "preload"]
-    result: dict[str, Any] = {"python": platform.python_version(), "objects": objects, "seconds": seconds}
+
+    def lasts(usual: float, quick: float) -> float:
+        return options.seconds or (quick if options.quick else usual)
+
+    result: dict[str, Any] = {"python": platform.python_version(), "objects": objects, "load": os.getloadavg()[0]}
     if "latency" in parts:
         cases = ["", "low_latency"] if options.quick else ["", "low_latency", "high_throughput", "off"]
-        result["latency"] = [latency(case, objects, seconds) for case in cases]
+        result["latency"] = latency(cases, objects, lasts(20.0, 2.0))
     if "sessions" in parts:
-        result["sessions"] = [dying(case, 20_000, seconds) for case in ("", "low_latency")]
+        result["sessions"] = dying(["", "low_latency"], 20_000, lasts(60.0, 5.0), RATE, "/session")
+    if "lasting" in parts:
+        result["lasting"] = dying(["", "low_latency"], objects, lasts(600.0, 5.0), RATE / 5, "/ask", "/session")
     if "preload" in parts:
         result["preload"] = [preloaded(case) for case in ("", "fork_server")]
     print(json.dumps(result)) if options.json else show(result)
