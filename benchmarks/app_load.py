@@ -2,10 +2,10 @@
 
     python benchmarks/app_load.py [SECONDS] [--quick] [--json] [--server NAME]
 
-gunicorn (4 workers of 8 threads), uWSGI prefork (4 processes) and Celery prefork (4 children) each get `--rate` requests
-a second for SECONDS (60), of which some fail and many repeat. Half way the workers are replaced gracefully (by HUP;
-uWSGI's by touching a file). The dashboard is read all along, and again when the server has ended: its totals must be the
-load generator's own, and never have gone down. Exits with 1 where one differs, or where a request was lost.
+gunicorn (4 workers of 8 threads), uWSGI prefork (4 processes) and Celery prefork (4 children) each get `--rate`
+requests a second for SECONDS (60), of which some fail and many repeat. Half way the workers are replaced gracefully (by
+HUP; uWSGI's by touching a file). The dashboard is read all along, and again when the server has ended: its totals must
+be the load generator's own, and never have gone down. Exits with 1 where one differs, or where a request was lost.
 """
 
 from __future__ import annotations
