@@ -31,6 +31,7 @@ from perfkit.transport.reply import Reply, WholeReply, parse_head, whole_reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from perfkit.transport.slots import Slot
     from perfkit.transport.tally import Tally
 
 __all__ = ["PooledConnection", "PooledTLSConnection"]
@@ -50,6 +51,7 @@ class PooledConnection(HTTPConnection):
     """A connection of a `HostPool`.
 
     Attributes:
+        slot: of the pool's queue; free again when this is collected, if it was not given back.
         now: the pool's clock, for ages.
         limits: what the present call may spend.
         tally: the pool's counts.
@@ -63,6 +65,7 @@ class PooledConnection(HTTPConnection):
         idle_most: seconds the peer will keep it open when idle, as announced.
     """
 
+    slot: Slot | None = None
     now: Callable[[], float]
     limits: Limits
     tally: Tally
@@ -331,6 +334,12 @@ class PooledConnection(HTTPConnection):
         descriptor = sock.detach()
         if descriptor >= 0:
             os.close(descriptor)
+
+    def __del__(self) -> None:
+        """Close what an interrupted thread has let fall."""
+        sock = vars(self).get("sock")
+        if sock is not None:
+            sock.close()
 
 
 def plain_head(

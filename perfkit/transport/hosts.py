@@ -7,6 +7,7 @@ its last reply. Both kinds of callers take connections here: `Exchange`, and use
 
 from __future__ import annotations
 
+import threading
 import weakref
 from functools import partial
 from queue import Empty
@@ -24,7 +25,7 @@ from perfkit.transport.connection import PooledConnection, PooledTLSConnection
 from perfkit.transport.dial import SOCKET_OPTIONS
 from perfkit.transport.limits import Limits
 from perfkit.transport.message import USER_AGENT
-from perfkit.transport.slots import FairLifo
+from perfkit.transport.slots import FairLifo, Slot
 from perfkit.transport.tally import Tally
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = ["HTTPHost", "HTTPSHost", "HostPool", "Origin", "host_pool"]
 _LEAST_DRAIN, _LONGEST_DRAIN = 0.025, 0.05  # seconds; a server that is near may be busy
 _NOTABLE = 0.001  # seconds of waiting for a connection that slow runs are told of
 _LONGEST_OWED = 1.0  # seconds an idle connection may owe the end of its last reply
+_NEVER = (lambda: None), 0  # what a thread that has taken no connection has taken
 Origin = tuple[str, str, int]  # scheme, host, port
 
 
@@ -79,6 +81,7 @@ class HostPool(HTTPConnectionPool):
             **options,
         )
         self._tally = Tally()
+        self._lent = threading.local()  # what each thread last took for a urllib3 handle
         self._alive: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
         _process.bind(self)
 
@@ -100,38 +103,38 @@ class HostPool(HTTPConnectionPool):
         _process.deferred.run()  # a forgotten stream may have the slot
         began = self._now()
         try:
-            connection: PooledConnection | None = self.pool.get(timeout=seconds)
+            held: PooledConnection | Slot = self.pool.get(timeout=seconds)
         except Empty:
             raise PoolTimeout(self._crowded(seconds)) from None
         now = self._now()
         try:
-            connection = self._prepared(connection, now)
+            connection = self._new_conn(held) if isinstance(held, Slot) else self._renewed(held, now)
+            connection.generation = self.generation
+            connection.lease += 1
             self._tally.handed_out(now - began, reused=connection.sock is not None)
             if now - began > _NOTABLE:
                 operations.waited("connection", self.name, began, now)
-        except BaseException:  # whatever it is, the slot is not lost
-            self.pool.put(None)
-            if connection is not None:
-                connection.close()
+        except BaseException:  # whatever it is, the slot is free again, and not only when the traceback is gone
+            self.pool.put(held if isinstance(held, Slot) else held.slot)
+            if not isinstance(held, Slot):
+                held.close()
             raise
         return connection
 
-    def _prepared(self, connection: PooledConnection | None, now: float) -> PooledConnection:
-        if connection is None:
-            connection = self._new_conn()
-        elif unfit := self._unfit(connection, now, min(max(connection.round_trip, _LEAST_DRAIN), _LONGEST_DRAIN)):
+    def _renewed(self, connection: PooledConnection, now: float) -> PooledConnection:
+        if unfit := self._unfit(connection, now, min(max(connection.round_trip, _LEAST_DRAIN), _LONGEST_DRAIN)):
             connection.close()
             self._tally.add(unfit)
             self._tally.add("reconnected")
-        connection.generation = self.generation
-        connection.lease += 1
         return connection
 
     def _get_conn(self, timeout: float | None = None) -> PooledConnection:
         try:
-            return self.take(self.settings.timeout if timeout is None else timeout)
+            connection = self.take(self.settings.timeout if timeout is None else timeout)
         except PoolTimeout as error:
             raise EmptyPoolError(self, str(error)) from error
+        self._lent.last = weakref.ref(connection), connection.lease
+        return connection
 
     def _crowded(self, seconds: float) -> str:
         in_use, _, waiting = self.pool.counts()
@@ -150,8 +153,9 @@ class HostPool(HTTPConnectionPool):
             return "closed_by_peer" if wait or now - connection.idle_since > _LONGEST_OWED else ""
         return "" if connection.is_connected else "closed_by_peer"
 
-    def _new_conn(self) -> PooledConnection:
+    def _new_conn(self, slot: Slot | None = None) -> PooledConnection:
         connection: PooledConnection = super()._new_conn()  # type: ignore[assignment]
+        connection.slot = slot
         connection.now, connection.limits = self._now, Limits(self._now)
         connection.tally = self._tally
         self._alive.add(connection)
@@ -196,7 +200,7 @@ class HostPool(HTTPConnectionPool):
         connection.idle_since = self._now()
         if self._retired:
             connection.close()
-        self.pool.put(connection if keep and connection.sock is not None else None)
+        self.pool.put(connection if keep and connection.sock is not None else connection.slot)
 
     def _make_request(self, conn: Any, *arguments: Any, **options: Any) -> Any:
         """Add to a urllib3 handle's request what urllib3 lacks: `Timeout(total=)` that holds, and replies to forget."""
@@ -208,14 +212,15 @@ class HostPool(HTTPConnectionPool):
             _process.deferred.when_gone(reply, partial(self._forgotten, conn, conn.lease))
         return reply
 
-    def _forgotten(self, connection: PooledConnection, lease: int) -> None:
-        if connection.lease == lease:
+    def _forgotten(self, connection: PooledConnection | None, lease: int) -> None:
+        if connection is not None and connection.lease == lease:
             connection.hang_up()
             self.give(connection)
 
     def _put_conn(self, conn: Any) -> None:
-        if conn is None:
-            self.pool.put(None)
+        if conn is None:  # urllib3 has closed and forgotten the one this thread took
+            reference, lease = getattr(self._lent, "last", _NEVER)
+            self._forgotten(reference(), lease)
         else:
             self.give(conn)
 

@@ -5,12 +5,14 @@ threads on 10 connections the slowest waits 60 times the median. Here a returned
 waiter directly. `put` never blocks, even inside a thread that holds the lock, where a signal handler or a user's own
 finalizer may call it; so returned items go through a deque, and whoever lets go of the lock last sorts them in. An
 exception from outside (Ctrl-C, a worker's timeout) may come between any two steps of the interpreter: an item moves
-from one container to the next in a single one, and what an interrupted thread has left half done the next one finishes.
+from one container to the next in a single one, what an interrupted thread has left half done the next one finishes, and
+what it lets fall is noticed: a `Slot` that nobody holds any more is made anew.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from itertools import islice
 from queue import Empty
@@ -19,7 +21,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["FairLifo"]
+__all__ = ["FairLifo", "Slot"]
+
+
+class Slot:
+    """The right to one connection: held by the queue, or by a connection as its `slot`."""
+
+    __slots__ = ("__weakref__",)
 
 
 _NOTHING = object()
@@ -44,7 +52,7 @@ class _Waiter:
 
 
 class FairLifo:
-    """A drop-in for the queue urllib3 makes (`QueueCls`): holds connections, and None for each slot without one.
+    """A drop-in for the queue urllib3 makes (`QueueCls`): holds connections, and each slot that has none.
 
     Args:
         maxsize: number of slots.
@@ -52,17 +60,22 @@ class FairLifo:
 
     def __init__(self, maxsize: int = 0) -> None:
         self.maxsize = maxsize
-        self.clear(0)
+        self.clear()
 
-    def clear(self, free: int | None = None) -> None:
-        """Forget everything and make the lock new, as a forked child must; leave `free` (all) empty slots."""
-        self._lock = threading.Lock()  # guards _free and _waiting
-        self._free: deque[Any] = deque([None] * (self.maxsize if free is None else free))
+    def clear(self) -> None:
+        """Forget everything and make the lock new, as a forked child must; all slots are free."""
+        self._lock = threading.Lock()  # guards _free, _waiting and _known
+        self._free: deque[Any] = deque()
         self._waiting: deque[_Waiter] = deque()
         self._returned: deque[Any] = deque()
+        self._known: list[weakref.ref[Slot]] = []
+        self._lost: deque[object] = deque((None,))  # one for each slot that is gone: there is none yet
+        self._settle()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take a slot: the most recently used connection, else None; wait `timeout` seconds at most.
+        """Take the most recently used connection, else a slot; wait `timeout` seconds at most.
+
+        Without `block` slots stay: so urllib3 looks for what it has to close.
 
         Raises:
             queue.Empty: none became free.
@@ -70,11 +83,11 @@ class FairLifo:
         waiter = None
         with self._lock:
             self._sort_in()
-            item = self._free.pop() if self._free else _NOTHING
+            item = self._free.pop() if self._free and (block or type(self._free[-1]) is not Slot) else _NOTHING
             if item is _NOTHING and block:
                 waiter = _Waiter()
                 self._waiting.append(waiter)
-        if self._returned:
+        if self._returned or self._lost:
             self._settle()
         if waiter is not None:
             item = self._await(waiter, timeout)
@@ -95,18 +108,18 @@ class FairLifo:
         with self._lock:
             if waiter.item is _NOTHING:
                 self._waiting.remove(waiter)
-        if self._returned:
+        if self._returned or self._lost:
             self._settle()
         return waiter.item
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002 - urllib3's names
-        """Return a slot, with its connection or None; never blocks."""
-        if item is not _NOTHING:
+        """Return a connection, or a slot alone; never blocks. None, by which urllib3 means a slot, is passed over."""
+        if item is not _NOTHING and item is not None:
             self._returned.append(item)
             self._settle()
 
     def _settle(self) -> None:
-        while self._returned:
+        while self._returned or self._lost:
             taken: list[bool] = []
             try:
                 taken.extend(map(self._lock.acquire, _WITHOUT_WAITING))  # taken and known to be taken, in one step
@@ -120,18 +133,31 @@ class FairLifo:
     def _sort_in(self) -> None:
         """Hand what came back to those who wait, keep the rest; the lock is held."""
         returned, free, waiting = self._returned, self._free, self._waiting
+        if self._lost:
+            self._replace_lost()
         while returned or (waiting and waiting[0].box):
             if waiting:
                 if not waiting[0].box:
                     _move_first(returned, waiting[0].box.extend)
                 waiting[0].wake()
                 waiting.popleft()
-            elif returned[0] is not None:
-                _move_first(returned, free.extend)
-            elif len(free) < self.maxsize:
-                _move_first(returned, free.extendleft)  # so that open connections are taken first
-            else:
-                returned.popleft()
+            else:  # open connections are taken first
+                _move_first(returned, free.extendleft if type(returned[0]) is Slot else free.extend)
+
+    def _replace_lost(self) -> None:
+        """Make as many slots as are missing; the lock is held.
+
+        They are counted, so that whoever is interrupted here leaves nothing wrong behind.
+        """
+        told = len(self._lost)
+        self._known = [known for known in self._known if known() is not None]
+        while len(self._known) < self.maxsize:
+            slot = Slot()
+            self._known.append(weakref.ref(slot, self._lost.append))  # C calls C: nothing interrupts that
+            self._returned.append(slot)
+            del slot
+        for _ in range(told):
+            self._lost.popleft()
 
     def remove(self, unwanted: Callable[[Any], bool]) -> list[Any]:
         """Take out free connections for which `unwanted(connection)`, leaving empty slots; return them."""
@@ -139,13 +165,13 @@ class FairLifo:
             self._sort_in()
             kept, removed = deque[Any](), []
             for item in self._free:
-                if item is not None and unwanted(item):
+                if type(item) is not Slot and unwanted(item):
                     removed.append(item)
-                    kept.appendleft(None)
+                    kept.appendleft(item.slot)
                 else:
                     kept.append(item)
             self._free = kept
-        if self._returned:
+        if self._returned or self._lost:
             self._settle()
         return removed
 
@@ -153,7 +179,7 @@ class FairLifo:
         """Return slots in use, idle connections and waiting callers."""
         with self._lock:
             self._sort_in()
-            idle = sum(item is not None for item in self._free)
+            idle = sum(type(item) is not Slot for item in self._free)
             return self.maxsize - len(self._free), idle, len(self._waiting)
 
     def qsize(self) -> int:

@@ -37,6 +37,8 @@ class Wire:
     def settimeout(self, seconds: float) -> None:
         pass
 
+    def close(self) -> None: ...
+
     def makefile(self, _mode: str) -> io.BytesIO:
         return io.BytesIO(self._data.getvalue())
 

@@ -1,0 +1,106 @@
+"""What an exception from outside leaves behind, wherever in taking, using and giving back a connection it comes."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from transport.interruption import Interruption
+from transport.peers import descriptors
+
+import perfkit.transport
+from perfkit.testing.faults import FaultServer
+from perfkit.transport import ConnectionPool, HTTPClient, client, connection, exchange, hosts, slots, stream
+from perfkit.transport.hosts import HostPool
+
+POOL = [module.__file__ for module in (slots, hosts)]
+CALL = [module.__file__ for module in (slots, hosts, exchange, connection, stream, client)]
+SIZE = 2
+
+
+def take_and_give(_: HTTPClient, pool: HostPool) -> None:
+    pool.give(pool.take(1.0))
+
+
+def take_and_open(_: HTTPClient, pool: HostPool) -> None:
+    taken = pool.take(1.0)
+    try:
+        if taken.sock is None:
+            pool.open(taken)
+    finally:
+        pool.give(taken)
+
+
+def take_and_drop(_: HTTPClient, pool: HostPool) -> None:
+    pool.give(pool.take(1.0), keep=False)
+
+
+def call(client: HTTPClient, _: HostPool) -> None:
+    client.post("/echo", {"a": 1})
+
+
+def read_a_stream(client: HTTPClient, _: HostPool) -> None:
+    with client.stream("/chat/completions", {"model": "m", "messages": [], "stream": True}) as stream:
+        for event in stream.events():
+            if event.data == "[DONE]":
+                break
+
+
+def leave_a_stream(client: HTTPClient, _: HostPool) -> None:
+    with client.stream("/chat/completions", {"model": "m", "messages": [], "stream": True}) as stream:
+        next(stream.events())
+
+
+def use_a_handle(client: HTTPClient, pool: HostPool) -> None:
+    pool.request("GET", "/health", retries=False)
+
+
+@pytest.fixture
+def pair(fault: FaultServer) -> Iterator[tuple[HTTPClient, HostPool]]:
+    connections = ConnectionPool(proxy="", maxsize=SIZE)
+    made = HTTPClient(fault.base_url, connections=connections, retries=0, timeout=10)
+    made.post("/echo", {})
+    (pool,) = connections._hosts.values()
+    yield made, pool
+    connections.close()
+
+
+WAYS: list[tuple[Callable[[HTTPClient, HostPool], None], list[str | None]]] = [
+    (take_and_give, POOL),
+    (take_and_open, POOL),
+    (take_and_drop, POOL),
+    (use_a_handle, POOL),
+    (call, CALL),
+    (read_a_stream, CALL),
+    (leave_a_stream, CALL),
+]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # between being made and being known to anybody
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # where a finalizer is interrupted
+@pytest.mark.parametrize(("way", "files"), WAYS, ids=[way.__name__ for way, _ in WAYS])
+def test_exception_at_any_place_loses_no_slot_and_no_descriptor(
+    pair: tuple[HTTPClient, HostPool], way: Callable[..., None], files: list[Any]
+) -> None:
+    client, pool = pair
+    before = descriptors()
+    for step in itertools.count():
+        interruption = Interruption(step, *files)
+        interruption.during(lambda: way(client, pool))
+        perfkit._process.deferred.run()
+        assert not pool.pool._lock.locked()
+        in_use, idle, waiting = pool.pool.counts()
+        assert (in_use, waiting) == (0, 0), step
+        assert idle <= SIZE
+        if not interruption.came:
+            break
+    assert step > 10
+    gc.collect()
+    assert descriptors() <= before + SIZE
+    taken = [pool.take(0.0) for _ in range(SIZE)]  # none too many, none too few
+    assert (pool.pool.counts()[0], len(set(map(id, taken)))) == (SIZE, SIZE)
+    for each in taken:
+        pool.give(each)
