@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfkit.caching.entry import Cached, Entry, Kept, Life, is_answer, keep
+from perfkit.caching.leading import Lead
 from perfkit.caching.negative import KnownErrors, is_definite
 from perfkit.caching.refresh import Refresher
 from perfkit.errors import BudgetExceededError, DeadlineExceeded, PoolTimeout
@@ -120,17 +121,56 @@ class Loader:
 
     def _in_turn(self, job: Job, turns: Turns, until: float | None, held: Entry | None) -> _Landing:
         """Compute unless another process does; wait for it then."""
+        turn = self._turn(job.key, turns, until)
+        if turn is None:
+            return self._compute(job, held)
+        return self._hit(turn) if isinstance(turn, Entry) else self._compute_in_turn(job, turn, held)
+
+    def _turn(self, key: str, turns: Turns, until: float | None) -> Turn | Entry | None:
+        """Return the turn of this process, or what another one has kept; None: compute without."""
         while True:
-            turn = turns.take(job.key, None if until is None else max(0.0, until - self._clock.now()))
+            turn = turns.take(key, None if until is None else max(0.0, until - self._clock.now()))
             if turn.error is not None:
                 raise turn.error
             if turn.mine:
-                return self._compute_in_turn(job, turn, held)
+                return turn
             if not turn.landed:
-                return self._compute(job, held)
-            found = self._shelf.find(job.key)
+                return None
+            found = self._shelf.find(key)
             if found is not None and found.expires > self._clock.now():
-                return self._hit(found)
+                return found
+
+    def lead(self, key: str, drive: Callable[[float | None], object], heard: list[str], timeout: float) -> Lead | Entry:
+        """Return the lead of a key that is streamed, or what another thread or process has kept meanwhile.
+
+        Args:
+            key: it has no fresh entry.
+            drive: helps the stream along, from a thread that wants its answer.
+            heard: gets the text.
+            timeout: seconds to wait for another thread or process.
+
+        Raises:
+            DeadlineExceeded, RecursiveCallError, Exception: as for `load`.
+        """
+        until = self._clock.now() + timeout
+        flight, mine = self.flights.lead(key, drive, timeout=timeout)
+        if not mine:
+            return self._hit(flight.value.others).others
+
+        def end(entry: Entry | None, error: Exception | None) -> None:
+            self.flights.end(key, flight, None if entry is None else _Landing(entry, entry), error)
+
+        lead = Lead(heard, end, None, LIMITS)
+        try:
+            turns = self._shelf.turns
+            turn = None if turns is None else self._turn(key, turns, until)
+        except BaseException as error:
+            lead.__exit__(type(error), error, None)
+            raise
+        if isinstance(turn, Entry):
+            end(turn, None)
+            return self._hit(turn).others
+        return Lead(heard, end, turn, LIMITS)
 
     def _compute_in_turn(self, job: Job, turn: Turn, held: Entry | None) -> _Landing:
         kept, error = False, None

@@ -30,6 +30,8 @@ from perfkit.values import finite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from perfkit.caching.leading import Lead
+
 __all__ = ["ResponseCache"]
 
 NO_TAGS: frozenset[str] = frozenset()
@@ -294,6 +296,10 @@ class ResponseCache(Shared):
         """
         life = self._life(ttl, stale_ttl, stale_if_error)
         self._loader.keep_if_possible(key, value, life, frozenset(tags), since=since)
+
+    def lead(self, key: str, drive: Callable[[float | None], object], heard: list[str], timeout: float) -> Lead | Entry:
+        """Return the lead of a ready key whose answer is to be streamed, or what another one kept (see Loader)."""
+        return self._loader.lead(key, drive, heard, timeout)
 
     @property
     def departures(self) -> int:

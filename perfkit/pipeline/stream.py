@@ -12,10 +12,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self
 
 from perfkit._process import deferred
+from perfkit.errors import BudgetExceededError
 
 if TYPE_CHECKING:
     import weakref
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
     from perfkit.clock import Clock
@@ -70,22 +71,33 @@ class ChatStream(Iterator[str]):
         self.close()
 
 
-def listen(call: Call, deltas: Generator[str, None, ChatResponse], clock: Clock) -> Generator[str, None, ChatResponse]:
-    """Pass the text of a call on, and note it; closing this closes the router's stream at once."""
-    try:
-        while True:
+def listen(
+    call: Call, begin: Callable[[BudgetExceededError | None], Generator[str, None, ChatResponse]], clock: Clock
+) -> Generator[str, None, ChatResponse]:
+    """Pass the text of a call on, and note it; closing this closes the router's stream at once.
+
+    Args:
+        call: notes it.
+        begin: begins the router's stream; is told why if a budget refused the last one.
+        clock: times the first text.
+    """
+    deltas = begin(None)
+    while True:
+        try:
             delta = next(deltas)
             if call.first_token is None:
                 call.first_token = clock.now() - call.started
             call.heard.append(delta)
             yield delta
-    except StopIteration as end:
-        response: ChatResponse = end.value
-        return response
-    except GeneratorExit:
-        call.abandoned = True
-        deltas.close()
-        raise
+        except StopIteration as end:
+            response: ChatResponse = end.value
+            return response
+        except BudgetExceededError as refusal:
+            deltas = begin(refusal)
+        except GeneratorExit:
+            call.abandoned = True
+            deltas.close()
+            raise
 
 
 def noted(call: Call, deltas: Generator[str, None, ChatResponse]) -> Generator[str, None, ChatResponse]:

@@ -7,6 +7,7 @@ at a time, and the others find it there; the call goes on until it ends or the l
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from perfkit import _process
@@ -71,6 +72,20 @@ class SharedStreams:
                 at += 1
         finally:
             self._leave(key, live)
+
+    def drain(self, key: str, timeout: float | None) -> None:
+        """Read the stream of `key` to its end, for somebody who wants its answer whole; none is none."""
+        with self._lock:
+            live = self._live.get(key)
+            if live is None:
+                return
+            live.listeners += 1
+        most = threading.TIMEOUT_MAX if timeout is None else timeout
+        until = self._clock.now() + most
+        with closing(self.hear(key, live, most)) as deltas:
+            while self._clock.now() < until:
+                if next(deltas, None) is None:
+                    return
 
     def _fetch(self, key: str, live: _Live) -> None:
         try:

@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from perfkit.caching.entry import Entry, Kept, Life
+from perfkit.caching.leading import Lead
 from perfkit.caching.loading import LIMITS
 from perfkit.errors import BudgetExceededError
 from perfkit.pipeline.call import Call, Purse
@@ -156,7 +158,7 @@ class Way:
         """Record a call that was answered by another one's stream."""
         found = self._cache.lookup(str(call.key))
         if found is None:  # not one to keep
-            found = Entry(str(call.key), Kept(None, response, 0), Life(0.0), self._clock.now(), self._clock.wall())
+            found = self._unkept(str(call.key), response)
         return self._serve(call, found)
 
     def _timeout(self, call: Call) -> float:
@@ -164,29 +166,43 @@ class Way:
 
     def _spoken(self, call: Call) -> Generator[str, None, ChatResponse]:
         found, search = self._known.look(call, lambda: self._ask_again(call))
-        if found is not None:
-            answer = self._serve(call, found)
+        lead = found if found is not None else self._lead(call)
+        if isinstance(lead, Entry):
+            answer = self._serve(call, lead)
             yield from replayed(answer.text)
             return answer
         since = self._cache.departures
-        while True:
-            deltas = self._router.stream_with_fallback(
-                self._prepared(call),
-                provider=call.provider,
-                hedge=call.ways.hedge,
-                reserve=lambda request, name: self._hold(call, request, name),
-                resume=call.ways.resume,
-            )
-            try:
-                response = yield from listen(call, deltas, self._clock)
-            except BudgetExceededError as refusal:  # before the first text: it is asked for money only once
-                call.retarget(self._optimizer.otherwise(refusal, call.target))
-            else:
-                break
-        if call.key is not None:
-            self._cache.store(call.key, response, since=since, **call.life)
-            self._known.landed(search, response)
+        with lead:
+            response = yield from lead.paced(listen(call, partial(self._begin, call), self._clock))
+            if call.key is not None:
+                self._cache.store(call.key, response, since=since, **call.life)
+                kept = self._cache.peek(call.key)
+                lead.land(kept if kept is not None else self._unkept(call.key, response), kept=kept is not None)
+        self._known.landed(search, response)
         return self._finish(call, response)
+
+    def _lead(self, call: Call) -> Lead | Entry:
+        """Return the lead of an answer to be streamed, for all who want it, or what another one kept meanwhile."""
+        if call.key is None:
+            return Lead(call.heard)
+        drive = partial(self._streams.drain, call.key)
+        return self._cache.lead(call.key, drive, call.heard, self._timeout(call))
+
+    def _unkept(self, key: str, response: ChatResponse) -> Entry:
+        """Return an answer that is not one to keep as those get it who asked for it meanwhile."""
+        return Entry(key, Kept(None, response, 0), Life(0.0), self._clock.now(), self._clock.wall())
+
+    def _begin(self, call: Call, refusal: BudgetExceededError | None) -> Generator[str, None, ChatResponse]:
+        """Begin to stream; after a budget's refusal, which comes before the first text, otherwise if it may be."""
+        if refusal is not None:
+            call.retarget(self._optimizer.otherwise(refusal, call.target))
+        return self._router.stream_with_fallback(
+            self._prepared(call),
+            provider=call.provider,
+            hedge=call.ways.hedge,
+            reserve=lambda request, name: self._hold(call, request, name),
+            resume=call.ways.resume,
+        )
 
     def _finish(self, call: Call, response: ChatResponse) -> ChatResponse:
         latency = self._clock.now() - call.started

@@ -3,6 +3,7 @@
 An error is shared with those waiting, each getting his own copy, and never kept. A thread that would wait for itself,
 directly or through other keys, gets a RecursiveCallError instead of a deadlock. If the computing thread is torn away
 (SystemExit, a killed greenlet), or fails at a limit of its own (its time, its money), one of those waiting takes over.
+So it is with a flight that no one thread computes, such as a stream's: `lead` begins it and `end` ends it.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
 __all__ = ["SingleFlight", "copied", "raise_again"]
 
 T = TypeVar("T")
+NOBODY = -1  # no thread has this number
 
 
 class _Flight:
     """One computation under way."""
 
-    __slots__ = ("done", "error", "landed", "owner", "value")
+    __slots__ = ("done", "drive", "error", "landed", "owner", "value")
 
-    def __init__(self) -> None:
-        self.owner = threading.get_ident()
+    def __init__(self, drive: Callable[[float | None], object] | None) -> None:
+        self.owner = threading.get_ident() if drive is None else NOBODY
+        self.drive = drive  # what a thread that waits does meanwhile
         self.done: threading.Event | None = None  # made by the first who waits: most flights have nobody
         self.landed = False  # False when the owner was torn away or at his limit: somebody else must compute
         self.value: Any = None
@@ -76,19 +79,40 @@ class SingleFlight(Generic[T]):
             flight, mine = self._board(key)
             if mine:
                 return self._lead(key, flight, compute), False
-            if not self._landed(flight, until):
-                raise DeadlineExceeded(f"another call for the same answer is not done after {timeout:g} s")
-            if flight.error is not None:
-                raise_again(flight.error)
-            if flight.landed:
+            if self._result(flight, until, timeout):
                 return flight.value, True
 
-    def _board(self, key: str) -> tuple[_Flight, bool]:
+    def lead(
+        self, key: str, drive: Callable[[float | None], object], *, timeout: float | None = None
+    ) -> tuple[_Flight, bool]:
+        """Begin a flight that the caller must `end`, and return it and True; or wait for the one under way.
+
+        Args:
+            key: what the result answers.
+            drive: what a thread that wants the result calls, with the seconds it has, to help it along.
+            timeout: seconds this thread is willing to wait for another one.
+
+        Raises:
+            RecursiveCallError, DeadlineExceeded, Exception: as for `run`.
+        """
+        until = None if timeout is None else SYSTEM_CLOCK.now() + timeout
+        while True:
+            flight, mine = self._board(key, drive)
+            if mine or self._result(flight, until, timeout):
+                return flight, mine
+
+    def end(self, key: str, flight: _Flight, value: T | None, error: Exception | None) -> None:
+        """End a flight with a result, with an error for all who wait, or, with neither, so that one of them goes on."""
+        flight.value, flight.error = value, error
+        flight.landed = value is not None or error is not None
+        self._land(key, flight)
+
+    def _board(self, key: str, drive: Callable[[float | None], object] | None = None) -> tuple[_Flight, bool]:
         """Return the flight to wait for, or a new one and True."""
         with self._lock:
             flight = self._flights.get(key)
             if flight is None:
-                flight = self._flights[key] = _Flight()
+                flight = self._flights[key] = _Flight(drive)
                 return flight, True
             self._refuse_circle(key, flight)
             if flight.done is None:
@@ -96,9 +120,19 @@ class SingleFlight(Generic[T]):
             self._waiting[threading.get_ident()] = flight
             return flight, False
 
+    def _result(self, flight: _Flight, until: float | None, timeout: float | None) -> bool:
+        """Wait for a flight, and tell whether there is a result; if not, somebody else must compute."""
+        if not self._landed(flight, until):
+            raise DeadlineExceeded(f"another call for the same answer is not done after {timeout:g} s")
+        if flight.error is not None:
+            raise_again(flight.error)
+        return flight.landed
+
     def _landed(self, flight: _Flight, until: float | None) -> bool:
         """Wait for the end of a flight; return False when time is up and there is no result."""
         try:
+            if flight.drive is not None:
+                _driven(flight.drive, until)
             left = None if until is None else min(max(0.0, until - SYSTEM_CLOCK.now()), threading.TIMEOUT_MAX)
             done = flight.done is not None and flight.done.wait(left)
         finally:
@@ -124,13 +158,26 @@ class SingleFlight(Generic[T]):
                 flight.error, flight.landed = error, True
             raise
         finally:
-            with self._lock:
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
-                done = flight.done
-            if done is not None:
-                done.set()
+            self._land(key, flight)
         return value
+
+    def _land(self, key: str, flight: _Flight) -> None:
+        with self._lock:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            done = flight.done
+        if done is not None:
+            done.set()
+
+
+def _driven(drive: Callable[[float | None], object], until: float | None) -> None:
+    """Help a flight along; why that fails its end tells."""
+    try:
+        drive(None if until is None else max(0.0, until - SYSTEM_CLOCK.now()))
+    except RecursiveCallError:
+        raise
+    except Exception:
+        return
 
 
 def raise_again(error: Exception) -> NoReturn:

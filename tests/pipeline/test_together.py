@@ -166,3 +166,115 @@ def test_a_stream_that_asks_for_itself_is_told_so() -> None:
     perfkit.router.register_provider("own", Circle())
     with pytest.raises(perfkit.RecursiveCallError):
         list(stream(provider="own"))
+
+
+def chat(**more: Any) -> perfkit.ChatResponse:
+    return perfkit.chat("same", temperature=0, **more)
+
+
+def test_who_wants_a_streamed_answer_whole_does_not_wait_for_its_reader(fault: FaultServer) -> None:
+    fault.behave(faults.ok(WORDS, interval=0.002))
+    resting = stream()
+    begun = next(resting)
+    with ThreadPoolExecutor(4) as pool:
+        whole = [one.result(20) for one in [pool.submit(chat) for _ in range(4)]]
+    assert {(one.text.strip(), one.cached, one.cost) for one in whole} == {(WORDS.strip(), "exact", 0.0)}
+    assert "".join([begun, *resting]).strip() == WORDS.strip()
+    assert told(resting).cost
+    assert fault.stats()["requests"] == 1
+
+
+def test_a_stream_waits_for_the_chat_that_asks_the_same(fault: FaultServer) -> None:
+    own = Own()
+    perfkit.router.register_provider("own", own)
+    own.chat_completion = answering(own)  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lambda: chat(provider="own"))
+        assert own.asked.acquire(timeout=5)
+        second = pool.submit(lambda: list(stream(provider="own")))
+        polled_listeners(1)
+        own.go.set()
+        assert (first.result(20).text, second.result(20)) == ("text", ["text"])
+    assert own.asked.acquire(timeout=0) is False
+
+
+def answering(own: Own) -> Any:
+    def answer(request: perfkit.ChatRequest) -> perfkit.ChatResponse:
+        deltas = own.stream(request)
+        try:
+            while True:
+                next(deltas)
+        except StopIteration as end:
+            response: perfkit.ChatResponse = end.value
+            return response
+
+    return answer
+
+
+def test_threads_that_chat_and_stream_at_once_make_one_call(fault: FaultServer) -> None:
+    fault.behave(faults.ok(WORDS, interval=0.001))
+    ready = threading.Barrier(8)
+
+    def ask(number: int) -> str:
+        ready.wait()
+        return chat().text if number % 2 else "".join(stream())
+
+    with ThreadPoolExecutor(8) as pool:
+        heard = list(pool.map(ask, range(8)))
+    assert {text.strip() for text in heard} == {WORDS.strip()}
+    assert fault.stats()["requests"] == 1
+
+
+def test_a_chat_goes_on_for_itself_where_the_stream_it_waited_for_broke(fault: FaultServer) -> None:
+    fault.behave(faults.cut(after_events=4), then="ok")
+    first = stream()
+    next(first)
+    assert chat().text == "echo: same"
+    with pytest.raises(perfkit.StreamInterruptedError):
+        list(first)
+    assert fault.stats()["requests"] == 2
+
+
+def test_a_stream_whose_reader_leaves_goes_on_for_a_chat(fault: FaultServer) -> None:
+    own = Own()
+    perfkit.router.register_provider("own", own)
+    with ThreadPoolExecutor(2) as pool:
+        first = stream(provider="own")
+        reader = pool.submit(lambda: next(first))
+        assert own.asked.acquire(timeout=5)
+        second = pool.submit(lambda: chat(provider="own"))
+        polled_listeners(2)
+        own.go.set()
+        assert reader.result(20) == "text"
+        first.close()
+        assert second.result(20).text == "text"
+
+
+def test_a_stream_nobody_has_read_from_to_its_end_does_not_hold_up_a_chat(fault: FaultServer) -> None:
+    fault.behave(faults.ok("word " * 400, interval=0.02), then="ok")
+    first = stream()
+    next(first)
+    first.close()
+    assert chat().text == "echo: same"
+
+
+def test_a_chat_that_helps_a_stream_along_has_its_own_deadline(fault: FaultServer) -> None:
+    fault.behave(faults.ok("word " * 400, interval=0.02))
+    first = stream()
+    next(first)
+    with pytest.raises(perfkit.DeadlineExceeded):
+        chat(timeout=0.1)
+    next(first)
+    first.close()
+    assert fault.stats()["requests"] == 1
+
+
+def test_a_streamed_answer_that_chats_for_itself_is_told_so() -> None:
+    class Circle(Own):
+        def stream(self, request: perfkit.ChatRequest) -> Generator[str, None, perfkit.ChatResponse]:
+            yield chat(provider="own").text
+            raise AssertionError
+
+    perfkit.router.register_provider("own", Circle())
+    with pytest.raises(perfkit.RecursiveCallError):
+        list(stream(provider="own"))

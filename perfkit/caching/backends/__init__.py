@@ -98,6 +98,14 @@ class Turn(Protocol):
         """What that raised, as far as it can be told."""
         ...
 
+    def rest(self) -> None:
+        """Say that who computes waits for his reader: after a while others take the turn."""
+        ...
+
+    def go_on(self) -> None:
+        """Say that he computes again."""
+        ...
+
     def finish(self, *, kept: bool, error: Exception | None = None) -> None:
         """Wake those who wait."""
         ...

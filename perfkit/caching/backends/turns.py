@@ -1,8 +1,8 @@
 """Single flight among processes: a lock with a token and a short life in Redis, and messages instead of polling.
 
 Who has the turn renews it while he computes, from a thread of its own, so a process that dies is followed within
-LIFE. Who waits sleeps until he is told, until the lock would end, or until Redis is away: then he computes himself.
-Without any message a waiter asks Redis once in LIFE.
+LIFE, and after twice that a stream whose reader rests. Who waits sleeps until he is told, until the lock would end, or
+until Redis is away: then he computes himself. Without any message a waiter asks Redis once in LIFE.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ redis.call('PUBLISH', ARGV[2], ARGV[3])
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Turn:
     """What asking for a turn led to."""
 
@@ -54,6 +54,13 @@ class _Turn:
     turns: RedisTurns | None = None
     key: str = ""
     token: str = ""
+    resting: float | None = None  # since when
+
+    def rest(self) -> None:
+        self.resting = SYSTEM_CLOCK.now()
+
+    def go_on(self) -> None:
+        self.resting = None
 
     def finish(self, *, kept: bool, error: Exception | None = None) -> None:
         if self.turns is not None:
@@ -87,7 +94,7 @@ class RedisTurns:
         """Forget the turns and the waiting threads of the parent."""
         self._name = name
         self._lock = threading.Lock()  # guards _held, _waiting and _thread
-        self._held: dict[str, str] = {}  # turns of this process and their tokens
+        self._held: dict[str, _Turn] = {}  # of this process
         self._waiting: dict[str, list[_Waiter]] = {}
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
@@ -118,8 +125,9 @@ class RedisTurns:
         while True:
             left = self._take([name], [token, int(1000 * LIFE)])
             if left == 0:
-                self._hold(name, token)
-                return _Turn(mine=True, turns=self, key=key, token=token)
+                turn = _Turn(mine=True, turns=self, key=key, token=token)
+                self._hold(name, turn)
+                return turn
             if self._wait(waiter, max(left, 0) / 1000, until):
                 return self._outcome(waiter.news)
 
@@ -158,7 +166,8 @@ class RedisTurns:
         """End a turn and tell; `kept`: those who wait are to look again."""
         name = self._key(key)
         with self._lock:
-            if self._held.get(name) == token:
+            held = self._held.get(name)
+            if held is not None and held.token == token:
                 del self._held[name]
         message = json.dumps({"from": self._name, "turn": key, "kept": kept, "error": _error_data(error)})
         try:
@@ -166,9 +175,9 @@ class RedisTurns:
         except StateUnavailableError:
             return  # it ends with its life
 
-    def _hold(self, name: str, token: str) -> None:
+    def _hold(self, name: str, turn: _Turn) -> None:
         with self._lock:
-            self._held[name] = token
+            self._held[name] = turn
             if self._thread is not None:
                 return
             thread = self._thread = threading.Thread(target=self._keep_renewing, name="perfkit-turns", daemon=True)
@@ -178,14 +187,21 @@ class RedisTurns:
         while True:
             self._wake.wait(LIFE / 3)
             with self._lock:
-                held = dict(self._held)
-                if not held:
+                if not self._held:
                     self._thread = None
                     return
+                held = {name: turn.token for name, turn in self._held.items() if not _lapses(turn)}
             try:
-                self._renew(list(held), [int(1000 * LIFE), *held.values()])
+                if held:
+                    self._renew(list(held), [int(1000 * LIFE), *held.values()])
             except StateUnavailableError:
                 continue
+
+
+def _lapses(turn: _Turn) -> bool:
+    """Tell whether who has a turn rests so long that nobody should wait for him."""
+    resting = turn.resting
+    return resting is not None and SYSTEM_CLOCK.now() - resting > LIFE
 
 
 def _error_data(error: Exception | None) -> dict[str, Any] | None:
