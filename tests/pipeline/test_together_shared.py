@@ -119,11 +119,11 @@ def test_a_real_other_process_streams_what_this_one_does(fault: FaultServer, bot
     if child == 0:
         try:
             heard = both[1].stream()
-            text = "".join(heard).strip()
-            os._exit(0 if text == WORDS.strip() and heard.response is not None and heard.response.cached == "exact" else 3)
+            whole = "".join(heard).strip() == WORDS.strip()
+            os._exit(0 if whole and heard.response is not None and heard.response.cached == "exact" else 3)
         finally:
             os._exit(4)
-    whole = "".join([begun, *first])
+    text = "".join([begun, *first])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert whole.strip() == WORDS.strip()
+    assert text.strip() == WORDS.strip()
     assert fault.stats()["requests"] == 1
