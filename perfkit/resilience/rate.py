@@ -31,7 +31,7 @@ if wait <= tonumber(ARGV[3]) then
     arrival = math.max(now, arrival + tonumber(ARGV[1]))
     redis.call('SET', KEYS[1], string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 1000)
 end
-return math.ceil(wait)
+return {math.ceil(wait), math.ceil(arrival - now)}
 """
 
 
@@ -101,8 +101,9 @@ class RateLimit:
 
     @property
     def remaining(self) -> float:
-        """Part of the limit that is free now: 1 when idle, towards 0 as the next turn is a whole second away."""
-        return 1.0 / (1.0 + self.wait())
+        """Part of what may go at once that is free now: 1 when idle, 0 when the next one has to wait its whole turn."""
+        owed = self._arrival - self._clock.now()
+        return min(1.0, max(0.0, 1.0 - owed / (self._tolerance + self._each)))
 
 
 class SharedRateLimit(RateLimit):
@@ -131,12 +132,13 @@ class SharedRateLimit(RateLimit):
 
     def take(self, amount: float = 1.0, *, patience: float = 0.0) -> float:
         """Take `amount` of what all processes share; see RateLimit.take."""
-        wait = self._ask(amount, patience)
-        if wait is None:
+        told = self._ask(amount, patience)
+        if told is None:
             return super().take(amount, patience=patience)
-        now = self._clock.now()
+        wait, owed = told
+        arrival = self._clock.now() + owed
         with self._lock:  # what was learnt keeps others in this process from asking too early
-            self._arrival = max(self._arrival, now + wait + self._tolerance)
+            self._arrival = arrival
         return wait
 
     def give_back(self, amount: float) -> None:
@@ -144,7 +146,8 @@ class SharedRateLimit(RateLimit):
         if self._ask(-amount, float("inf")) is None:
             super().give_back(amount)
 
-    def _ask(self, amount: float, patience: float) -> float | None:
+    def _ask(self, amount: float, patience: float) -> tuple[float, float] | None:
+        """Return seconds to wait, and to the theoretical arrival of the next; None while Redis is away."""
         from perfkit.errors import StateUnavailableError
 
         steps = self._steps()
@@ -154,6 +157,7 @@ class SharedRateLimit(RateLimit):
             self._script = (steps, steps.script(SCRIPT))
         micros = [f"{min(seconds, 1e9) * 1e6:.0f}" for seconds in (amount * self._each, self._tolerance, patience)]
         try:
-            return int(self._script[1](keys=[steps.key("rate", self._name)], args=micros)) / 1e6
+            wait, owed = self._script[1](keys=[steps.key("rate", self._name)], args=micros)
         except StateUnavailableError:
             return None
+        return int(wait) / 1e6, int(owed) / 1e6

@@ -7,6 +7,7 @@ deadline.
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 from perfkit.errors import BudgetExceededError
@@ -14,10 +15,13 @@ from perfkit.routing import endings
 from perfkit.routing.continuation import continued
 from perfkit.routing.course import UNTOLD, Course
 from perfkit.routing.fitness import holds
+from perfkit.routing.room import LITTLE
 from perfkit.routing.strategies import choose
 from perfkit.routing.trial import Trial
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from perfkit.routing.health import Candidate
     from perfkit.values import ChatRequest
 
@@ -32,6 +36,7 @@ class Call(Course):
 
     _last: Candidate | None = None  # who was asked last
     _passed: Candidate | None = None  # let in by its gates after waiting
+    _clear = False  # nothing is to be said against anybody, nor is anybody's room little
     _why = ""  # nobody is asked any more, beyond the usual reasons
 
     @property
@@ -99,8 +104,10 @@ class Call(Course):
                 and c.cooldown_until <= now
                 and c.gates is None
                 and not c.missing
+                and not c.scarce
             ]
-            if len(clear) == len(offers):
+            self._clear = len(clear) == len(offers)
+            if self._clear:
                 return clear
         found = [c for c in offers if c not in tried and c.usable(model, now) and self._suits(c)]
         return [c for c in found if c.ejected_until <= now] or found
@@ -135,8 +142,12 @@ class Call(Course):
             chosen = next((c for c in candidates if c.name == warm), None) if warm is not None else None
             reason = "has the prefix of the conversation"
             if chosen is None:
-                chosen = choose(setup.strategy, candidates, request)
+                passed = () if self._clear or not setup.eases else _short_of_room(candidates)
+                asked = [c for c in candidates if c not in passed] if passed else candidates
+                chosen = choose(setup.strategy, asked, request) if len(asked) > 1 else asked[0]
                 reason = setup.reason(chosen)
+                if passed:
+                    reason += f", little room at {', '.join(c.name for c in passed)}"
         else:
             chosen = candidates[0]
             reason = "pinned" if self._options.pinned else "only candidate"
@@ -243,3 +254,9 @@ class Call(Course):
             return error
         late = now >= self._deadline - MOMENT
         return endings.exhausted(self._models[0], self.attempts, error, why=self._why, late=late)
+
+
+def _short_of_room(candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Return who is passed over this time: below LITTLE of its limits' room, the more often the less is left."""
+    passed = [c for c in candidates if (room := c.headroom) < LITTLE and random.random() * LITTLE >= room]
+    return passed if len(passed) < len(candidates) else ()

@@ -47,6 +47,7 @@ class Setup:
     models: Callable[[], frozenset[str]]  # offered by name
     reason: Callable[[Candidate], str]  # the strategy's, and what it wants to hear of attempts
     learn: Callable[..., None] | None
+    eases: bool  # who has little room left is passed over now and then
 
 
 class Options(NamedTuple):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from perfkit._taking import taken
 from perfkit.errors import ModelNotFoundError, ProviderError, RateLimitError
 from perfkit.resilience.breaker import CircuitBreaker, Rules
-from perfkit.routing.room import ToldRoom
+from perfkit.routing.room import LITTLE, ToldRoom
 from perfkit.routing.terms import Terms
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Candidate:
         gates: our own limits for it, None for none.
         ejected_until: monotonic second until which others are preferred: it is an outlier, or says it has no room.
         cooldown_until: monotonic second until which it asked to be left alone.
+        scarce: it told of little room in its own limits.
         missing: models it does not have, to when they may be asked for again; never changed, replaced.
     """
 
@@ -99,13 +100,13 @@ class Candidate:
         self._used = 0.0  # when an attempt last began
         self._sampled = 0.0
         self.cooldown_until = 0.0
+        self.scarce = False
         self.missing: Mapping[str, float] = {}
         self._after_fork()
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # guards everything above that changes, but for breaker, gates and handles
         self.in_flight = 0
-        self._room._after_fork()  # noqa: SLF001 - its owner
         if self.gates is not None:
             self.gates._after_fork()  # noqa: SLF001 - its owner
 
@@ -246,8 +247,10 @@ class Candidate:
         try:  # written out: every answer comes through here
             self.in_flight -= 1
             self._last_model = model
-            if alone:
-                self.ejected_until = max(self.ejected_until, now + alone)
+            if room:
+                self.scarce = self._room.free(now) < LITTLE
+                if alone:
+                    self.ejected_until = max(self.ejected_until, now + alone)
             excess = self._excess
             peak = excess * math.exp((self._sampled - now) / PEAK_MEMORY) if excess else 0.0
             weight = self._weight(now)

@@ -120,6 +120,7 @@ class ProviderRouter(Experiments):
             models=self.models,
             reason=reasons(strategy),
             learn=getattr(strategy, "learn", None),
+            eases=not getattr(strategy, "heeds_room", False),
         )
         self._tend_at = 0.0
         for candidate in self._candidates.values():

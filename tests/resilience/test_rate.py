@@ -146,3 +146,25 @@ def test_a_forked_child_has_a_lock_of_its_own() -> None:
         rate._after_fork()
         assert rate.take() == 0.0
     assert isinstance(rate._lock, type(threading.Lock()))
+
+
+def test_what_remains_falls_with_each_that_is_taken_and_comes_back() -> None:
+    clock = FakeClock()
+    rate = RateLimit(600, clock=clock)  # six at once
+    seen = [rate.remaining]
+    for _ in range(6):
+        rate.take()
+        seen.append(rate.remaining)
+    assert seen == pytest.approx([1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
+    clock.advance(0.31)
+    assert rate.remaining == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_siblings_have_taken_no_longer_remains(redis: Server) -> None:
+    one, other = siblings(redis, "remaining")
+    for _ in range(5):
+        assert one.take() == 0.0
+    assert other.remaining == 1.0  # it has not asked yet
+    other.take()
+    assert other.remaining < 0.5
+    assert one.take(patience=0.0) > 0.0 or one.remaining < 0.5

@@ -4,7 +4,8 @@ A strategy is called with the candidates (two or more) and what was asked, a Cha
 `route_request` was given, and returns the candidate it wants, its name, or several of them with the best first. A class
 in the registry is constructed once for each router, so it may keep state. It may say why in `reason(candidate)`, take
 the router's settings in `configure(settings)`, and hear what came of each attempt in
-`learn(candidate, request, seconds, response, score)`, where the response is None for a failure.
+`learn(candidate, request, seconds, response, score)`, where the response is None for a failure. Candidates with little
+room left in their limits are kept from it for a growing part of the calls, unless it says `heeds_room = True`.
 """
 
 from __future__ import annotations

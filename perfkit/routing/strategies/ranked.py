@@ -99,6 +99,8 @@ class BestQuality:
 class Manual:
     """The provider named as `[router] primary`; the others, by priority, only while it cannot be used."""
 
+    heeds_room = True  # to the last of it: whoever names a provider means it
+
     def __init__(self) -> None:
         self._primary: str | None = None
 

@@ -6,6 +6,8 @@ import random
 import threading
 from typing import TYPE_CHECKING, Any
 
+from perfkit._taking import taken
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -18,20 +20,32 @@ LEAST_SHARE = 0.01  # of a provider's weight, however little room its limits hav
 
 
 class RoundRobin:
-    """Whoever's last turn is longest ago, so that turns stay even while candidates come and go."""
+    """In turn: each turn moves a provider on by one step, shorter the more it weighs, and who is behind is next.
+
+    Stride scheduling (Waldspurger and Weihl, 1995): who was away goes on where the others are, so turns stay even while
+    candidates come and go. A weight counts as far as the provider's own limits have room.
+    """
+
+    heeds_room = True
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _turns and _turn
-        self._turns: dict[str, int] = {}
-        self._turn = 0
+        self._lock = threading.Lock()  # guards _at and _now
+        self._at: dict[str, float] = {}  # name to how far it has come
+        self._now = 0.0  # where the latest turn began
 
     def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002 - a strategy's form
         """Choose one of `candidates`."""
-        with self._lock:
-            chosen = min(candidates, key=lambda candidate: self._turns.get(candidate.name, 0))
-            self._turn += 1
-            self._turns[chosen.name] = self._turn
-        return chosen
+        rooms = [c.headroom for c in candidates]
+        lock, now, at = taken(self._lock), self._now, self._at
+        try:
+            places = [max(now, at.get(c.name, 0.0)) for c in candidates]
+            self._now = least = min(places)
+            chosen = places.index(least)
+            candidate = candidates[chosen]
+            at[candidate.name] = least + 1.0 / (candidate.weight * max(rooms[chosen], LEAST_SHARE))
+        finally:
+            lock.release()
+        return candidate
 
     def reason(self, candidate: Candidate) -> str:
         """Say why `candidate` was chosen."""
@@ -44,18 +58,23 @@ class Weighted:
     A weight counts as far as the provider's own limits have room, so traffic moves away before anybody answers 429.
     """
 
+    heeds_room = True
+
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _credit
         self._credit: dict[str, float] = {}
 
     def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
         """Choose one of `candidates`."""
-        with self._lock:
-            weights = {c.name: c.weight * max(c.headroom, LEAST_SHARE) for c in candidates}
-            credit = {name: self._credit.get(name, 0.0) + weight for name, weight in weights.items()}
+        weights = {c.name: c.weight * max(c.headroom, LEAST_SHARE) for c in candidates}
+        lock, known = taken(self._lock), self._credit
+        try:
+            credit = {name: known.get(name, 0.0) + weight for name, weight in weights.items()}
             chosen = max(candidates, key=lambda candidate: credit[candidate.name])
             credit[chosen.name] -= sum(weights.values())
-            self._credit.update(credit)
+            known.update(credit)
+        finally:
+            lock.release()
         return chosen
 
     def reason(self, candidate: Candidate) -> str:
@@ -64,11 +83,13 @@ class Weighted:
 
 
 class Random:
-    """Any of them, with equal chance."""
+    """Any of them, with equal chance as far as their limits have room."""
+
+    heeds_room = True
 
     def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
         """Choose one of `candidates`."""
-        return random.choice(candidates)
+        return random.choices(candidates, [max(c.headroom, LEAST_SHARE) for c in candidates])[0]
 
     def reason(self, candidate: Candidate) -> str:  # noqa: ARG002
         """Say why `candidate` was chosen."""
@@ -81,6 +102,8 @@ class TwoChoices:
     The power of two choices on peak EWMA, as in Finagle: no herd runs to whoever was fastest a moment ago, and who was
     left out is found again, because expectations fade. Who has little room left in his limits seems to have more work.
     """
+
+    heeds_room = True
 
     def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
         """Choose one of `candidates`."""

@@ -35,7 +35,7 @@ def test_turns_stay_even_while_candidates_come_and_go() -> None:
     without_b = [known[0], known[2]]
     names = "".join(turns(known if number % 2 else without_b, None).name for number in range(300))
     assert not {"aa", "bb", "cc"} & set(map("".join, pairwise(names)))
-    assert Counter(names)["b"] == 75  # every second of its turns to be had
+    assert Counter(names) == {"a": 100, "b": 100, "c": 100}
 
 
 def test_a_provider_that_was_away_gets_one_turn_not_all_it_missed() -> None:
@@ -43,6 +43,12 @@ def test_a_provider_that_was_away_gets_one_turn_not_all_it_missed() -> None:
     for _ in range(50):
         turns(known[:1], None)
     assert "".join(turns(known, None).name for _ in range(4)) == "baba"
+
+
+def test_turns_come_as_often_as_their_weight_says() -> None:
+    turns, known = RoundRobin(), candidates({"a": 3, "b": 1, "c": 2})
+    counted = Counter(turns(known, None).name for _ in range(600))
+    assert [round(counted[name] / 100) for name in "abc"] == [3, 1, 2]
 
 
 def test_weights_are_spread_smoothly() -> None:
