@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from perfkit.tokens import TokenOptimizer
-from perfkit.tokens.estimator import TOKENIZERS, estimate
+from perfkit.tokens.estimator import TOKENIZERS, estimate, measure
 from perfkit.tokens.learning import Experience
 from perfkit.values import Usage
 
@@ -78,20 +78,19 @@ def judged(samples: list[Sample]) -> dict[str, Any]:
 def learned(samples: list[Sample], tokenizer: str) -> dict[str, float]:
     """Return the error on the second half of each kind's texts, of counts by o200k for another tokenizer.
 
-    "learned" is corrected by the factor that the first half has taught, each kind of text being a route.
+    "learned" is corrected by the factors that the first half has taught, each kind of text being a route.
     """
-    experience = Experience()
-    by_kind: dict[str, list[Sample]] = defaultdict(list)
+    experience, by_kind = Experience(), defaultdict(list)
     for sample in samples:
-        by_kind[sample["kind"]].append(sample)
+        by_kind[sample["kind"]].append((measure(sample["text"]), sample[tokenizer]))
     raw, corrected = [], []
     for kind, texts in by_kind.items():
         half = len(texts) // 2
-        for sample in texts[:half]:
-            experience.correct(kind, "m", estimate(sample["text"]), sample[tokenizer])
-        factor = experience.factor(kind, "m")
-        raw.append(fmean(abs(estimate(s["text"]) / s[tokenizer] - 1) for s in texts[half:]))
-        corrected.append(fmean(abs(estimate(s["text"]) * factor / s[tokenizer] - 1) for s in texts[half:]))
+        for mix, exact in texts[:half]:
+            experience.correct(kind, "m", mix, exact)
+        raw.append(fmean(abs(mix.tokens / exact - 1) for mix, exact in texts[half:]))
+        factors = [experience.factor(kind, "m", mix) for mix, _ in texts[half:]]
+        corrected.append(fmean(abs(m.tokens * f / n - 1) for (m, n), f in zip(texts[half:], factors, strict=True)))
     return {"raw_percent": 100 * fmean(raw), "learned_percent": 100 * fmean(corrected)}
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from perfkit.errors import BudgetExceededError
     from perfkit.tokens.admission import Admission, Gate
     from perfkit.tokens.budget import Hold, Note
+    from perfkit.tokens.estimator import Mix
     from perfkit.tokens.learning import Experience
     from perfkit.tokens.ledger import SharedBudgets
     from perfkit.tokens.wallet import Wallet
@@ -65,15 +66,13 @@ class Budgeting(Accounting):
         return Quote(price, margined, wanted, min(least, wanted - 1), answers)
 
     def _prompt_tokens(self, request: ChatRequest, model: str) -> int:
-        return round(self._raw_prompt(request, model) * self._experience.factor(route_of(request), model))
+        counted = self._raw_prompt(request, model)
+        return round(counted.tokens * self._experience.factor(route_of(request), model, counted))
 
-    def _raw_prompt(self, request: ChatRequest, model: str | None = None) -> int:
+    def _raw_prompt(self, request: ChatRequest, model: str | None = None) -> Mix:
         """Return the counted prompt tokens, without what was learned of the error of counts."""
-        count, model = self._counter, model if model is not None else request.model
-        tokens = count.messages(request.messages, model) + count.tools(request.tools, model)
-        if request.response_format is not None:
-            tokens += count.as_json(request.response_format, model)
-        return tokens
+        model = model if model is not None else request.model
+        return self._counter.prompt(request.messages, model, request.tools, request.response_format)
 
     # ---- budgets
 

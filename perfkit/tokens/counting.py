@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cachetools import LRUCache
 
 from perfkit._registry import load
-from perfkit.tokens.estimator import estimate
+from perfkit.tokens.estimator import Mix, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,7 +35,7 @@ log = logging.getLogger("perfkit.tokens")
 PER_MESSAGE, PER_NAME, REPLY_PRIMING = 4, 1, 3
 PER_TOOLS = 9  # the namespace around the tools
 PER_IMAGE = 765  # a 1024 x 1024 picture in four tiles of 170 and a base of 85, as gpt-4o counts it
-MEMO_ENTRIES: Final = 8192  # about 1.5 MB
+MEMO_ENTRIES: Final = 8192  # about 2.5 MB
 MEMO_LEAST: Final = 128  # characters; counting shorter texts costs no more than remembering them
 
 # The first pattern found in a model's name gives its tokenizer and a factor on the count. Claude models from 4.7 on
@@ -117,29 +117,34 @@ class TokenCounter:
     def clear(self) -> None:
         """Forget counts, and look for vocabularies anew."""
         with self._lock:
-            self._memo: LRUCache[tuple[str, int, int], int] = LRUCache(MEMO_ENTRIES)
+            self._memo: LRUCache[tuple[str, int, int], Mix] = LRUCache(MEMO_ENTRIES)
             self._exact: dict[str, Callable[[str], list[int]] | None] = {}
 
     def count(self, text: str, model: str | None = None) -> int:
         """Return the tokens of `text` for `model`, special tokens counted as plain text."""
         tokenizer, factor = tokenizer_of(model)
-        tokens = self._remembered(text, tokenizer) if len(text) >= MEMO_LEAST else self._fresh(text, tokenizer)
-        return math.ceil(tokens * factor)
+        return math.ceil(self._known(text, tokenizer).tokens * factor)
 
-    def _remembered(self, text: str, tokenizer: str) -> int:
+    def _known(self, text: str, tokenizer: str) -> Mix:
+        if len(text) < MEMO_LEAST:
+            return self._fresh(text, tokenizer)
         key = (tokenizer, len(text), hash(text))
         with self._lock:
-            tokens: int | None = self._memo.get(key)
-        if tokens is None:
-            tokens = self._fresh(text, tokenizer)
+            mix: Mix | None = self._memo.get(key)
+        if mix is None:
+            mix = self._fresh(text, tokenizer)
             with self._lock:
-                self._memo[key] = tokens
-        return tokens
+                self._memo[key] = mix
+        return mix
 
-    def _fresh(self, text: str, tokenizer: str) -> int:
-        known = self._exact
+    def _fresh(self, text: str, tokenizer: str) -> Mix:
+        known, mix = self._exact, measure(text, tokenizer)
         exact = known[tokenizer] if tokenizer in known else self._load(tokenizer)
-        return len(exact(text)) if exact is not None else estimate(text, tokenizer)
+        if exact is None:
+            return mix
+        tokens = len(exact(text))
+        share = tokens / max(1, mix.tokens)
+        return Mix(tokens, mix.symbols * share, mix.beyond * share)
 
     def _load(self, tokenizer: str) -> Callable[[str], list[int]] | None:
         """Load a vocabulary once; other threads estimate meanwhile."""
@@ -154,37 +159,73 @@ class TokenCounter:
 
     def messages(self, messages: Iterable[Mapping[str, Any]], model: str | None = None) -> int:
         """Return the prompt tokens of a chat: contents, tool calls and what the chat format adds to them."""
-        return sum(self._message(message, model) for message in messages) + REPLY_PRIMING
-
-    def _message(self, message: Mapping[str, Any], model: str | None) -> int:
-        tokens = PER_MESSAGE + self._content(message.get("content"), model)
-        if name := message.get("name"):
-            tokens += PER_NAME + self.count(str(name), model)
-        for call in message.get("tool_calls") or ():
-            tokens += self.as_json(call.get("function", call), model)
-        return tokens
-
-    def _content(self, content: Any, model: str | None) -> int:
-        if content is None:
-            return 0
-        if isinstance(content, str):
-            return self.count(content, model)
-        return sum(self._part(part, model) for part in content)
-
-    def _part(self, part: Any, model: str | None) -> int:
-        """Return the tokens of one content part; media count as one picture, whatever bytes they carry."""
-        if isinstance(part, str):
-            return self.count(part, model)
-        if isinstance(text := part.get("text"), str):
-            return self.count(text, model)
-        if part.get("type") == "tool_result":
-            return self._content(part.get("content"), model)
-        return self.as_json(part, model) if part.get("type") == "tool_use" else PER_IMAGE
+        return self.prompt(messages, model).tokens
 
     def tools(self, tools: Iterable[Mapping[str, Any]] | None, model: str | None = None) -> int:
         """Return the prompt tokens of tool schemas."""
-        return sum(self.as_json(tool, model) for tool in tools) + PER_TOOLS if tools else 0
+        return self._sum(_of_tools(tools), model).tokens
 
     def as_json(self, value: Any, model: str | None = None) -> int:
         """Return the tokens of a value written as compact JSON."""
-        return self.count(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str), model)
+        return self.count(_json(value), model)
+
+    def prompt(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        model: str | None = None,
+        tools: Iterable[Mapping[str, Any]] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Mix:
+        """Return the tokens of a whole prompt, and what they are made of."""
+        pieces = [*_of_messages(messages), *_of_tools(tools)]
+        if response_format is not None:
+            pieces.append(_json(response_format))
+        return self._sum(pieces, model)
+
+    def _sum(self, pieces: Iterable[str | int], model: str | None) -> Mix:
+        tokenizer, factor = tokenizer_of(model)
+        tokens, symbols, beyond = 0, 0.0, 0.0
+        for piece in pieces:
+            if isinstance(piece, int):
+                tokens += piece
+            else:
+                mix = self._known(piece, tokenizer)
+                tokens += math.ceil(mix.tokens * factor)
+                symbols, beyond = symbols + mix.symbols * factor, beyond + mix.beyond * factor
+        return Mix(tokens, symbols, beyond)
+
+
+def _of_messages(messages: Iterable[Mapping[str, Any]]) -> list[str | int]:
+    """Return the texts of a chat, and the tokens that what is no text takes."""
+    found: list[str | int] = [REPLY_PRIMING]
+    for message in messages:
+        found += (PER_MESSAGE, *_of_content(message.get("content")))
+        if name := message.get("name"):
+            found += (PER_NAME, str(name))
+        found += [_json(call.get("function", call)) for call in message.get("tool_calls") or ()]
+    return found
+
+
+def _of_content(content: Any) -> list[str | int]:
+    if content is None:
+        return []
+    return [content] if isinstance(content, str) else [piece for part in content for piece in _of_part(part)]
+
+
+def _of_part(part: Any) -> list[str | int]:
+    """Return what one part of a content is; media count as one picture, whatever bytes they carry."""
+    if isinstance(part, str):
+        return [part]
+    if isinstance(text := part.get("text"), str):
+        return [text]
+    if part.get("type") == "tool_result":
+        return _of_content(part.get("content"))
+    return [_json(part)] if part.get("type") == "tool_use" else [PER_IMAGE]
+
+
+def _of_tools(tools: Iterable[Mapping[str, Any]] | None) -> list[str | int]:
+    return [PER_TOOLS, *map(_json, tools)] if tools else []
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

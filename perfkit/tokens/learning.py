@@ -17,6 +17,8 @@ from perfkit.tokens.recent import Recent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from perfkit.tokens.estimator import Mix
+
 __all__ = ["Experience", "Prediction", "quantile"]
 
 KEPT: Final = 200  # answers of a route
@@ -24,8 +26,11 @@ ROUTES: Final = 1000  # the least recently used are forgotten; 10 MB when all ar
 ENOUGH: Final = 5  # answers to speak of a median
 SPREAD_ENOUGH: Final = 20  # answers to speak of their 95th percentile; below, it is guessed from the median
 GUESSED_SPREAD: Final = 3.0  # times the median
-NEW_SHARE: Final = 0.05  # of a new value in a moving average, once there are 20
 FACTOR_BOUNDS: Final = (0.25, 4.0)  # a count further off than this is not the tokenizer's doing
+# How far factors may be from 1 for all of a text together, and for one sort of it apart from the others (variances);
+# how far a single count is off; how much both may change from answer to answer. The last makes 5 % of a new value
+# count in the long run.
+COMMON, APART, NOISE, DRIFT = 1.0, 0.3, 0.005, 1.25e-5
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -68,18 +73,56 @@ class Length:
     samples: int
 
 
+class Correction:
+    """Reported over counted tokens, by recursive least squares for words, for symbols, and for all beyond ASCII.
+
+    A tokenizer differs from another one by more for some sorts than for others, and so do the prompts of one route from
+    each other. The first answer sets all three alike; those that follow tell them apart.
+    """
+
+    __slots__ = ("_factors", "_spread")
+
+    def __init__(self) -> None:
+        self._factors = [1.0, 1.0, 1.0]
+        self._spread = [[COMMON + APART * (row == column) for column in range(3)] for row in range(3)]
+
+    def of(self, mix: Mix) -> float:
+        """Return the factor for a prompt."""
+        low, high = FACTOR_BOUNDS
+        return min(high, max(low, _dot(_shares(mix), self._factors)))
+
+    def learn(self, mix: Mix, reported: int) -> None:
+        """Learn from the tokens reported for a prompt."""
+        low, high = FACTOR_BOUNDS
+        shares = _shares(mix)
+        off = min(high, max(low, reported / mix.tokens)) - _dot(shares, self._factors)
+        toward = [_dot(row, shares) for row in self._spread]
+        certain = NOISE + _dot(toward, shares)
+        self._factors = [factor + off * way / certain for factor, way in zip(self._factors, toward, strict=True)]
+        self._spread = [
+            [
+                value + DRIFT * (1 + (row == column)) - toward[row] * toward[column] / certain
+                for column, value in enumerate(line)
+            ]
+            for row, line in enumerate(self._spread)
+        ]
+
+
+def _shares(mix: Mix) -> tuple[float, float, float]:
+    symbols, beyond = mix.symbols / mix.tokens, mix.beyond / mix.tokens
+    return 1.0 - symbols - beyond, symbols, beyond
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
 @dataclass(slots=True)
 class _Past:
-    """The newest answers of one route from one model, and averages over them."""
+    """The newest answers of one route from one model, and how far its counts are off."""
 
     seconds: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=KEPT))
-    factor: float = 1.0  # reported prompt tokens over counted ones
-    counted: int = 0
-
-    def correct(self, ratio: float) -> None:
-        low, high = FACTOR_BOUNDS
-        self.counted += 1
-        self.factor += (min(high, max(low, ratio)) - self.factor) * max(NEW_SHARE, 1 / self.counted)
+    correction: Correction = field(default_factory=Correction)
 
 
 class Experience:
@@ -118,21 +161,21 @@ class Experience:
             if seconds is not None:
                 self._of(route, model).seconds.append((tokens, seconds))
 
-    def correct(self, route: str, model: str, counted: int, reported: int) -> None:
+    def correct(self, route: str, model: str, counted: Mix, reported: int) -> None:
         """Learn from the prompt tokens a provider reports for a prompt that was `counted` here without correction."""
-        if counted > 0 and reported > 0:
+        if counted.tokens > 0 and reported > 0:
             with self._lock:
-                self._of(route, model).correct(reported / counted)
+                self._of(route, model).correction.learn(counted, reported)
 
     def _of(self, route: str, model: str) -> _Past:
         past = self._past.find((route, model))
         return past if past is not None else self._past.put((route, model), _Past())
 
-    def factor(self, route: str, model: str) -> float:
-        """Return reported over counted prompt tokens of a route; 1.0 while nothing was learned."""
+    def factor(self, route: str, model: str, counted: Mix) -> float:
+        """Return reported over counted tokens to expect of a prompt; 1.0 while nothing was learned of the route."""
         with self._lock:
             past = self._past.find((route, model))
-            return past.factor if past is not None else 1.0
+            return past.correction.of(counted) if past is not None and counted.tokens > 0 else 1.0
 
     def length(self, route: str, model: str, bound: int | None) -> Length | None:
         """Return how long answers are; None while too few are known."""

@@ -64,7 +64,7 @@ class Prompting(Budgeting):
 
     def _counted(self, model: str) -> Any:
         def count(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> int:
-            return self._counter.messages(messages, model) + self._counter.tools(tools, model)
+            return self._counter.prompt(messages, model, tools).tokens
 
         return count
 

@@ -11,7 +11,7 @@ import pytest
 
 from perfkit.tokens import counting
 from perfkit.tokens.counting import PER_IMAGE, TokenCounter, tokenizer_of
-from perfkit.tokens.estimator import estimate
+from perfkit.tokens.estimator import Mix, estimate, measure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,11 +147,11 @@ def test_vocabulary_is_loaded_once_by_many_threads(cache: Path) -> None:
 def test_growing_chat_counts_each_message_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[str] = []
 
-    def spy(text: str, tokenizer: str) -> int:
+    def spy(text: str, tokenizer: str) -> Mix:
         counted.append(text)
-        return estimate(text, tokenizer)
+        return measure(text, tokenizer)
 
-    monkeypatch.setattr(counting, "estimate", spy)
+    monkeypatch.setattr(counting, "measure", spy)
     counter, chat, totals = TokenCounter(), [], []
     for turn in range(40):
         chat.append({"role": "user" if turn % 2 else "assistant", "content": f"turn {turn}: " + "so it goes " * 30})

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.tokens import estimator
-from perfkit.tokens.estimator import TOKENIZERS, estimate
+from perfkit.tokens.estimator import TOKENIZERS, Mix, estimate, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,27 @@ def test_mean_error_is_below_eight_percent_and_a_third_of_four_characters_a_toke
     assert len(TEXTS) >= 20
     assert error_of(estimate) < 0.08
     assert error_of(estimate) < error_of(lambda text: len(text) / 4) / 3
+
+
+def test_minified_json_is_estimated_as_well_as_other_json() -> None:
+    customer = {"name": "Ada Byron", "city": "London"}
+    rows = [
+        {"order": f"A-{n}", "customer": customer, "items": ["tea", "bread", "milk"], "state": "open"} for n in range(10)
+    ]
+    counted_by_tiktoken = 313
+    assert estimate(json.dumps(rows, separators=(",", ":"))) == pytest.approx(counted_by_tiktoken, rel=0.1)
+
+
+def test_parts_of_a_count_add_up_for_short_and_long_texts() -> None:
+    for text, symbols, beyond in (
+        ("only words here", False, False),
+        ("x = [1, 2];\n", True, False),
+        ("слово", False, True),
+    ):
+        for times in (1, 5000):
+            mix = measure(text * times)
+            assert (mix.symbols > mix.tokens / 4, mix.beyond > mix.tokens / 2) == (symbols, beyond)
+            assert mix.symbols + mix.beyond <= mix.tokens
 
 
 def test_prompt_of_many_kinds_is_estimated_within_five_percent() -> None:
@@ -59,7 +80,7 @@ def test_long_text_is_judged_by_samples_of_bounded_size(monkeypatch: pytest.Monk
     seen: list[int] = []
     whole = estimator._whole
 
-    def spy(text: str, weights: tuple[float, ...]) -> int:
+    def spy(text: str, weights: tuple[float, ...]) -> Mix:
         seen.append(len(text))
         return whole(text, weights)
 
@@ -72,7 +93,7 @@ def test_long_text_is_judged_by_samples_of_bounded_size(monkeypatch: pytest.Monk
 
 
 def test_text_at_the_bound_is_counted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimator, "_whole", lambda text, weights: len(text))
+    monkeypatch.setattr(estimator, "_whole", lambda text, weights: Mix(len(text)))
     assert estimate("a" * estimator.SAMPLED_ABOVE) == estimator.SAMPLED_ABOVE
-    monkeypatch.setattr(estimator, "_whole", lambda text, weights: 10 * (len(text) == 8192))
+    monkeypatch.setattr(estimator, "_whole", lambda text, weights: Mix(10 * (len(text) == 8192)))
     assert estimate("a" * (estimator.SAMPLED_ABOVE + 1)) == 20
