@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from perfkit.testing.llm import LlamaServer
 
 
+for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[name]  # the servers of the tests are all on this machine
 settings.register_profile("busy", deadline=None)  # a busy machine is no mistake
 settings.load_profile("busy")
 
@@ -28,8 +31,6 @@ settings.load_profile("busy")
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Give each test its own working directory and no settings or keys, and forget shared state afterwards."""
-    import os
-
     for name in list(os.environ):
         if (name.startswith("PERFKIT_") and "__" in name) or name.endswith("_API_KEY"):
             monkeypatch.delenv(name)

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from perfkit.caching.backends.redis import RedisBackend
 from perfkit.caching.response import ResponseCache
 from perfkit.errors import BadRequestError, DeadlineExceeded, PerfkitError, StateUnavailableError
 from perfkit.metrics import PerformanceTracker
-from perfkit.state import RedisLink
+from perfkit.state import RedisLink, StateHub
 from perfkit.values import ChatResponse, Usage
 
 
@@ -242,7 +242,7 @@ def test_a_refused_redis_costs_nothing() -> None:
 
 WORKER = """
 import sys, threading, time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from perfkit.caching.response import ResponseCache
 url, directory, key = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
@@ -281,45 +281,60 @@ def test_a_dead_leader_is_followed(make: Make, monkeypatch: pytest.MonkeyPatch) 
     assert two.stats()["misses"] == 1
 
 
-def test_a_turn_is_renewed_while_its_owner_computes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perfkit.caching.backends.turns.LIFE", 0.3)
-    one, two, go = make(), make(), threading.Event()
-    two.get("warm", lambda: 1)
-
-    def slow() -> str:
-        assert go.wait(10)
-        return "answer"
-
-    with ThreadPoolExecutor(2) as pool:
-        leader = pool.submit(one.get, "key", slow)
-        polled(lambda: two_waits(one, "key:key"))
-        follower = pool.submit(two.get, "key", lambda: pytest.fail("a second call"))
-        threading.Event().wait(1.0)  # more than three lives
-        go.set()
-        assert (leader.result(10), follower.result(10)) == ("answer", "answer")
-
-
-def two_waits(cache: ResponseCache, key: str) -> bool:
+def turn_is_taken(cache: ResponseCache, key: str) -> bool:
     turns = backend(cache).turns
     assert turns is not None
     return any(key in name for name in turns._held)
 
 
-@pytest.mark.parametrize("error", [BadRequestError("no", status=400, provider="p"), LookupError("odd")])
-def test_an_error_of_perfkit_is_shared_with_other_processes_and_any_other_is_not(make: Make, error: Exception) -> None:
-    one, two, go, calls = make(), make(), threading.Event(), []
+@contextmanager
+def led(
+    one: ResponseCache, two: ResponseCache, load: Callable[[], str]
+) -> Iterator[tuple[ThreadPoolExecutor, Future[str], threading.Event]]:
+    """Give `one` the turn to load a key, which it does once the event is set; to it, `two` is another process."""
+    go = threading.Event()
     two.get("warm", lambda: 1)
 
-    def fail() -> str:
-        calls.append(1)
+    def load_then() -> str:
         assert go.wait(10)
-        raise error
+        return load()
 
     with ThreadPoolExecutor(2) as pool:
-        leader = pool.submit(one.get, "key", fail)
-        polled(lambda: two_waits(one, "key:key"))
-        follower = pool.submit(two.get, "key", fail)
-        polled(lambda: backend(two).turns._waiting)  # type: ignore[union-attr]
+        leader = pool.submit(one.get, "key", load_then)
+        polled(lambda: turn_is_taken(one, "key:key"))
+        yield pool, leader, go
+
+
+def follow(pool: ThreadPoolExecutor, two: ResponseCache, load: Callable[[], str]) -> Future[str]:
+    """Ask `two` for the same key, and return once it waits."""
+    follower: Future[str] = pool.submit(two.get, "key", load)
+    polled(lambda: backend(two).turns._waiting)  # type: ignore[union-attr]
+    return follower
+
+
+def failing(error: Exception, calls: list[int]) -> Callable[[], str]:
+    def fail() -> str:
+        calls.append(1)
+        raise error
+
+    return fail
+
+
+def test_a_turn_is_renewed_while_its_owner_computes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perfkit.caching.backends.turns.LIFE", 0.3)
+    one, two = make(), make()
+    with led(one, two, lambda: "answer") as (pool, leader, go):
+        follower = follow(pool, two, lambda: pytest.fail("a second call"))
+        threading.Event().wait(1.0)  # more than three lives
+        go.set()
+        assert (leader.result(10), follower.result(10)) == ("answer", "answer")
+
+
+@pytest.mark.parametrize("error", [BadRequestError("no", status=400, provider="p"), LookupError("odd")])
+def test_an_error_of_perfkit_is_shared_with_other_processes_and_any_other_is_not(make: Make, error: Exception) -> None:
+    one, two, calls = make(), make(), list[int]()
+    with led(one, two, failing(error, calls)) as (pool, leader, go):
+        follower = follow(pool, two, failing(error, calls))
         go.set()
         for one_of in (leader, follower):
             caught = one_of.exception(10)
@@ -330,34 +345,17 @@ def test_an_error_of_perfkit_is_shared_with_other_processes_and_any_other_is_not
 
 
 def test_who_has_more_time_than_the_leader_takes_his_turn(make: Make) -> None:
-    one, two, go = make(), make(), threading.Event()
-    two.get("warm", lambda: 1)
-
-    def late() -> str:
-        assert go.wait(10)
-        raise DeadlineExceeded("mine")
-
-    with ThreadPoolExecutor(2) as pool:
-        leader = pool.submit(one.get, "key", late)
-        polled(lambda: two_waits(one, "key:key"))
-        follower = pool.submit(two.get, "key", lambda: "answer")
-        polled(lambda: backend(two).turns._waiting)  # type: ignore[union-attr]
+    one, two = make(), make()
+    with led(one, two, failing(DeadlineExceeded("mine"), [])) as (pool, leader, go):
+        follower = follow(pool, two, lambda: "answer")
         go.set()
         assert follower.result(10) == "answer"
         assert isinstance(leader.exception(10), DeadlineExceeded)
 
 
 def test_a_waiter_in_another_process_gives_up_at_its_own_deadline(make: Make) -> None:
-    one, two, go = make(), make(), threading.Event()
-    two.get("warm", lambda: 1)
-
-    def slow() -> str:
-        assert go.wait(10)
-        return "late"
-
-    with ThreadPoolExecutor(1) as pool:
-        leader = pool.submit(one.get, "key", slow)
-        polled(lambda: two_waits(one, "key:key"))
+    one, two = make(), make()
+    with led(one, two, lambda: "late") as (_, leader, go):
         with pytest.raises(DeadlineExceeded):
             two.get("key", lambda: 1, timeout=0.05)
         go.set()
@@ -365,18 +363,9 @@ def test_a_waiter_in_another_process_gives_up_at_its_own_deadline(make: Make) ->
 
 
 def test_redis_dying_under_a_waiter_lets_him_compute(redis: Redis, make: Make) -> None:
-    one, two, go = make(), make(), threading.Event()
-    two.get("warm", lambda: 1)
-
-    def slow() -> str:
-        assert go.wait(10)
-        return "leader's"
-
-    with ThreadPoolExecutor(2) as pool:
-        leader = pool.submit(one.get, "key", slow)
-        polled(lambda: two_waits(one, "key:key"))
-        follower = pool.submit(two.get, "key", lambda: "own")
-        polled(lambda: backend(two).turns._waiting)  # type: ignore[union-attr]
+    one, two = make(), make()
+    with led(one, two, lambda: "leader's") as (pool, leader, go):
+        follower = follow(pool, two, lambda: "own")
         redis.kill()
         assert follower.result(10) == "own"
         go.set()
@@ -447,6 +436,7 @@ def test_a_writer_that_is_killed_loses_at_most_the_write_under_way(kind: str, tm
                 writer.kill()
                 break
         written = 301 + len([line for line in writer.stdout if line.endswith("\n")])
+    StateHub.instance().configure(timeout=5.0)
     cache = ResponseCache(backend=kind, url=url, tracker=PerformanceTracker())
     found = [cache.get(f"key{number}") for number in range(written + 2)]
     cache.close()
