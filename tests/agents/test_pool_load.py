@@ -33,6 +33,11 @@ from perfkit.agents import AgentPool
 from perfkit.clock import FakeClock
 from perfkit.errors import PoolTimeout
 
+untraced = pytest.mark.skipif(
+    sys.gettrace() is not None, reason="a tracer's own locks are lost with a thread that is interrupted, or not forked"
+)
+
+
 # --- fairness and load -----------------------------------------------------------------------------------------------
 
 
@@ -170,7 +175,7 @@ class Victim(threading.Thread):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(Interrupted))
 
 
-@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer has locks of its own, which interrupts would take")
+@untraced
 def test_interrupted_threads_take_no_agent_with_them(shop: Workshop) -> None:
     pool, stop = AgentPool(), threading.Event()
     pool.register("a", shop.make, size=4, close=shop.close)
@@ -299,6 +304,7 @@ def test_an_agent_lent_while_forking_is_dropped_by_the_child_not_closed(pool: Ag
 
 @no_fork
 @quiet_fork
+@untraced
 def test_no_child_hangs_that_is_forked_under_load() -> None:
     pool, stop = AgentPool(), threading.Event()
     pool.register("a", lambda: Agent(os.getpid()), size=4)
