@@ -5,7 +5,8 @@
 Banking77 is a CSV file with the columns text and category, CLINC150 a JSON object of lists of [text, intent]. All
 questions are asked at temperature 0 without a user, so whatever is refused is taken for personal. Of CLINC150 the
 intents whose answer is somebody's own state are counted apart: there a high share is wanted, elsewhere a low one. The
-lists of the tests come first. Times are the best of fifteen runs, in microseconds.
+lists of the tests come first; "veiled" are personal questions of which most name no owner, every other one was never
+tuned on. Times are the best of fifteen runs, in microseconds.
 """
 
 from __future__ import annotations
@@ -60,6 +61,12 @@ def shares(options: argparse.Namespace) -> dict[str, float]:
     """Return, by set of questions, the percent refused."""
     own = {name: ROOT / f"tests/data/{name}_prompts.txt" for name in ("personal", "ordinary", "current")}
     found = {name: refused(path.read_text(encoding="utf-8").splitlines()) for name, path in own.items()}
+    veiled, general = (
+        (ROOT / f"tests/data/{name}_prompts.txt").read_text(encoding="utf-8").splitlines()
+        for name in ("veiled", "general")
+    )
+    found |= {"veiled, tuned on": refused(veiled[::2]), "veiled, held out": refused(veiled[1::2])}
+    found["general"] = refused(general)
     if options.banking77 is not None:
         found["banking77"] = refused([text for text, _ in banking77(options.banking77)])
     if options.clinc150 is not None:

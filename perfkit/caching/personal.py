@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Literal
 
 from perfkit.caching import vocabulary as v
+from perfkit.caching.particulars import asks_for_particulars
 from perfkit.caching.vocabulary import words_of
 
 __all__ = ["is_personal"]
@@ -82,12 +83,22 @@ _RECORDS = {
 }
 
 
+# Whose assistant this is, and jokes for somebody: the same for all.
+_OF_YOU = re.compile(
+    r"\b(?:am i (?:your|in charge of you|the one you)|are you (?:one of )?my|hit me with"
+    r"|(?:work|working|employed) (?:for|by) (?:someone other than )?me"
+    r"|(?:jokes?|funny|story|poem) (?:with|to tell|for|to) me)\b"
+)
+_YOU = words_of("you your joke jokes funny story poem hit")
+
+
 def is_personal(text: str, words: list[str], kinds: set[str]) -> bool:
     """Tell whether the answer to a text in lower case, with its words, belongs to one person."""
     return (
         (not kinds.isdisjoint(v.SELVES) and _speaks_of_himself(text, kinds))
         or (not kinds.isdisjoint(v.PRIVATE) and _tells_of_somebody(words))
         or any(_RECORDS[word](text) is not None for word in _RECORDS.keys() & kinds)
+        or asks_for_particulars(text, kinds)
         or ("@" in text and _MAIL.search(text) is not None)
         or ((digits := sum(map(text.count, _DIGITS))) > 0 and _has_number(text, kinds, digits))
     )
@@ -131,6 +142,8 @@ def _speaks_of_himself(text: str, kinds: set[str]) -> bool:
     """Tell whether the answer is about the one who asks, or what he tells is not for others."""
     if not kinds.isdisjoint(v.SENSITIVE) and (kinds.isdisjoint(v.PRODUCTS) or not kinds & v.SENSITIVE <= v.EVERYDAY):
         return True
+    if not kinds.isdisjoint(_YOU):
+        text = _OF_YOU.sub(" ", text)
     words = text.translate(v.TO_CLAUSES).split()
     spread = [part for word in words for part in v.SPREAD.get(word, (word,))]
     spoken = ["", *(word for word in spread if word not in v.HABITS)]  # a place has a word before it

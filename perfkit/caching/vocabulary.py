@@ -40,7 +40,9 @@ SENSITIVE = words_of("""
     tumour allergic allergy therapy therapist suicidal miscarriage infection insulin antidepressants period migraine
     adhd autism wife husband son daughter girlfriend boyfriend fiancé spouse divorce divorced arrested convicted
     bankrupt bankruptcy heroin cocaine overdose abortion suicide abused raped dementia ibuprofen aspirin pills salary
-    kilos dieting ssn iban passport
+    kilos dieting ssn iban passport menopause menopausal ivf bipolar ptsd eczema psoriasis lupus stroke gout dialysis
+    chemotherapy alcoholic addicted gambling casino custody evicted redundant probation asylum gay lesbian bisexual
+    transgender jewish muslim catholic seizure seizures insomnia anorexia bulimia ibs
 """)
 # What belongs to a person: "John's diagnosis".
 PRIVATE = words_of("""

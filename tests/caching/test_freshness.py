@@ -75,6 +75,20 @@ def test_what_depends_on_the_one_who_asks_is_not_kept_without_a_user(text: str) 
     assert verdict(text)[:2] == (False, "personal data and no user given")
 
 
+def test_few_questions_that_name_no_owner_are_taken_for_anybodys() -> None:
+    veiled, general = prompts("veiled"), prompts("general")  # every other veiled one was never tuned on
+    shared = [[text for text in half if verdict(text)[0]] for half in (veiled[::2], veiled[1::2])]
+    assert [len(half) <= most for half, most in zip(shared, (2, 15), strict=True)] == [True, True], shared
+    assert sum(not verdict(text)[0] for text in general) <= 2
+    assert (len(veiled), len(general)) == (200, 500)
+
+
+def test_no_text_takes_long_to_read() -> None:
+    """Patterns that looked back and forth would take minutes."""
+    for text in ("what's the of the of " * 4000, "is the parcel " + "so " * 9000, "did the tell " * 5000, "a-" * 20000):
+        read_traits(ChatRequest([{"role": "user", "content": text}], "m"))
+
+
 @pytest.mark.parametrize("text", prompts("ordinary"))
 def test_what_is_the_same_for_everybody_is_kept_for_the_whole_ttl(text: str) -> None:
     keep, reason, ttl, user = verdict(text)
