@@ -242,31 +242,23 @@ class CircuitBreaker:
             event: "success", "slow" (a success that took too long), "failure", "fatal" (opens at once), or "abandoned"
                 when the call says nothing.
         """
-        now = self._clock.now()
-        if event == "success" and self._noted(permit, now):
-            return
+        now, state, rules = self._clock.now(), self.state, self.rules
+        if event == "success" and state.mode == "closed" and not state.failures and permit == state.epoch:
+            if rules.failure_rate >= 1 and rules.slow_rate >= 1:
+                return  # as it is already
+            if now - state.began < rules.window / 2 and len(self._well) < BUNCH:
+                self._well.append(permit)
+                return
         jitter = random.random()
         with self._lock:
             before = self.state
             if permit != before.epoch:
                 return
-            self.state = after = transition(self._counted(before), event, now, self.rules, jitter)
+            self.state = after = transition(self._counted(before), event, now, rules, jitter)
         if after.mode == "closed" and before.mode != "closed":
             log.info("circuit of %s closed again", self.name)
         elif after.openings > before.openings:
             log.warning("circuit of %s opened for %.0f s after a %s", self.name, after.until - now, event)
-
-    def _noted(self, permit: int, now: float) -> bool:
-        """Note a success; False when the state is to be looked at too."""
-        state, rules = self.state, self.rules
-        if state.mode != "closed" or state.failures or permit != state.epoch:
-            return False
-        if rules.failure_rate >= 1 and rules.slow_rate >= 1:
-            return True  # as it is already
-        if now - state.began >= rules.window / 2 or len(self._well) >= BUNCH:
-            return False
-        self._well.append(permit)
-        return True
 
     def _counted(self, state: State) -> State:
         """Return `state` with the successes that were noted, under the lock."""

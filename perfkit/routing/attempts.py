@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perfkit.routing.health import Candidate
+    from perfkit.routing.trial import Reserve
     from perfkit.values import ChatRequest
 
 __all__ = ["Call"]
@@ -63,7 +64,7 @@ class Call(Course):
         while not self.attempts or self._may_go_on(now):
             trial = self._go(now)
             if trial is not None:
-                if self._reserved(trial):
+                if self._options.reserve is None or self._reserved(trial, self._options.reserve):
                     return trial
             elif not self._wait(now):
                 break
@@ -77,7 +78,8 @@ class Call(Course):
         if trial is None:
             return None
         trial.reason = f"{trial.reason} {why}"
-        return trial if self._reserved(trial) else None
+        reserve = self._options.reserve
+        return trial if reserve is None or self._reserved(trial, reserve) else None
 
     def _may_go_on(self, now: float) -> bool:
         return len(self.attempts) < self._most and now < self._deadline - MOMENT
@@ -163,12 +165,10 @@ class Call(Course):
             self.tracker.increment("provider_fallback", tags=tags)
         return Trial(chosen, permit, self._limited(chosen, now, others=others), reason, self._setup.clock)
 
-    def _reserved(self, trial: Trial) -> bool:
+    def _reserved(self, trial: Trial, reserve: Reserve) -> bool:
         """Hold the money; False when there is too little and a cheaper model is to be asked instead."""
-        if self._options.reserve is None:
-            return True
         try:
-            trial.hold = self._options.reserve(trial.request, trial.candidate.name)
+            trial.hold = reserve(trial.request, trial.candidate.name)
         except BaseException as error:
             trial.candidate.failed(trial.permit, trial.request, error, UNTOLD, 0.0)
             if self._texts:  # what was shown cannot be asked for again

@@ -53,6 +53,7 @@ class Candidate:
         latency: moving average of successful attempts in seconds, None before the first.
         in_flight: attempts under way.
         handles: series of `provider_latency` by model.
+        prices: of its models, as looked up: the settings they are of, and the price.
         fits_all: nothing is known that a request could ask too much of.
         gates: our own limits for it, None for none.
         ejected_until: monotonic second until which others are preferred: it is an outlier, or says it has no room.
@@ -83,6 +84,7 @@ class Candidate:
         self.breaker = CircuitBreaker(name, rules=rules, clock=clock)
         self.slow_seconds: float | None = None
         self.handles: dict[str, Handle] = {}
+        self.prices: dict[str | None, tuple[Any, Any]] = {}
         self.ejected_until = 0.0
         self.ejections = 0
         self._clock = clock
@@ -122,11 +124,13 @@ class Candidate:
 
         An untried provider costs nothing, so it is tried next; infinitely much while that first attempt is under way.
         """
-        if self._cost is None:
+        cost, excess = self._cost, self._excess
+        if cost is None:
             return math.inf if self.in_flight else 0.0
         now = self._clock.now()
-        peak = self._excess * math.exp((self._sampled - now) / PEAK_MEMORY) if self._excess else 0.0
-        return (self._cost + peak) * math.exp((self._used - now) / MEMORY)
+        if excess:
+            cost += excess * math.exp((self._sampled - now) / PEAK_MEMORY)
+        return cost * math.exp((self._used - now) / MEMORY)
 
     @property
     def waiting(self) -> int:
@@ -136,7 +140,7 @@ class Candidate:
     @property
     def headroom(self) -> float:
         """Part of our limits for it, and of those its replies tell of, that is free, 0..1."""
-        told = self._room.free(self._clock.now())
+        told = self._room.free(self._clock.now()) if self._room.told else 1.0
         return told if self.gates is None else min(told, self.gates.headroom)
 
     @property
@@ -215,7 +219,9 @@ class Candidate:
         if permit is None:
             self._leave()
             return None
-        lock = taken(self._lock)
+        lock = self._lock
+        if not lock.acquire(blocking=False):
+            taken(lock)
         try:
             self.in_flight += 1
             if self._cost is not None and now - self._used > IDLE and not self._explored:
@@ -243,7 +249,9 @@ class Candidate:
         """Note an attempt that succeeded."""
         model, breaker, room = request.model, self.breaker, getattr(self.provider, "room", ())
         alone = self._room.hear(room, response.usage.total_tokens, self.in_flight - 1, now) if room else 0.0
-        lock = taken(self._lock)
+        lock = self._lock
+        if not lock.acquire(blocking=False):
+            taken(lock)
         try:  # written out: every answer comes through here
             self.in_flight -= 1
             self._last_model = model
@@ -251,9 +259,10 @@ class Candidate:
                 self.scarce = self._room.free(now) < LITTLE
                 if alone:
                     self.ejected_until = max(self.ejected_until, now + alone)
-            excess = self._excess
-            peak = excess * math.exp((self._sampled - now) / PEAK_MEMORY) if excess else 0.0
-            weight = self._weight(now)
+            excess, since = self._excess, self._sampled - now
+            peak = excess * math.exp(since / PEAK_MEMORY) if excess else 0.0
+            weight = max(LEAST_WEIGHT, 1 - math.exp(since / MEMORY))
+            self._sampled = now
             known, believed = self.latency, self._explored or self._cost
             self.latency = seconds if known is None else known + weight * (seconds - known)
             self._cost = cost = seconds if believed is None else believed + weight * (seconds - believed)

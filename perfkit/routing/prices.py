@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,20 +32,26 @@ def window_of(candidate: Candidate, model: str) -> int | None:
 
 
 def _price(candidate: Candidate, model: str | None) -> Any:
+    """Look a price up once for the settings there are: an unknown one is counted at every look-up."""
+    optimizer = _optimizers().instance()
+    settings, known = optimizer.settings, candidate.prices.get(model)
+    if known is None or known[0] is not settings:
+        known = candidate.prices[model] = settings, _looked_up(candidate, model, optimizer)
+    return known[1]
+
+
+def _looked_up(candidate: Candidate, model: str | None, optimizer: TokenOptimizer) -> Any:
     if model is None:
         model = min(candidate.models, default=None) if candidate.models else None
         if model is None:
             return None
-    from perfkit.tokens import TokenOptimizer
-
-    optimizer = TokenOptimizer.instance()
     own_name = getattr(candidate.provider, "own_name", None)
     names = dict.fromkeys([own_name(model) if own_name is not None else model, model])
-    found = (_found(name, id(optimizer.settings), optimizer) for name in names)
-    return next((price for price in found if price is not None), None)
+    return next((price for name in names if (price := optimizer.price(name)) is not None), None)
 
 
-@lru_cache(maxsize=1024)
-def _found(model: str, version: int, optimizer: TokenOptimizer) -> Any:  # noqa: ARG001 - new settings, new prices
-    """Look a price up once: an unknown one is counted at every look-up."""
-    return optimizer.price(model)
+@cache
+def _optimizers() -> type[TokenOptimizer]:
+    from perfkit.tokens import TokenOptimizer
+
+    return TokenOptimizer

@@ -267,8 +267,7 @@ class Roster(Shared):
         if provider is None:
             offers = self._candidates.offers(model)
         else:
-            named = self._named(provider)
-            offers = [named] if named.offers(model) else []
+            offers = [named] if (named := self._named(provider)).offers(model) else []
         if not offers:
             raise self._unknown(model, provider)
         return offers

@@ -73,7 +73,7 @@ def test_the_router_enters_few_functions() -> None:
 
     perfkit.router.register_provider("instant", Instant(), models=["m"])
     request = ChatRequest([{"role": "user", "content": "hi"}], "m", timeout=30)
-    assert entered(lambda: perfkit.router.execute_with_fallback(request)) <= 47
+    assert entered(lambda: perfkit.router.execute_with_fallback(request)) <= 41
 
 
 def test_each_piece_of_a_stream_enters_few_functions() -> None:

@@ -11,10 +11,11 @@ import random
 import threading
 from typing import TYPE_CHECKING, Any
 
+from perfkit._taking import taken
 from perfkit.routing.prices import cost_per_1k
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from perfkit._settings import RouterSettings
     from perfkit.routing.health import Candidate
@@ -25,25 +26,24 @@ __all__ = ["Adaptive", "reward"]
 WEIGHTS = {"quality": 0.4, "latency": 0.4, "cost": 0.2}
 USUAL_SECONDS, USUAL_COST = 1.0, 0.01  # at which latency and cost earn half of what they can
 DISCOUNT = 0.97  # of what was learnt, at each attempt of anybody
+UNTRIED = 0.0, 0.0
 SPREAD = 0.15  # standard deviation of a reward, for the width of estimates
 
 
 def reward(weights: dict[str, float], quality: float, seconds: float, cost: float | None) -> float:
     """Return 0..1 for an answer: each part's share of its weight; an unknown cost earns half of it."""
-    parts = {
-        "quality": quality,
-        "latency": USUAL_SECONDS / (USUAL_SECONDS + seconds),
-        "cost": 0.5 if cost is None else USUAL_COST / (USUAL_COST + cost),
-    }
-    return sum(weight * parts[name] for name, weight in weights.items()) / (sum(weights.values()) or 1.0)
+    latency, price = weights["latency"], weights["cost"]
+    earned = weights["quality"] * quality + latency * USUAL_SECONDS / (USUAL_SECONDS + seconds)
+    earned += price * (0.5 if cost is None else USUAL_COST / (USUAL_COST + cost))
+    return earned / (weights["quality"] + latency + price or 1.0)
 
 
 class Adaptive:
     """Learns; `[router] reward` gives the weights of "quality", "latency" and "cost"."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _arms and _weights
-        self._arms: dict[str, tuple[float, float]] = {}  # name to discounted number and sum of rewards
+        self._lock = threading.Lock()  # guards the replacement of _arms and _weights
+        self._arms: Mapping[str, tuple[float, float]] = {}  # name to discounted number and sum of rewards; replaced
         self._weights = dict(WEIGHTS)
 
     def configure(self, settings: RouterSettings) -> None:
@@ -53,9 +53,8 @@ class Adaptive:
 
     def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002 - a strategy's form
         """Choose one of `candidates`."""
-        with self._lock:
-            arms = {candidate.name: self._arms.get(candidate.name, (0.0, 0.0)) for candidate in candidates}
-        return max(candidates, key=lambda candidate: self._sample(candidate, *arms[candidate.name]))
+        arms = self._arms
+        return max(candidates, key=lambda candidate: self._sample(candidate, *arms.get(candidate.name, UNTRIED)))
 
     @staticmethod
     def _sample(candidate: Candidate, number: float, total: float) -> float:
@@ -77,14 +76,16 @@ class Adaptive:
             per_1k = cost_per_1k(candidate, request.model)
             cost = None if per_1k is None else per_1k * response.usage.total_tokens / 1000
             earned = reward(self._weights, candidate.quality if score is None else score, seconds, cost)
-        with self._lock:
-            for name, (number, total) in self._arms.items():
-                self._arms[name] = (number * DISCOUNT, total * DISCOUNT)
-            number, total = self._arms.get(candidate.name, (0.0, 0.0))
-            self._arms[candidate.name] = (number + 1.0, total + earned)
+        lock = taken(self._lock)
+        try:
+            arms = {name: (number * DISCOUNT, total * DISCOUNT) for name, (number, total) in self._arms.items()}
+            number, total = arms.get(candidate.name, UNTRIED)
+            arms[candidate.name] = (number + 1.0, total + earned)
+            self._arms = arms
+        finally:
+            lock.release()
 
     def reason(self, candidate: Candidate) -> str:
         """Say why `candidate` was chosen."""
-        with self._lock:
-            number, total = self._arms.get(candidate.name, (0.0, 0.0))
+        number, total = self._arms.get(candidate.name, UNTRIED)
         return f"reward {total / number:.2f} of {number:.0f} attempts" if number else "untried"

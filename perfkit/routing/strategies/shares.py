@@ -89,7 +89,13 @@ class Random:
 
     def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
         """Choose one of `candidates`."""
-        return random.choices(candidates, [max(c.headroom, LEAST_SHARE) for c in candidates])[0]
+        rooms = [max(c.headroom, LEAST_SHARE) for c in candidates]
+        left = random.random() * sum(rooms)
+        for candidate, room in zip(candidates, rooms, strict=True):
+            left -= room
+            if left < 0:
+                return candidate
+        return candidates[-1]
 
     def reason(self, candidate: Candidate) -> str:  # noqa: ARG002
         """Say why `candidate` was chosen."""
@@ -107,7 +113,12 @@ class TwoChoices:
 
     def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
         """Choose one of `candidates`."""
-        return min(random.sample(candidates, 2), key=self.load) if len(candidates) > 1 else candidates[0]
+        if len(candidates) == 1:
+            return candidates[0]
+        first = int(random.random() * len(candidates))
+        other = (first + 1 + int(random.random() * (len(candidates) - 1))) % len(candidates)
+        one, two = candidates[first], candidates[other]
+        return one if self.load(one) <= self.load(two) else two
 
     @staticmethod
     def load(candidate: Candidate) -> float:
