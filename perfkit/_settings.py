@@ -157,6 +157,7 @@ class TokensSettings:
     queue_timeout: float = number(30.0, above=0)  # seconds for those without a timeout
     timezone: str = "UTC"  # where days and months begin
     layout: bool = False  # lay every request out for prefix caching
+    compress: bool = False  # results of tools and JSON of users, with short names for UUIDs
     volatile: tuple[str, ...] = ()  # patterns of texts in system prompts that change with every request: they go last
     detect: bool = True  # look for what breaks the prefixes of routes
 
@@ -276,6 +277,7 @@ class RouteSettings:
     fallback_response: str | None = None  # what is answered when every provider failed
     hedge: bool | None = None  # as in [router]
     resume: bool | None = None
+    compress: bool | None = None  # as in [tokens]
 
 
 TABLES: dict[str, type[Any]] = {

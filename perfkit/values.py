@@ -314,6 +314,7 @@ class ChatResponse(_Value):
         first_token: seconds until the first text of a stream.
         attempts: every try, in order.
         id: the provider's id of the answer.
+        saved_tokens: of the prompt, that compression kept from being sent.
         raw: the provider's reply as it was.
     """
 
@@ -333,6 +334,7 @@ class ChatResponse(_Value):
     attempts: tuple[Attempt, ...] = ()
     id: str | None = None
     raw: Mapping[str, Any] | None = None
+    saved_tokens: int = 0
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

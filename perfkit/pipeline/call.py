@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from perfkit.routing import Quality
     from perfkit.routing.lastresort import FallbackResponse
     from perfkit.tokens import Admission, TokenOptimizer
+    from perfkit.tokens.compression import Aliases
     from perfkit.tokens.wallet import Wallet
     from perfkit.values import ChatRequest, ChatResponse
 
@@ -40,6 +41,7 @@ class Ways:
     hedge: bool | float | None = None
     resume: bool | None = None
     quality: Quality | None = None
+    compress: bool | None = None  # of the route; None leaves it to the `[tokens]` table
 
 
 class Meaning(NamedTuple):
@@ -68,7 +70,8 @@ class Call:
     first_token: float | None = None
     heard: list[str] = field(default_factory=list)
     abandoned: bool = False
-    sent: ChatRequest | None = None  # `target` as it was laid out
+    sent: ChatRequest | None = None  # `target` as it was compressed and laid out
+    aliases: Aliases | None = None  # what gives the answer to a compressed one its UUIDs back
     dearer: str | None = None  # model in whose place a cheaper one answers
     unkept: str = ""  # why the answer is not one to keep, if it is not
     ways: Ways = Ways()

@@ -1,11 +1,11 @@
 """What is recorded of every call, beside what routing, caching and tokens record themselves.
 
 Tagged provider, model and agent, and timings in seconds: llm_duration, first_token and time_per_output_token (of
-streams, pauses of their readers left out), tokens_input, tokens_output, tokens_cached, tokens_cache_write and
-tokens_reasoning, llm_retry and llm_fallback. Tagged model and agent: llm_cache (`result`: exact, miss, or none for
-calls that may not be cached) and llm_error (`kind`: the class of the error). The gauge budget_utilization, tagged scope
-and name, is how full each budget is (0 to 1; of those of single users the fullest). Cost and token_usage are recorded
-by the optimizer.
+streams, pauses of their readers left out), tokens_input, tokens_output, tokens_cached, tokens_cache_write,
+tokens_reasoning, tokens_saved (by compression), llm_retry and llm_fallback. Tagged model and agent: llm_cache
+(`result`: exact, miss, or none for calls that may not be cached) and llm_error (`kind`: the class of the error). The
+gauge budget_utilization, tagged scope and name, is how full each budget is (0 to 1; of those of single users the
+fullest). Cost and token_usage are recorded by the optimizer.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ class Meter:
         for name, tokens in zip(_TOKENS, _tokens(response.usage), strict=True):
             if tokens:
                 series[name].record(float(tokens))
+        if call.aliases is not None:
+            series["tokens_saved"].record(float(call.aliases.saved_tokens))
         attempts = response.attempts
         if call.first_token is not None:
             series["first_token"].record(call.first_token)

@@ -121,7 +121,7 @@ class Planner:
 
 
 def _routed_ways(told: Ways, route: RouteSettings) -> Ways:
-    given = {name: getattr(route, name) for name in ("fallback_response", "hedge", "resume")}
+    given = {name: getattr(route, name) for name in ("fallback_response", "hedge", "resume", "compress")}
     return replace(told, **{name: value for name, value in given.items() if getattr(told, name) is None})
 
 

@@ -108,7 +108,7 @@ class Way:
     def _ask(self, call: Call) -> ChatResponse:
         while True:
             try:
-                return self._router.execute_with_fallback(
+                response = self._router.execute_with_fallback(
                     self._prepared(call),
                     hedge=call.ways.hedge,
                     fallback_response="",  # which `run` sees to, outside the cache
@@ -118,9 +118,14 @@ class Way:
                 )
             except BudgetExceededError as refusal:
                 call.retarget(self._optimizer.otherwise(refusal, call.target))
+            else:
+                return response if call.aliases is None else call.aliases.restore_response(response)
 
     def _prepared(self, call: Call) -> ChatRequest:
-        call.sent = self._optimizer.prepare(call.target)
+        target, wanted = call.target, call.ways.compress
+        if wanted or (wanted is None and self._optimizer.settings.compress):
+            target, call.aliases = self._optimizer.compress_request(target)
+        call.sent = self._optimizer.prepare(target)
         return call.sent
 
     def _ask_again(self, call: Call) -> ChatResponse:
@@ -196,13 +201,14 @@ class Way:
         """Begin to stream; after a budget's refusal, which comes before the first text, otherwise if it may be."""
         if refusal is not None:
             call.retarget(self._optimizer.otherwise(refusal, call.target))
-        return self._router.stream_with_fallback(
+        deltas = self._router.stream_with_fallback(
             self._prepared(call),
             provider=call.provider,
             hedge=call.ways.hedge,
             reserve=lambda request, name: self._hold(call, request, name),
             resume=call.ways.resume,
         )
+        return deltas if call.aliases is None else call.aliases.restore_stream(deltas)
 
     def _finish(self, call: Call, response: ChatResponse) -> ChatResponse:
         latency = self._clock.now() - call.started
@@ -212,8 +218,11 @@ class Way:
             self._meter.budgets(self._optimizer.budgets, self._clock.now())
         seconds = next((attempt.seconds for attempt in response.attempts if attempt.outcome == "ok"), None)
         self._optimizer.observe(call.sent if call.sent is not None else call.target, response, seconds)
-        reason = call.unkept or call.decision.reason
-        return response.evolve(cache_decision=reason, latency=latency, first_token=call.first_token)
+        reason, saved = (
+            call.unkept or call.decision.reason,
+            call.aliases.saved_tokens if call.aliases is not None else 0,
+        )
+        return response.evolve(cache_decision=reason, latency=latency, first_token=call.first_token, saved_tokens=saved)
 
     def _serve(self, call: Call, found: Entry) -> ChatResponse:
         latency = self._clock.now() - call.started

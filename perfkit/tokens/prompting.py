@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perfkit.tokens.budgeting import Budgeting, route_of
 from perfkit.tokens.compression import Aliases, Compressed, compress
+from perfkit.tokens.compression.requests import compressed
 from perfkit.tokens.compression.steps import DEFAULT, STEPS
 from perfkit.tokens.prefix import LaidOutRequest, lay_out, rule_of
 from perfkit.tokens.prefix.traffic import conversation
@@ -96,21 +97,22 @@ class Prompting(Budgeting):
         return compress(text, count=count, steps=steps, aliases=aliases, lossy=lossy)
 
     def compress_request(self, request: ChatRequest, *, steps: Iterable[str] = STEPS) -> tuple[ChatRequest, Aliases]:
-        """Return a copy of `request` with the results of tools compressed, and the aliases to restore the answer with.
+        """Return a copy of `request` with fewer tokens, and the aliases to restore its answer with.
 
-        The same result is always written the same way, so the history of a conversation stays as it was sent.
+        Compressed are results of tools, and texts of users that are one JSON document; other words and all before a
+        `cache_control` of the caller stay. The same result is always written the same way, so the history of a
+        conversation stays as it was sent. `aliases.saved_tokens` says what that saves.
+
+        The setting `compress`, or `compress` of a route, does both to every call.
         """
-        aliases, steps = Aliases(), tuple(steps)
-        messages = [self._compressed(message, request.model, steps, aliases) for message in request.messages]
-        return request.evolve(messages=tuple(messages)), aliases
+        aliases, steps, model = Aliases(), tuple(steps), request.model
 
-    def _compressed(
-        self, message: Mapping[str, Any], model: str, steps: Sequence[str], aliases: Aliases
-    ) -> Mapping[str, Any]:
-        content = message.get("content")
-        if message["role"] != "tool" or not isinstance(content, str):
-            return message
-        return {**message, "content": self.compress(content, model=model, steps=steps, aliases=aliases).text}
+        def shorter(text: str) -> str:
+            found = self.compress(text, model=model, steps=steps, aliases=aliases)
+            aliases.saved_tokens += found.saved_tokens
+            return found.text
+
+        return compressed(request, aliases, shorter), aliases
 
     def prepare(self, request: ChatRequest) -> ChatRequest:
         """Return what to send for `request`: laid out if the setting `layout` is on, with a hint to the router.

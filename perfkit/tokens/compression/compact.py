@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any, Final
 
-__all__ = ["columned", "expanded", "minified"]
+__all__ = ["columned", "expanded", "is_json", "minified"]
 
 LEAST_ROWS: Final = 2
 COLUMNS: Final = ("cols", "rows")
@@ -31,13 +31,18 @@ class _AmbiguousError(ValueError):
 
 def minified(text: str) -> str | None:
     """Return a JSON document without spaces and ASCII escapes, None if `text` is none."""
+    return _STRING.sub(_squeezed, text) if is_json(text) else None
+
+
+def is_json(text: str) -> bool:
+    """Tell whether a text is one JSON object or array."""
     if text.lstrip()[:1] not in _OPENING:
-        return None
+        return False
     try:
         json.loads(text, strict=False)
     except (ValueError, RecursionError):
-        return None
-    return _STRING.sub(_squeezed, text)
+        return False
+    return True
 
 
 def columned(text: str) -> str | None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from perfkit.errors import UnknownNameError
+from perfkit.tokens.compression.aliases import Aliases
 from perfkit.tokens.compression.compact import columned, expanded, minified
-from perfkit.tokens.compression.texts import UUID, lines_told_again, lines_told_once, text_of_html
+from perfkit.tokens.compression.texts import lines_told_again, lines_told_once, text_of_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from perfkit.values import ChatResponse
-
-__all__ = ["STEPS", "Aliases", "Compressed", "compress"]
+__all__ = ["STEPS", "Compressed", "compress"]
 
 STEPS: Final = ("html", "columns", "json", "lines", "uuids")
 DEFAULT: Final = (
@@ -23,52 +21,6 @@ DEFAULT: Final = (
     "json",
     "lines",
 )  # UUIDs need the answer to be restored, so somebody who keeps the aliases
-_PREFIXES: Final = ("id", "ref", "key", "uid", "item", "x")
-
-
-class Aliases:
-    """Short names for the UUIDs of a request: the same one in all its texts, numbered as they come.
-
-    A conversation that is compressed anew at every turn gets the same names again, so its prefix stays.
-    """
-
-    def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-        self._prefix: str | None = None
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def shorten(self, text: str) -> str:
-        """Return `text` with each UUID as its alias; unchanged when every possible alias has a meaning in it."""
-        if self._prefix is None:
-            self._prefix = next((p for p in _PREFIXES if not re.search(rf"\b{p}\d", text)), None)
-        prefix = self._prefix
-        if prefix is None or re.search(rf"\b{prefix}\d", text):
-            return text
-        return UUID.sub(lambda match: self._names.setdefault(match[0], f"{prefix}{len(self._names)}"), text)
-
-    def restore(self, text: str) -> str:
-        """Return `text`, such as a model's answer, with the UUIDs in the place of their aliases."""
-        if not self._names or self._prefix is None:
-            return text
-        whole = {name: uuid for uuid, name in self._names.items()}
-        return re.sub(rf"\b{self._prefix}\d+\b", lambda match: whole.get(match[0], match[0]), text)
-
-    def restore_response(self, response: ChatResponse) -> ChatResponse:
-        """Return an answer with the UUIDs in its text and in the arguments of its tool calls."""
-        if not self._names:
-            return response
-        calls = tuple(_restored(call, self.restore) for call in response.tool_calls)
-        return response.evolve(text=self.restore(response.text), tool_calls=calls)
-
-
-def _restored(value: Any, restore: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return restore(value)
-    if isinstance(value, dict):
-        return {key: _restored(inner, restore) for key, inner in value.items()}
-    return [_restored(inner, restore) for inner in value] if isinstance(value, list) else value
 
 
 class Compressed(tuple[str, int]):  # noqa: SLOT001 - it has more than the pair

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import random
 import uuid
+from collections.abc import Generator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -95,7 +97,7 @@ def test_text_comes_back_the_same(lines: list[str]) -> None:
 
 
 @settings(max_examples=60)
-@given(st.lists(st.uuids().map(str) | st.sampled_from(["id3", "and", "ref", "x1 x2", "key"]), max_size=20))
+@given(st.lists(st.uuids().map(str) | st.sampled_from(["uid3", "and", "ref", "x1 x2", "key"]), max_size=20))
 def test_uuids_come_back_the_same(words: list[str]) -> None:
     text = " ".join(words)
     assert shorter(text, steps=("uuids",)).original() == text
@@ -170,19 +172,19 @@ def test_aliases_are_restored_in_text_and_tool_calls() -> None:
     one, two = (str(uuid.UUID(int=n)) for n in (1, 2))
     aliases = Aliases()
     found = shorter(f"orders {one} and {two}, then {one}", steps=("uuids",), aliases=aliases)
-    assert found.text == "orders id0 and id1, then id0"
-    assert aliases.shorten(f"again {two}") == "again id1"
-    call = {"id": "c", "type": "function", "function": {"name": "cancel", "arguments": '{"order": "id1"}'}}
-    answer = ChatResponse("I cancelled id0, not id7.", Usage(1, 1), "m", "p", tool_calls=(call,))
+    assert found.text == "orders uid0 and uid1, then uid0"
+    assert aliases.shorten(f"again {two}") == "again uid1"
+    call = {"id": "c", "type": "function", "function": {"name": "cancel", "arguments": '{"order": "uid1"}'}}
+    answer = ChatResponse("I cancelled uid0, not uid7.", Usage(1, 1), "m", "p", tool_calls=(call,))
     restored = aliases.restore_response(answer)
-    assert restored.text == f"I cancelled {one}, not id7."
+    assert restored.text == f"I cancelled {one}, not uid7."
     assert restored.tool_calls[0]["function"]["arguments"] == f'{{"order": "{two}"}}'
-    assert answer.tool_calls[0]["function"]["arguments"] == '{"order": "id1"}'
+    assert answer.tool_calls[0]["function"]["arguments"] == '{"order": "uid1"}'
 
 
 def test_alias_never_takes_a_word_the_text_uses() -> None:
-    found = shorter(f"id1 is not {uuid.UUID(int=5)}", steps=("uuids",))
-    assert found.text == "id1 is not ref0"
+    found = shorter(f"uid1 is not {uuid.UUID(int=5)}", steps=("uuids",))
+    assert found.text == "uid1 is not ref0"
 
 
 def test_unknown_step_is_refused() -> None:
@@ -229,3 +231,30 @@ def test_llmlingua_is_asked_the_way_it_wants_to_be() -> None:
     lossy = llmlingua(PromptCompressor(), rate=0.3, question="why?", force_tokens=["\n"])
     assert shorter("long " * 50, lossy=lossy).text == "short"
     assert asked == {"context": ["long " * 50], "question": "why?", "rate": 0.3, "force_tokens": ["\n"]}
+
+
+def streamed(pieces: list[str], response: ChatResponse) -> Generator[str, None, ChatResponse]:
+    yield from pieces
+    return response
+
+
+def test_restored_stream_is_the_restored_text_however_it_is_cut() -> None:
+    rng, aliases = random.Random(5), Aliases()
+    aliases.shorten(" ".join(str(uuid.UUID(int=n)) for n in range(12)))
+    for _ in range(300):
+        words = rng.choices(
+            ["uid1", "uid11", "uid12", "fluid1", "uid", "u", "id3", " ", ", ", "é", "1", "ui\n", ""], k=12
+        )
+        text = "".join(words)
+        cuts = sorted(rng.choices(range(len(text) + 1), k=rng.randrange(8)))
+        pieces = [text[begin:end] for begin, end in pairwise([0, *cuts, len(text)])]
+        restored = aliases.restore_stream(streamed(pieces, ChatResponse(text, Usage(1, 1), "m", "p")))
+        assert "".join(restored) == aliases.restore(text)
+
+
+def test_a_stream_is_held_back_by_no_more_than_a_word() -> None:
+    aliases = Aliases()
+    aliases.shorten(str(uuid.UUID(int=7)))
+    pieces = ["The", " order", " u", "id0", " is", " up"]
+    restored = aliases.restore_stream(streamed(pieces, ChatResponse("".join(pieces), Usage(1, 1), "m", "p")))
+    assert list(restored) == ["The", " order", " ", f"{uuid.UUID(int=7)} is", " up"]
