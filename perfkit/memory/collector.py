@@ -174,7 +174,7 @@ class GCOptimizer(Shared):
             self._freeze(collect=does.collect)
         self._steering = None
         if does.passes:
-            self._steering = Steering(self.settings, does.passes, self._deep_age())
+            self._steering = Steering(self.settings, does.passes, self._deep_age(), gc.get_freeze_count())
             self._steering.start(self._clock.now(), process_memory.rss(), self._cost)
 
     def _freeze(self, *, collect: bool) -> None:
@@ -200,6 +200,7 @@ class GCOptimizer(Shared):
             self._remember()
             self._freeze(collect=True)
             if self._steering is not None:
+                self._steering.resident = gc.get_freeze_count()
                 self._steering.start(self._clock.now(), process_memory.rss(), self._cost)
         return True
 
@@ -243,7 +244,7 @@ class GCOptimizer(Shared):
         try:
             steering = self._steering
             due = (
-                steering.choose(self._clock.now(), process_memory.rss(), gc.get_count()[0], idle=idle)
+                steering.choose(self._clock.now(), process_memory.rss(), _new_objects(), idle=idle)
                 if steering is not None
                 else None
             )
@@ -256,7 +257,7 @@ class GCOptimizer(Shared):
     def _run(self, kind: Pass, steering: Steering, *, idle: bool) -> None:
         _process.background.ensure()
         self._pauses.drain()
-        started = self._clock.now()
+        started, new = self._clock.now(), _new_objects()
         self._pauses.between = True
         try:
             if kind == "deep":
@@ -265,11 +266,18 @@ class GCOptimizer(Shared):
         finally:
             self._pauses.between = False
         now = self._clock.now()
+        steering.done(kind, now, now - started, found, process_memory.rss(), self._left(kind, found, new))
         if steering.freezes(kind, now, idle=idle):
             gc.freeze()
-            self._frozen, steering.frozen_at = True, now
+            steering.froze(now)
+        self._frozen = self._frozen if kind != "deep" else steering.frozen_at == now
         self._passes[kind] += 1
-        steering.done(kind, now, now - started, found, process_memory.rss())
+
+    def _left(self, kind: Pass, found: int, new: int) -> int:
+        """Return how many objects a pass has left that are not frozen; a count takes a tenth of what a pass does."""
+        if kind == "young":
+            return max(0, new - found)
+        return len(gc.get_objects(2)) if kind == "old" or found > self.settings.much_garbage else 0
 
     # --- compaction
 
@@ -365,6 +373,12 @@ class GCOptimizer(Shared):
     def __repr__(self) -> str:
         workload = self._plan.workload if self._plan is not None else "nothing set"
         return f"GCOptimizer({workload}, {self._row().name})"
+
+
+def _new_objects() -> int:
+    """Return how many objects were made, less those freed, since young ones were last collected; automatically too."""
+    young, collections, _ = gc.get_count()
+    return young + collections * gc.get_threshold()[0]
 
 
 def _pauses(tally: Tally) -> dict[str, Any]:

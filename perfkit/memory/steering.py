@@ -3,7 +3,9 @@
 Young collections come so often that each costs about the wanted pause; what survives is frozen, so that the next one
 need not look at it. Cycles that die after they were frozen are garbage nobody finds, which is why a deep pass (thaw,
 collect all, freeze) comes when memory has grown or time has passed. Where that finds much, objects live long and die in
-cycles: nothing is frozen then but by deep passes, and growth is met by an old pass over what was not frozen.
+cycles: nothing is frozen then but by deep passes, and an old pass looks at what was not frozen whenever survivors have
+come to half of what the last one left. That, like CPython's own rule of a quarter, costs in proportion to what is made,
+however slow the machine, and does not mind that allocators keep what was freed once.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ _SLACK = 16 * 2**20  # bytes of growth that mean nothing
 _REST = 10.0  # times its cost between two passes over old objects: at most a tenth of the time
 _CALM = 100.0  # times the cost of a deep pass that found little, or of the first, in which growth does not count
 _URGENT = 3.0  # unless it is so many times what is allowed: a heap that fills is no reason to stop everybody
+_SURVIVORS = 50_000  # objects that an old pass is worth, where nothing is frozen, or
+_PART = 0.5  # this part of those the last one left
 _UNFROZEN = 1.0  # seconds after which survivors are frozen even though requests run
 
 
@@ -35,6 +39,7 @@ class Steering:
         settings: the `[gc]` table.
         passes: what may be chosen.
         deep_age: seconds between deep passes.
+        resident: objects that were frozen to begin with.
         interval: seconds between young collections.
         refreeze: whether survivors of young collections are frozen.
     """
@@ -42,6 +47,7 @@ class Steering:
     settings: GCSettings
     passes: tuple[Pass, ...]
     deep_age: float
+    resident: int = 0
     interval: float = 0.1
     refreeze: bool = True
     collected_at: float = 0.0
@@ -51,11 +57,14 @@ class Steering:
     calm_until: float = 0.0
     base: int | None = None  # bytes resident after the last pass over old objects that found little
     found: int = 0  # by such passes since the last deep one
+    pending: int = 0  # objects that survived young passes since the last pass over old ones,
+    kept: int = 0  # and that such a pass left unfrozen
 
     def start(self, now: float, rss: int | None, cost: float = 0.0) -> None:
         """Count time and growth from here, in a process just set up or forked, where a full pass takes `cost`."""
         self.collected_at = self.frozen_at = self.deep_at = now
         self.base, self.found, self.rest_until = rss, 0, now
+        self.pending = self.kept = 0
         self.calm_until = now + _CALM * cost
 
     def choose(self, now: float, rss: int | None, new_objects: int, *, idle: bool) -> Pass | None:
@@ -66,6 +75,8 @@ class Steering:
                 return "deep"
             if self._growth(rss) >= patience * (1.0 if now >= self.calm_until else _URGENT):
                 return "deep" if self.refreeze else "old"
+        if not self.refreeze and self.pending + new_objects >= max(_SURVIVORS, self.kept * _PART) * patience:
+            return "old"
         waited = now - self.collected_at
         due = waited >= self.interval * patience or (new_objects >= _CROWD and waited >= _SHORTEST)
         return "young" if due and "young" in self.passes else None
@@ -77,16 +88,24 @@ class Steering:
         return (rss - self.base) / (self.base * self.settings.deep_growth + _SLACK)
 
     def freezes(self, kind: Pass, now: float, *, idle: bool) -> bool:
-        """Tell whether to freeze after this pass."""
-        return kind == "deep" or (self.refreeze and (idle or now - self.frozen_at >= _UNFROZEN))
+        """Tell whether to freeze after this pass, once `done`."""
+        if kind == "deep":  # where all dies in cycles, what was there before is worth it only if that is more
+            return self.refreeze or self.resident > self.kept * _PART
+        return self.refreeze and (idle or now - self.frozen_at >= _UNFROZEN)
 
-    def done(self, kind: Pass, now: float, seconds: float, found: int, rss: int | None) -> None:
-        """Learn what a pass cost, found and left."""
+    def froze(self, now: float) -> None:
+        """Know that nothing is left unfrozen."""
+        self.frozen_at, self.pending, self.kept = now, 0, 0
+
+    def done(self, kind: Pass, now: float, seconds: float, found: int, rss: int | None, left: int = 0) -> None:
+        """Learn what a pass cost, found and `left` unfrozen: of the new objects a young one, else of all."""
         self.collected_at = now
         if kind == "young":
+            self.pending += left
             factor = min(2.0, max(0.5, self.settings.pause / seconds)) if seconds > 0 else 2.0
             self.interval = min(_LONGEST, max(_SHORTEST, self.interval * factor))
             return
+        self.kept, self.pending = left, 0
         self.found += found
         self.rest_until = now + _REST * seconds
         self.calm_until = now + _CALM * seconds if found <= self.settings.much_garbage else now

@@ -66,8 +66,9 @@ def test_the_interval_stays_within_bounds(costs: list[float]) -> None:
 
 def test_much_garbage_ends_refreezing_and_little_begins_it_again() -> None:
     made = steering(much_garbage=100)
+    made.resident = 1000
     assert made.freezes("young", 0.0, idle=True)
-    made.done("deep", 1.0, 0.0, 101, 100 * MB)
+    made.done("deep", 1.0, 0.0, 101, 100 * MB, 1500)
     assert not made.freezes("young", 9.0, idle=True)
     assert made.freezes("deep", 9.0, idle=True)
     assert made.choose(1.01, 200 * MB, 0, idle=True) == "old"
@@ -76,6 +77,28 @@ def test_much_garbage_ends_refreezing_and_little_begins_it_again() -> None:
     assert not made.refreeze  # 60 and 41 are too many together
     made.done("deep", 4.0, 0.0, 100, 100 * MB)
     assert made.refreeze
+
+
+def test_what_dies_in_cycles_is_looked_at_when_survivors_come_to_half_of_what_is_kept() -> None:
+    made = steering(much_garbage=100)
+    made.done("deep", 1.0, 5.0, 101, 100 * MB)  # on a slow machine: 50 s of rest would fill the memory
+    assert made.choose(1.01, 100 * MB, 49_999, idle=True) is None
+    assert made.choose(1.01, 100 * MB, 50_000, idle=True) == "old"
+    made.done("old", 2.0, 5.0, 30_000, 100 * MB, 400_000)
+    made.done("young", 3.0, 0.0, 0, 100 * MB, 150_000)
+    assert made.choose(3.01, 100 * MB, 49_999, idle=True) != "old"
+    assert made.choose(3.01, 100 * MB, 50_000, idle=True) == "old"
+    made.froze(3.01)
+    assert made.choose(3.01, 100 * MB, 49_999, idle=True) != "old"
+
+
+def test_a_deep_pass_leaves_thawed_what_is_less_than_what_dies() -> None:
+    made = steering(much_garbage=100)
+    made.resident = 1000
+    made.done("deep", 1.0, 0.0, 101, 100 * MB, 3000)
+    assert not made.freezes("deep", 1.0, idle=True)
+    made.done("deep", 2.0, 0.0, 100, 100 * MB)
+    assert made.freezes("deep", 2.0, idle=True)
 
 
 def test_growth_that_was_garbage_is_not_got_used_to() -> None:
