@@ -43,7 +43,17 @@ def as_completed(work: Callable[[int], Any], number: int) -> None:
         pass
 
 
-CASES = {"ThreadPoolExecutor.map": executor, "map_bounded": ordered, "map_bounded, as completed": as_completed}
+def of_a_generator(work: Callable[[int], Any], number: int) -> None:
+    for _ in map_bounded(work, (n for n in range(number)), WORKERS):
+        pass
+
+
+CASES = {
+    "ThreadPoolExecutor.map": executor,
+    "map_bounded": ordered,
+    "map_bounded, as completed": as_completed,
+    "map_bounded, of a generator": of_a_generator,
+}
 
 
 def seconds(way: Callable[..., None], work: Callable[[int], Any], number: int) -> float:

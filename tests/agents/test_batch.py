@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 
 import pytest
@@ -61,8 +62,16 @@ def test_a_failing_item_loses_nothing_else() -> None:
     assert isinstance(results[1].error, ZeroDivisionError)
 
 
+@pytest.fixture(params=[(-1.0, 4), (float("inf"), 64)], ids=["long calls", "brief calls"])
+def ahead(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return how many items a worker may be ahead of the reader, for calls that all count as long, or as brief."""
+    brief, most = request.param
+    monkeypatch.setattr("perfkit.agents.batch._BRIEF", brief)
+    return int(most)
+
+
 @pytest.mark.parametrize("ordered", [True, False])
-def test_endless_input_is_taken_only_as_needed(ordered: bool) -> None:
+def test_endless_input_is_taken_only_as_needed(ordered: bool, ahead: int) -> None:
     taken = itertools.count()
 
     def items() -> Iterator[int]:
@@ -72,11 +81,11 @@ def test_endless_input_is_taken_only_as_needed(ordered: bool) -> None:
     results = map_bounded(lambda n: n, items(), 3, ordered=ordered)
     assert len(list(itertools.islice(results, 50))) == 50
     results.close()
-    assert next(taken) < 50 + 4 * 3 + 3
+    assert next(taken) < 50 + ahead * 3 + 3
     assert batch_threads() == 0
 
 
-def test_a_slow_first_item_bounds_how_far_the_others_run_ahead() -> None:
+def test_a_slow_first_item_bounds_how_far_the_others_run_ahead(ahead: int) -> None:
     go, taken = threading.Event(), []
 
     def work(n: int) -> int:
@@ -88,8 +97,63 @@ def test_a_slow_first_item_bounds_how_far_the_others_run_ahead() -> None:
     results = map_bounded(work, range(1000), 2)
     threading.Timer(0.2, go.set).start()
     assert next(results).value == 0
-    assert len(taken) <= 4 * 2 + 2
+    assert len(taken) <= ahead * 2 + 2
     assert len(list(results)) == 999
+
+
+def test_every_worker_is_called_to_help_when_calls_take_longer_all_of_a_sudden() -> None:
+    together = threading.Barrier(4)
+
+    def work(n: int) -> int:
+        return together.wait(10) if n >= 2000 else n
+
+    results = list(map_bounded(work, range(2008), 4))
+    assert [r.error for r in results] == [None] * 2008
+
+
+def test_a_result_is_not_held_back_for_the_next_call() -> None:
+    go = threading.Event()
+
+    def work(n: int) -> int:
+        if n == 1000:
+            go.wait(10)
+        return n
+
+    results = map_bounded(work, itertools.count(), 1)
+    assert [next(results).value for _ in range(1000)] == list(range(1000))
+    go.set()
+    results.close()
+
+
+def test_an_item_may_depend_on_the_result_of_the_one_before() -> None:
+    seen = [0]
+
+    def items() -> Iterator[int]:
+        while len(seen) < 500:
+            before = len(seen)
+            yield seen[-1] + 1
+            while len(seen) == before:
+                arrived.wait(10)
+                arrived.clear()
+
+    arrived = threading.Event()
+    for result in map_bounded(lambda n: n, items(), 4):
+        assert result.value is not None
+        seen.append(result.value)
+        arrived.set()
+    assert seen == list(range(500))
+
+
+@pytest.mark.parametrize("make", [iter, list])
+def test_no_result_is_lost_or_doubled_however_threads_are_switched(make: Callable[[range], Iterable[int]]) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for threads in (2, 5):
+            results = map_bounded(lambda n: sum(range(n % 7 * 40)) * 0 + n, make(range(1500)), threads)
+            assert [r.value for r in results] == list(range(1500))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_context_variables_of_the_caller_are_seen() -> None:
@@ -198,7 +262,7 @@ def test_a_batch_that_takes_too_long_ends_with_what_it_had(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_batch_is_cancelled_from_any_thread(before: bool) -> None:
+def test_a_batch_is_cancelled_from_any_thread(before: bool, ahead: int) -> None:
     stop, calls = Cancellation(), itertools.count()
 
     def work(n: int) -> int:
@@ -216,7 +280,7 @@ def test_a_batch_is_cancelled_from_any_thread(before: bool) -> None:
     with pytest.raises(CancelledError):
         list(results)
     assert batch_threads() == 0
-    assert next(calls) <= (0 if before else 4 * 3 + 4)
+    assert next(calls) <= (0 if before else ahead * 3 + 4)
 
 
 def test_a_rate_is_kept_however_many_threads_there_are() -> None:
