@@ -1,5 +1,7 @@
 """Around each request of a web app: it is measured, its calls get a user, a deadline and a budget, garbage waits.
 
+Where slow runs are caught, requests are watched too; elsewhere that costs nothing.
+
 The frameworks' modules say when a request begins and ends and what it is called; what is done then is here, once.
 """
 
@@ -13,7 +15,9 @@ from perfkit._shared import current_config
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.memory import GCOptimizer
 from perfkit.metrics import PerformanceTracker
+from perfkit.metrics.operations import Running, operations
 from perfkit.pipeline.scoping import Scope, entered, left
+from perfkit.profiling import Profiler
 from perfkit.startup import prepare_beside
 from perfkit.tokens.wallet import Wallet
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METRIC", "Visit", "Visits"]
 
+_FAILED = ("5xx", "FAILURE")  # of HTTP, of Celery
 METRIC = "http_server_request_duration"  # seconds; OpenTelemetry's http.server.request.duration
 
 
@@ -53,6 +58,7 @@ class Visits:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # guards _running
         self._running = 0
+        self._watched: dict[int, Running] = {}  # by thread; each step on it is atomic
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -75,7 +81,27 @@ class Visits:
         # A scope of its own, not one inside the present: that may be left over from a request that was never closed.
         wallets = () if budget is None else (Wallet(budget, name),)
         scope = Scope(user, None if timeout is None else now + timeout, None, wallets)
-        return Visit(self, entered(scope), now)
+        return Visit(self, entered(scope), now, self._watch() if operations.watched else None)
+
+    def _watch(self) -> Running | None:
+        """Enter a request among the runs that may be slow, where these are caught."""
+        profiler = Profiler.instance()
+        if not profiler.watches():
+            return None
+        run = profiler.operation(self._metric.removesuffix("_duration")).begin()
+        lost = self._watched.get(run.thread)
+        if lost is not None:  # a request that was never closed: what its thread does now is not its own
+            operations.running.pop(lost, None)
+        self._watched[run.thread] = run
+        return run
+
+    def unwatch(self, run: Running, status: str) -> None:
+        """Take it out again."""
+        if self._watched.get(run.thread) is run:
+            del self._watched[run.thread]
+        if run.thread != threading.get_ident():
+            run.cpu = None
+        run.operation.end(run, status if status in _FAILED else None)
 
     def ended(self, started: float, tags: dict[str, str]) -> None:
         """Record a request that has ended, and collect garbage if that is asked for and due."""
@@ -94,12 +120,19 @@ class Visits:
 class Visit:
     """One request under way."""
 
-    __slots__ = ("_scope", "_started", "_visits")
+    __slots__ = ("_run", "_scope", "_started", "_visits")
 
-    def __init__(self, visits: Visits, scope: Token[Scope | None], started: float) -> None:
-        self._visits, self._scope, self._started = visits, scope, started
+    def __init__(self, visits: Visits, scope: Token[Scope | None], started: float, run: Running | None) -> None:
+        self._visits, self._scope, self._started, self._run = visits, scope, started, run
+
+    def named(self, *name: str) -> None:
+        """Tell what is asked for, as soon as it is known: what is usual is learned apart for each."""
+        if self._run is not None:
+            self._run.operation = Profiler.instance().operation(" ".join(name))
 
     def end(self, **tags: str) -> None:
         """End it, once its reply has been sent; `tags` name it in the metrics."""
         left(self._scope)
+        if self._run is not None:
+            self._visits.unwatch(self._run, tags.get("status") or tags.get("state", ""))
         self._visits.ended(self._started, tags)

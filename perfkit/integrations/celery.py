@@ -25,8 +25,9 @@ def setup() -> None:
     signals.task_postrun.connect(_end, weak=False, dispatch_uid="perfkit-end")
 
 
-def _begin(*, task_id: str, **_: Any) -> None:
-    _running[task_id] = _visits.begin(name=lambda: task_id)
+def _begin(*, task_id: str, task: Any, **_: Any) -> None:
+    visit = _running[task_id] = _visits.begin(name=lambda: task_id)
+    visit.named("task", task.name)
 
 
 def _end(*, task_id: str, task: Any, state: str | None = None, **_: Any) -> None:

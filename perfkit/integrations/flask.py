@@ -9,7 +9,7 @@ from flask import Flask, Response, abort, g, request
 from perfkit._shared import configure
 from perfkit.dashboard import Dashboard
 from perfkit.integrations._commands import flask_command
-from perfkit.integrations.wsgi import ROUTE, PerfkitMiddleware
+from perfkit.integrations.wsgi import ROUTE, VISIT, PerfkitMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,4 +80,6 @@ class Perfkit:
 
 
 def _name_route() -> None:
-    request.environ[ROUTE] = request.url_rule.rule if request.url_rule is not None else ""
+    route = request.environ[ROUTE] = request.url_rule.rule if request.url_rule is not None else ""
+    if route:
+        request.environ[VISIT].named(request.method, route)

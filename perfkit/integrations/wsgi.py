@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["ROUTE", "PerfkitMiddleware"]
+__all__ = ["ROUTE", "VISIT", "PerfkitMiddleware"]
 
 FILE = "wsgi.file_wrapper"
+VISIT = "perfkit.visit"  # in the environ: the request, to be `named` once its route is known
 ROUTE = "perfkit.route"  # in the environ: what the application calls the path; an unknown path has no name
 
 
@@ -42,7 +43,7 @@ class PerfkitMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         user = self._user
-        visit = self._visits.begin(
+        visit = environ[VISIT] = self._visits.begin(
             None if user is None else lambda: user(environ), lambda: environ.get("HTTP_X_REQUEST_ID")
         )
         reply = _Reply(visit, environ)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfkit import _process
 from perfkit.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Operations", "Running", "Step", "operations"]
 
@@ -61,6 +62,7 @@ class Operations:
 
     Attributes:
         running: every run under way.
+        watched: whether work that nobody profiles is entered too; True until a profiler of this process says no.
         open, finished: steps under way by whose they are, and the latest that ended; fields of a Step.
         now: the clock.
     """
@@ -72,6 +74,7 @@ class Operations:
 
     def _after_fork(self) -> None:
         self.running: dict[Running, None] = {}
+        self.watched = True
         self.open: dict[object, tuple[Any, ...]] = {}
         self.finished: deque[tuple[Any, ...]] = deque(maxlen=_STEPS)
 
@@ -87,6 +90,16 @@ class Operations:
         begun = self.open.pop(key, None)
         if begun is not None:  # forgotten in a forked child
             self.finished.append((*begun, self.now()))
+
+    @contextmanager
+    def step(self, kind: str, name: str) -> Iterator[None]:
+        """Note that this thread is busy with something while the block runs."""
+        key = object()
+        self.begin(key, kind, name)
+        try:
+            yield
+        finally:
+            self.end(key)
 
     def waited(self, kind: str, name: str, began: float, ended: float) -> None:
         """Note that this thread has waited."""

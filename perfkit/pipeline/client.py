@@ -15,12 +15,14 @@ from perfkit.agents import map_bounded
 from perfkit.caching import CachePolicy, ResponseCache
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.metrics import PerformanceTracker
+from perfkit.metrics.operations import operations
 from perfkit.pipeline.call import Call, Ways, checked_context, unpacked
 from perfkit.pipeline.meter import Meter
 from perfkit.pipeline.plan import Planner, model_for
 from perfkit.pipeline.scoping import current_scope, within
 from perfkit.pipeline.stream import ChatStream
 from perfkit.pipeline.way import Way
+from perfkit.profiling import Profiler
 from perfkit.routing import ProviderRouter
 from perfkit.tokens import TokenOptimizer
 from perfkit.values import ChatRequest, ChatResponse
@@ -68,6 +70,7 @@ class Client(Shared):
         self._router = router if router is not None else ProviderRouter.instance()
         self._meter = Meter(tracker if tracker is not None else PerformanceTracker.instance())
         self._clock = clock if clock is not None else SYSTEM_CLOCK
+        self._profiler = Profiler.instance()
         self._way = Way(self._cache, self._optimizer, self._router, self._meter, self._clock)
         self._planner = Planner(routes if routes is not None else {}, clock=self._clock)
 
@@ -167,6 +170,8 @@ class Client(Shared):
         ways = Ways(fallback_response=fallback_response, hedge=hedge, resume=resume)
         call = self._plan(request, provider, cache, budget, ways)
         self._router.ensure_offered(call.target.model, call.provider)
+        if operations.watched and self._profiler.watches():
+            return ChatStream(self._profiler.profile(f"stream {request.model}")(self._way.stream)(call))
         return ChatStream(self._way.stream(call))
 
     @overload
@@ -239,6 +244,9 @@ class Client(Shared):
         ways: Ways | None = None,
     ) -> ChatResponse:
         """Answer a ready ChatRequest; `chat` is this with the request's parts as arguments."""
+        if operations.watched and self._profiler.watches():
+            with self._profiler.profile(f"chat {request.model}"):
+                return self._way.answer(self._plan(request, provider, cache, budget, ways))
         return self._way.answer(self._plan(request, provider, cache, budget, ways))
 
     def _plan(

@@ -95,6 +95,7 @@ class Profiler(Shared):
                 operation.resize(self.settings.history, self.settings.slowest)
                 operation.limit_due = 0.0
             self._rest()
+        self._running.watched = True  # until it is asked for again
 
     def _resolve_tracker(self) -> PerformanceTracker:
         if self._tracker is None:
@@ -133,6 +134,16 @@ class Profiler(Shared):
     def captures_slow(self) -> bool:
         """Whether slow runs are caught in this process."""
         return allowed(self.settings.slow_capture)
+
+    def watches(self) -> bool:
+        """See that slow runs are caught from now on, where that is wanted; return whether it is.
+
+        Web requests and chat calls ask, and are profiled then though nobody said so.
+        """
+        if not self._around.ready:
+            self._start()
+        self._running.watched = self.captures_slow
+        return self._running.watched
 
     def operation(self, name: str) -> Operation:
         """Return what is kept for a name, made on first use."""

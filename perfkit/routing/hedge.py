@@ -13,6 +13,7 @@ import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from perfkit.metrics.operations import operations
 from perfkit.resilience.cancel import Scope
 
 if TYPE_CHECKING:
@@ -91,9 +92,11 @@ class Racer:
         """
         race = _Race(kind, self._threads(), call)
         try:
-            race.start(call.begin())
-            allowance.earn()
-            return race.finish(delay, allowance)
+            first = call.begin()
+            with operations.step("provider", first.candidate.name):  # the attempt's own is told of another thread
+                race.start(first)
+                allowance.earn()
+                return race.finish(delay, allowance)
         except BaseException:
             race.cancel()
             raise

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import ResponseFormatError, StreamInterruptedError
+from perfkit.metrics.operations import operations
 from perfkit.providers.pace import Pace
 from perfkit.routing.continuation import Seam
 from perfkit.routing.health import Candidate
@@ -71,7 +72,8 @@ def streamed(call: Call, clock: Clock, race: Race | None = None) -> Generator[st
         try:
             if deltas is None:
                 deltas = _opened(trial, before)
-            response = checked((yield from _relay(call, trial, deltas, clock)), trial.candidate.name)
+            with operations.step("provider", trial.candidate.name):
+                response = checked((yield from _relay(call, trial, deltas, clock)), trial.candidate.name)
         except BaseException as error:
             if trial.left or not call.fail(trial, error):
                 raise

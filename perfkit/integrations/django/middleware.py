@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perfkit.integrations._web import Visit, Visits
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PerfkitMiddleware"]
 
+_VISIT = "_perfkit_visit"
 _visits = Visits()  # several middleware objects (tests make many) serve one process
 
 
@@ -32,6 +33,7 @@ class PerfkitMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Serve one request."""
         visit = _visits.begin(lambda: _user_of(request), lambda: request.META.get("HTTP_X_REQUEST_ID"))
+        vars(request)[_VISIT] = visit
         try:
             response = self._get_response(request)
         except BaseException:
@@ -40,6 +42,12 @@ class PerfkitMiddleware:
         status = f"{response.status_code // 100}xx"
         response._resource_closers.append(lambda: _end(visit, request, status))  # noqa: SLF001 - what response.close() runs
         return response
+
+    def process_view(self, request: HttpRequest, *_: Any) -> None:
+        """Name the request, whose route is known now."""
+        visit, match = vars(request).get(_VISIT), request.resolver_match
+        if visit is not None and match is not None:
+            visit.named(request.method or "", match.route)
 
 
 def _end(visit: Visit, request: HttpRequest, status: str) -> None:
