@@ -43,6 +43,8 @@ _ONE_SEND = 64 * 1024  # bytes; above, copying the body behind the head costs mo
 _PIECE = 256 * 1024  # bytes
 _STATUS_BEGINS, _STATUS_ENDS, _REFUSAL = 9, 12, b"300"  # of "HTTP/1.1 429 ..."
 _BARELY = 0.001  # seconds, to read what is there
+_ROUND_TRIPS, _LEAST_WAIT, _MOST_WAIT = 2.0, 0.025, 1.0  # seconds, for a reset that is under way
+_ALERTED = "UNEXPECTED_EOF_WHILE_READING"  # to which OpenSSL sends an alert, and that may be what is reset
 _MOST_DRAINED = 16  # reads; what follows an end mark is the end of the stream or nothing
 _JITTER = 0.1  # of the lifetime: connections opened together do not all end together
 
@@ -77,13 +79,14 @@ class PooledConnection(HTTPConnection):
     round_trip = 0.0
     rest: Reply | None = None
     refused: bool = False  # the reply came before all of the request was sent: nothing can follow it
+    _acknowledged = b""  # how much the peer had taken when the connection was found to be good
     _early = b""  # of a reply that has come while the request was sent
     _emptied = False  # the last reply came whole in a receive that had room for all of its last TLS record
     idle_most = math.inf
 
     def connect(self) -> None:
         """Connect, through a tunnel and TLS as needed."""
-        self.rest, self.refused, self._early = None, False, b""
+        self.rest, self.refused, self._early, self._acknowledged = None, False, b"", b""
         super().connect()
         if isinstance(self.sock, ssl.SSLSocket):
             vars(self.sock)["suppress_ragged_eofs"] = False  # an end without close_notify is a cut, not an end
@@ -163,7 +166,8 @@ class PooledConnection(HTTPConnection):
     def _has_come(self) -> bool:
         """Return whether something can be read, its end included; asked before each call."""
         sock = self._open()
-        return not kernel.is_silent(sock) and kernel.is_ready(sock, select.POLLIN, 0.0) != 0
+        self._acknowledged = kernel.at_rest(sock)
+        return not self._acknowledged and kernel.is_ready(sock, select.POLLIN, 0.0) != 0
 
     def drain(self, seconds: float) -> bool:
         """Read the rest of the reply that is owed; return whether the connection is free for the next.
@@ -228,6 +232,12 @@ class PooledConnection(HTTPConnection):
             if broken is not None:
                 raise broken from None
             raise
+
+    def was_unread(self, error: Exception) -> bool:
+        """Return whether the peer, whose end was `error`, has not read the request that was sent last."""
+        wait = min(max(_ROUND_TRIPS * self.round_trip, _LEAST_WAIT), _MOST_WAIT)
+        answered = isinstance(error, ssl.SSLError) and error.reason == _ALERTED
+        return kernel.was_unread(self.sock, self._acknowledged, None if answered else wait)
 
     def _receive(self, method: str) -> Reply | WholeReply:
         """Return the reply: at once when all of it has come, as most do, in the first piece."""

@@ -19,6 +19,7 @@ from perfkit.transport import message
 from perfkit.transport.failures import CONNECTING, FAILURES, READING, WAITING, explain
 from perfkit.transport.limits import BUFFER
 from perfkit.transport.reply import Reply, WholeReply
+from perfkit.transport.retry import IDEMPOTENT
 
 if TYPE_CHECKING:
     from perfkit.transport.call import Call
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange"]
 
-_AT_ONCE = 1.0  # seconds
+_IN_A_MOMENT, _AT_ONCE = 0.25, 1.0  # seconds
 _ANNOUNCED = re.compile(r"\btimeout\s*=\s*(\d+)", re.IGNORECASE).search
 
 
@@ -106,11 +107,14 @@ class Exchange:
             return connection.converse(call.method, head, call.body, waits.write_timeout)
         except TimeoutError:
             raise
-        except (OSError, HTTPException):
+        except (OSError, HTTPException) as error:
             # A server may close an idle connection just as the request leaves: the one case in which it is sent again.
-            # That shows within a round trip; who dies later may have been at work on it.
+            # That shows within a round trip, or TCP tells that nobody read it; who dies later may have been at work.
             # Not so after `drop`, by which another thread has given the call up.
-            if not reused or not self._held or connection.limits.heard or call.now() - began > _AT_ONCE:
+            took = call.now() - began
+            if not reused or not self._held or connection.limits.heard or took > _AT_ONCE:
+                raise
+            if took > _IN_A_MOMENT and call.method not in IDEMPOTENT and not connection.was_unread(error):
                 raise
         self._host.reopen(connection, waits.connect_timeout)
         self._check_wanted(connection)

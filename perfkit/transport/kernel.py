@@ -23,19 +23,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOT_YET",
+    "at_rest",
     "hand_back",
     "hand_over",
     "is_ready",
-    "is_silent",
     "not_blocking",
     "only_tickets",
     "wait_at_most",
+    "was_unread",
 ]
 
 NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _STANDARD = ("socket", "ssl")  # modules; the sockets of others may wait in ways of their own
 _TICK = 0.001  # seconds, the shortest wait; the kernel rounds up
 _ESTABLISHED = 1  # linux/tcp_states.h
+_ACKNOWLEDGED = slice(120, 128)  # of linux/tcp.h's tcp_info: bytes the peer has acknowledged
 _SO_MEMINFO = 55  # asm-generic/socket.h: the first number is that of bytes received and not yet read
 
 
@@ -80,19 +82,38 @@ def is_ready(sock: Any, events: int, seconds: float) -> int:
     return found[0][1] if found else 0
 
 
-def is_silent(sock: Any) -> bool:
-    """Return whether the peer is there and has sent nothing; False may also mean that it cannot be told this way.
+def at_rest(sock: Any) -> bytes:
+    """Return how much the peer has acknowledged, if it is there and has sent nothing; b"" may also mean: not known.
 
     Unlike poll, this does not let go of the interpreter.
     """
     if sys.platform != "linux":
-        return False
+        return b""
     try:
-        state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO)
+        info: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.stop)
         unread: int = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO)
     except (OSError, AttributeError):  # TLS inside TLS is no socket
+        return b""
+    return info[_ACKNOWLEDGED] if info[0] == _ESTABLISHED and unread == 0 else b""
+
+
+def was_unread(sock: Any, before: bytes, seconds: float | None) -> bool:
+    """Return whether the peer, which has ended without a word, did so without having read what was sent to it.
+
+    Who had closed before it came has acknowledged nothing since `at_rest` returned `before`, and answers it with a
+    reset; so does who closes with bytes unread. Who has read it, and then gives up or dies, just ends.
+
+    Args:
+        sock: the connection.
+        before: what `at_rest` returned.
+        seconds: how long the reset may be under way; None if one would not be for what was sent.
+    """
+    try:
+        if before and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.stop)[_ACKNOWLEDGED] == before:
+            return True
+        return seconds is not None and is_ready(sock, 0, seconds) != 0
+    except (OSError, ValueError, AttributeError):  # closed meanwhile
         return False
-    return state & 0xFF == _ESTABLISHED and unread == 0
 
 
 def only_tickets(sock: ssl.SSLSocket) -> bool:

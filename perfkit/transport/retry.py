@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from perfkit.clock import Clock
     from perfkit.transport.call import Call
 
-__all__ = ["persist", "worth_another_try"]
+__all__ = ["IDEMPOTENT", "persist", "worth_another_try"]
 
 T = TypeVar("T")
-_IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS"))  # RFC 9110 section 9.2.2
+IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS"))  # RFC 9110 section 9.2.2
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds
 
 
@@ -28,7 +28,7 @@ def worth_another_try(error: BaseException, method: str) -> bool:
     """Return whether sending again is harmless and may help."""
     if not isinstance(error, TransportError) or isinstance(error, PoolTimeout) or is_permanent(error):
         return False
-    return not error.sent or method in _IDEMPOTENT
+    return not error.sent or method in IDEMPOTENT
 
 
 def _pause(attempt: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
@@ -17,7 +18,7 @@ from perfkit.errors import DeadlineExceeded, NetworkError, PoolTimeout, Transpor
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.testing.llm import LlamaServer
-from perfkit.transport import ConnectionPool, HTTPClient
+from perfkit.transport import ConnectionPool, HTTPClient, kernel
 from perfkit.transport.call import Waits, prepare
 from perfkit.transport.connection import PooledConnection
 from perfkit.transport.exchange import Exchange
@@ -65,8 +66,44 @@ def test_reset_of_a_fresh_connection_is_not_sent_again(client: HTTPClient, fault
     assert fault.counters()["requests"] == 1
 
 
+@pytest.mark.parametrize("how", ["end", "reset"])
+@pytest.mark.parametrize("size", [2, 600_000])
+@pytest.mark.parametrize("tls", [False, True])
+def test_request_to_one_who_was_just_closing_is_sent_again_once(
+    peer: StartPeer, tls_fault: FaultServer, monkeypatch: pytest.MonkeyPatch, tls: bool, size: int, how: str
+) -> None:
+    """The end arrives after the connection was found to be good, and before the request."""
+    go = threading.Event()
+
+    def closing(sock: socket.socket) -> None:
+        read_request(sock)
+        sock.sendall(reply(b"first"))
+        go.wait(10)
+        if how == "reset":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def found_good(sock: Any) -> bytes:
+        found = at_rest(sock)
+        go.set()
+        assert kernel.is_ready(sock, select.POLLIN, 10.0)
+        return found
+
+    at_rest = kernel.at_rest
+
+    assert tls_fault._authority is not None
+    server = peer(closing, answering(reply(b"second")), tls=tls_fault._authority.server_file if tls else None)
+    connections = ConnectionPool(proxy="", ca_file=tls_fault.ca_file)
+    client = HTTPClient(server.url, retries=0, connections=connections)
+    assert client.post("/", ASK).body == b"first"
+    with monkeypatch.context() as patched:
+        patched.setattr(kernel, "at_rest", found_good)
+        assert client.post("/", bytes(size)).body == b"second"
+    assert (server.accepted, stats(connections)["reconnected"]) == (2, 1)
+    connections.close()
+
+
 @pytest.mark.parametrize("failure", [faults.reset(), faults.close()])
-def test_reused_connection_that_dies_before_the_reply_is_sent_again_once(
+def test_reused_connection_that_dies_at_once_is_sent_again_once(
     any_client: HTTPClient, any_fault: FaultServer, any_connections: ConnectionPool, failure: faults.Behaviour
 ) -> None:
     any_fault.behave(faults.ok(), failure, faults.ok("second try"))
@@ -74,6 +111,38 @@ def test_reused_connection_that_dies_before_the_reply_is_sent_again_once(
     assert "second try" in any_client.post(CHAT, ASK).text
     assert any_fault.counters()["requests"] == 3
     assert stats(any_connections)["reconnected"] == 1
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(
+    ("method", "read", "again"), [("POST", True, False), ("POST", False, True), ("GET", True, True)]
+)
+def test_end_that_comes_late_is_asked_about_of_tcp(
+    peer: StartPeer, tls_fault: FaultServer, tls: bool, method: str, read: bool, again: bool
+) -> None:
+    clock = FakeClock()
+
+    def script(sock: socket.socket) -> None:
+        read_request(sock)
+        sock.sendall(reply(b"first"))
+        assert kernel.is_ready(sock, select.POLLIN, 10.0)
+        if read:
+            read_request(sock)
+        clock.advance(0.5)
+
+    assert tls_fault._authority is not None
+    server = peer(script, answering(reply(b"second")), tls=tls_fault._authority.server_file if tls else None)
+    connections = ConnectionPool(proxy="", ca_file=tls_fault.ca_file, clock=clock)
+    client = HTTPClient(server.url, retries=0, connections=connections, clock=clock)
+    assert client.request(method, "/", ASK).body == b"first"
+    if again:
+        assert client.request(method, "/", ASK).body == b"second"
+    else:
+        with pytest.raises(NetworkError) as caught:
+            client.request(method, "/", ASK)
+        assert caught.value.sent
+    assert server.accepted == (2 if again else 1)
+    connections.close()
 
 
 def test_connection_that_dies_at_work_is_not_sent_again(peer: StartPeer) -> None:

@@ -46,9 +46,9 @@ def test_warm_call_asks_the_kernel_for_nothing_but_to_send_and_receive(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere poll tells")
 @pytest.mark.parametrize("what", ["bytes", "end", "reset"])
-def test_silent_is_only_who_is_there_and_has_sent_nothing(pair: Pair, what: str) -> None:
+def test_at_rest_is_only_who_is_there_and_has_sent_nothing(pair: Pair, what: str) -> None:
     ours, theirs = pair
-    assert kernel.is_silent(ours)
+    assert kernel.at_rest(ours)
     if what == "bytes":
         theirs.send(b"unasked")
     elif what == "end":
@@ -57,10 +57,10 @@ def test_silent_is_only_who_is_there_and_has_sent_nothing(pair: Pair, what: str)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         theirs.close()
     assert kernel.is_ready(ours, 1, 10.0)
-    assert not kernel.is_silent(ours)
+    assert not kernel.at_rest(ours)
     if what == "bytes":
         ours.recv(100)
-        assert kernel.is_silent(ours)
+        assert kernel.at_rest(ours)
 
 
 def test_waiting_ends_with_the_deadline_or_the_longest_silence(pair: Pair) -> None:
@@ -123,7 +123,7 @@ def test_sockets_that_are_not_the_standard_librarys_keep_their_own_timeouts() ->
         with pytest.raises(TimeoutError):
             limits.receive(foreign, foreign.recv, 10)
         assert 0.0 < (foreign.gettimeout() or 0.0) <= 0.05
-        assert not kernel.is_silent(foreign)
+        assert not kernel.at_rest(foreign)
 
 
 def test_socket_handed_back_waits_without_end(pair: Pair) -> None:
