@@ -1,17 +1,16 @@
 """Many calls against a server that breaks in every way it can, counted by the server: what was asked for twice.
 
-python -m transport.test_storm [CALLS]     from the directory tests, for more than the test has time for
+benchmarks/transport_storm.py makes more of them than the test has time for.
 """
 
 from __future__ import annotations
 
 import gzip
 import random
+import select
 import socket
 import struct
-import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +21,7 @@ from transport.peers import Peer, descriptors, reply, until
 
 from perfkit.errors import TransportError
 from perfkit.testing.faults import FaultServer
-from perfkit.testing.tls import Authority
-from perfkit.transport import ConnectionPool, HTTPClient
+from perfkit.transport import ConnectionPool, HTTPClient, kernel
 
 FAULTS = ["none"] * 6 + [
     "close idle",
@@ -33,10 +31,12 @@ FAULTS = ["none"] * 6 + [
     "cut gzip",
     "oversized",
     "early 429",
+    "early 429, open",
     "silent close",
 ]
 LIMIT = 100_000  # bytes of a body
 LARGE = 600_000  # bytes of an upload
+HUGE = 8_000_000  # of one that the kernels of both sides do not hold
 EARLY = reply(b"slow down", "Connection: close", status="429 Too Many Requests")
 
 
@@ -57,8 +57,10 @@ class Storm:
                 got += piece
             head, _, body = got.partition(b"\r\n\r\n")
             told = dict(line.split(": ", 1) for line in head.decode().lower().split("\r\n")[1:])
-            if told["x-fault"] == "early 429":
+            if told["x-fault"].startswith("early 429"):
                 sock.sendall(EARLY)  # while the body is on its way
+                if told["x-fault"] == "early 429, open":  # and it is never read
+                    kernel.is_ready(sock, select.POLLRDHUP, 20.0)
                 return
             while len(body) < int(told["content-length"]):
                 body += sock.recv(65536)
@@ -98,7 +100,7 @@ def storm(server: Peer, storming: Storm, calls: int, **settings: Any) -> Counter
     threads = threading.active_count()
 
     def ask(number: str, fault: str) -> str:
-        body = bytes(LARGE if fault == "early 429" else 300)
+        body = bytes({"early 429": LARGE, "early 429, open": HUGE}.get(fault, 300))
         try:
             got = client.post("/", body, headers={"x-id": number, "x-fault": fault})
         except TransportError as error:
@@ -128,6 +130,7 @@ ENDS = {
     "cut gzip": {"NetworkError"},
     "oversized": {"NetworkError"},
     "early 429": {"429"},
+    "early 429, open": {"429"},
 }
 
 
@@ -147,17 +150,3 @@ def test_nothing_hangs_leaks_or_is_begun_twice_whatever_the_server_does(
     check(storm(server, storming, 600, ca_file=authority.ca_file if tls else None))
     server.close()
     until(lambda: descriptors() <= before + 1)
-
-
-if __name__ == "__main__":
-    with Authority() as made:
-        for ca in (None, made):
-            storming = Storm()
-            server = Peer(storming, tls=None if ca is None else ca.server_file)
-            began = time.perf_counter()
-            told = storm(
-                server, storming, int((sys.argv[1:] or ["10000"])[0]), ca_file=None if ca is None else ca.ca_file
-            )
-            check(told)
-            server.close()
-            print("tls" if ca else "plain", f"{time.perf_counter() - began:.0f} s", dict(sorted(told.items())))
