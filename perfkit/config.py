@@ -238,7 +238,8 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
             known = (*TABLES, *NAMED_TABLES)
             raise ConfigError(f"unknown table {name!r}; known: {', '.join(known)}{nearest(name, known)}", key=name)
         if not isinstance(table, Mapping):
-            raise ConfigError(f"[{name}] must be a table of settings, not {type(table).__name__}", key=name)
+            such = " such as {'openai': {}}" if name == "providers" else ""
+            raise ConfigError(f"[{name}] must be a table of settings{such}, not {type(table).__name__}", key=name)
         given = {key: value for key, value in table.items() if value is not None or _turns_off(name, key)}
         old = result.setdefault(name, {})
         old.update(_rows_over(old, given) if name in NAMED_TABLES else given)

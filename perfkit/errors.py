@@ -6,6 +6,7 @@ and survives pickling, so that it crosses process borders (Celery results, multi
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -254,6 +255,16 @@ class MaxRoundsExceededError(PerfkitError, RuntimeError):
 
 class RecursiveCallError(PerfkitError, RuntimeError):
     """A computation asked the cache for the very key it is computing; waiting would never end."""
+
+
+def unread_settings() -> str:
+    """Return a hint where Django has settings.PERFKIT and nothing reads it, or an empty string."""
+    settings = getattr(sys.modules.get("django.conf"), "settings", None)
+    if settings is None or not settings.configured or not hasattr(settings, "PERFKIT"):
+        return ""
+    if "perfkit.integrations.django.apps" in sys.modules:
+        return ""
+    return "; settings.PERFKIT is not read: add 'perfkit.integrations.django' to INSTALLED_APPS"
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

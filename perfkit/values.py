@@ -173,7 +173,8 @@ def _messages(value: Any) -> tuple[Mapping[str, Any], ...]:
     if isinstance(value, str):
         value = ({"role": "user", "content": value},)
     if not isinstance(value, _SEQUENCE) or isinstance(value, bytes):
-        raise TypeError(type_error.format("messages", "a string or a list of messages", value))
+        hint = ": put it into a list" if isinstance(value, Mapping) else ""
+        raise TypeError(type_error.format("messages", "a string or a list of messages", value) + hint)
     if not value:
         raise ValueError("messages is empty; pass a string or at least one {'role': ..., 'content': ...}")
     for number, message in enumerate(value):

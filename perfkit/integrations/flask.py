@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, abort, g, request
+from flask import Flask, Response, g, request
 
 from perfkit._shared import configure
 from perfkit.dashboard import Dashboard
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Perfkit"]
 
 _KEY = "perfkit"
+CLOSED = "The dashboard is closed to this request: Perfkit(app, dashboard=...) takes a callable that says to whom it is"
+CLOSED += " open, and machines send the bearer token of [dashboard] token.\n"
 
 
 class Perfkit:
@@ -40,6 +42,9 @@ class Perfkit:
         user: Callable[[], Any] | None = None,
         dashboard: Callable[[], bool] | None = None,
     ) -> None:
+        for name, given in (("user", user), ("dashboard", dashboard)):
+            if given is not None and not callable(given):
+                raise TypeError(f"{name} must be a callable, such as lambda: session.get('{name}'), not {given!r}")
         self._user, self._admitted = user, dashboard
         self._dashboard = Dashboard()
         if app is not None:
@@ -65,7 +70,7 @@ class Perfkit:
     def _show(self, rest: str) -> Response:
         dashboard = self._dashboard
         if not dashboard.admits(request.headers.get("Authorization")) and not (self._admitted and self._admitted()):
-            abort(403)
+            return Response(CLOSED, 403, {"Content-Type": "text/plain", "Cache-Control": "no-store"})
         reply = dashboard.respond(request.method, rest, request.args.to_dict())
         return Response(reply.body, reply.status, dict(reply.headers))
 

@@ -8,6 +8,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+try:
+    import langchain_core  # noqa: F401 - to say what to install
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("langchain_core is not installed; pip install 'perfkit[langchain]'") from error
 from langchain_core.caches import BaseCache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, message_to_dict, messages_from_dict

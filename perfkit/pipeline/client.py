@@ -132,6 +132,8 @@ class Client(Shared):
             asked, model_for(asked, model, self.settings), temperature, max_tokens, tools, response_format, timeout,
             user, metadata=checked_context(context), extra=extra, agent=agent,
         )  # fmt: skip
+        if extra.get("stream"):
+            raise TypeError("chat() returns the whole answer; perfkit.stream(...) gives it as it comes")
         ways = Ways(fallback_response=fallback_response, hedge=hedge, quality=quality)
         return self.run(request, provider=provider, cache=cache, budget=budget, ways=ways)
 

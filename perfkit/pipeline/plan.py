@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.caching import NOT_ASKED, TTLS, CachePolicy, Decision, decide, read_traits, request_digest, scoped_key
 from perfkit.clock import SYSTEM_CLOCK
+from perfkit.errors import unread_settings
 from perfkit.pipeline.call import Call, Ways, routed
 from perfkit.pipeline.known import meaning_of
 from perfkit.tokens.complexity import classify
@@ -145,7 +146,7 @@ def model_for(messages: Any, model: str | None, settings: ClientSettings) -> str
     if settings.prefer_fast_models and settings.fast_model is not None and _is_simple(messages):
         return settings.fast_model
     if settings.default_model is None:
-        raise ValueError("no model given; pass model= or set [client] default_model")
+        raise ValueError(f"no model given; pass model= or set [client] default_model{unread_settings()}")
     return settings.default_model
 
 

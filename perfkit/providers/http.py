@@ -77,6 +77,9 @@ class HTTPProvider(Provider):
         tracker: gets the metrics, None for the shared one.
         **options: fields of the class's `options_class`.
 
+    Attributes:
+        lacks_key: whether it needs a key and has none.
+
     Raises:
         ConfigError: one of them cannot be used; nothing was sent.
     """
@@ -104,7 +107,7 @@ class HTTPProvider(Provider):
         held = Credentials(name, api_key, self.options.key_variable, self.options.headers)
         self.room: tuple[Room, ...] = ()  # that its limits had left at the latest good reply; replaced, never changed
         self._connections = connections
-        self._lacks_key = held.key is None and self.options.key_required
+        self.lacks_key = held.key is None and self.options.key_required
         self._refusals = Refusals(name, self.base_url, held.hint, held.scrubber)
         self._receiver = Receiver(name, self._refusals, held.scrubber, self._reply, self._reader, self._events)
         self._client = HTTPClient(
@@ -170,7 +173,7 @@ class HTTPProvider(Provider):
 
     def _written(self, request: ChatRequest, *, stream: bool) -> tuple[str, bytes]:
         """Return path and body."""
-        if self._lacks_key:
+        if self.lacks_key:
             raise self._refusals.without_key(request.model)
         own_name = self.own_name(request.model)
         try:
@@ -201,7 +204,7 @@ class HTTPProvider(Provider):
 
     def list_models(self, timeout: float = 10.0) -> list[str]:
         """Return the names of the models the provider tells of, in at most `timeout` seconds."""
-        if self._lacks_key:
+        if self.lacks_key:
             raise self._refusals.without_key()
         reply = self._client.get(self.models_path, timeout=timeout)
         if reply.status != _OK:

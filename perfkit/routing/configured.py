@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from perfkit.errors import UnknownNameError, nearest
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -16,8 +18,15 @@ __all__ = ["close_all", "provider_of"]
 
 def provider_of(name: str, row: ProviderSettings, tracker: PerformanceTracker | None) -> Any:
     """Return the provider that `[providers.<name>]` describes; nothing is sent."""
-    from perfkit.providers import create_provider
+    from perfkit.providers import PROVIDERS, create_provider
 
+    if row.kind is None and name not in PROVIDERS:
+        raise UnknownNameError(
+            f"the provider {name!r} needs a kind: 'openai' for whatever speaks as OpenAI does, or one of "
+            f"{', '.join(PROVIDERS)}{nearest(name, PROVIDERS)}",
+            name=name,
+            known=tuple(PROVIDERS),
+        )
     return create_provider(
         row.kind if row.kind is not None else name,
         name=name,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from perfkit.errors import (
     DeadlineExceeded,
     MaxRetriesExceededError,
+    NetworkError,
     NoAvailableProviderError,
     OverloadedError,
     PerfkitError,
@@ -61,7 +62,10 @@ def exhausted(
         message = f"the call's time ran out after {len(attempts)} attempts: {told}"
         final = DeadlineExceeded(message, attempts=attempts)
     else:
-        message = f"{len(attempts)} attempts for {model!r} failed: {told}{why}"
+        place = isinstance(error, NetworkError) and not error.sent
+        hint = "; is base_url right, and does anything answer there?" if place else ""
+        last = f"; the last one: {error}" if error is not None else ""
+        message = f"{len(attempts)} attempts for {model!r} failed: {told}{why}{last}{hint}"
         final = MaxRetriesExceededError(message, attempts=attempts)
     final.__cause__ = error
     return final

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit._shared import Shared
 from perfkit.clock import SYSTEM_CLOCK, Clock
-from perfkit.errors import UnknownModelError, UnknownNameError, nearest
+from perfkit.errors import UnknownModelError, UnknownNameError, nearest, unread_settings
 from perfkit.resilience.breaker import Rules
 from perfkit.routing.configured import close_all, provider_of
 from perfkit.routing.gates import Gates
@@ -281,10 +281,15 @@ class Roster(Shared):
             return UnknownModelError(f"provider {provider!r} does not offer {model!r}", model=model)
         if not self._candidates:
             return UnknownModelError(
-                f"no provider is registered to ask for {model!r}; configure [providers.<name>] or register_provider()",
+                f"no provider is registered to ask for {model!r}; configure [providers.<name>], as in "
+                f"perfkit.configure(providers={{'openai': {{}}}}), or register_provider(){unread_settings()}",
                 model=model,
             )
         known = sorted(self.models())
+        vendors = [name for name, one in self._candidates.items() if one.models is None]
+        told = f"; of {', '.join(vendors)} only what is named as its vendor's own models: list others in models"
         return UnknownModelError(
-            f"no provider offers {model!r}; offered: {', '.join(known) or 'none'}{nearest(model, known)}", model=model
+            f"no provider offers {model!r}; offered: {', '.join(known) or 'none by name'}"
+            f"{told if vendors else ''}{nearest(model, known)}",
+            model=model,
         )

@@ -93,6 +93,15 @@ def test_checks_for_deployment_tell_what_workers_do_not_share() -> None:
         assert findings(deploy=True) == []
 
 
+def test_checks_for_deployment_tell_of_a_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with override_settings(PERFKIT={"state": {"url": "sqlite:///state.db"}, "providers": {"openai": {}}}):
+        assert findings(deploy=True) == ["perfkit.W005"]
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    with override_settings(PERFKIT={"state": {"url": "sqlite:///state.db"}, "providers": {"openai": {}}}):
+        assert findings(deploy=True) == []
+
+
 def test_commands_run_from_manage_py(capsys: pytest.CaptureFixture[str]) -> None:
     with override_settings(PERFKIT={"cache": {"ttl": 77}}), pytest.raises(SystemExit) as ended:
         call_command("perfkit", "config", "show", "--json")

@@ -111,7 +111,9 @@ def test_dashboard_is_closed_unless_a_callable_or_the_token_opens_it(fault: Faul
     closed, opened = make(fault), make(fault, dashboard={"token": "sesame"})
     Perfkit(closed)
     Perfkit(opened, dashboard=lambda: session.get("user") == "ann")
-    assert closed.test_client().get("/perfkit/").status_code == 403
+    refused = closed.test_client().get("/perfkit/")
+    assert refused.status_code == 403
+    assert b"dashboard=" in refused.data
     browser = opened.test_client()
     assert browser.get("/perfkit/").status_code == 403
     assert browser.get("/perfkit/static/uplot.js").status_code == 403

@@ -311,6 +311,7 @@ def test_several_failed_attempts_are_told_together_and_pickle(router: MakeRouter
         made.execute_with_fallback(request_)
     assert str(caught.value) == (
         "2 attempts for 'm' failed: a: AuthenticationError after 0.00 s; b: NetworkError after 0.00 s"
+        "; the last one: reset"
     )
     copy = pickle.loads(pickle.dumps(caught.value))
     assert copy.attempts == caught.value.attempts

@@ -65,7 +65,7 @@ def test_a_request_goes_to_those_who_offer_the_model(
 
 
 def test_without_providers_the_error_says_what_to_do(router: MakeRouter, request_: ChatRequest) -> None:
-    with pytest.raises(UnknownModelError, match=r"configure \[providers.<name>\] or register_provider\(\)"):
+    with pytest.raises(UnknownModelError, match=r"configure \[providers.<name>\], as in .* or register_provider\(\)"):
         router().execute_with_fallback(request_)
 
 

@@ -9,8 +9,11 @@ from django.conf import settings
 from django.core.checks import Error, Info, Tags, Warning, register  # noqa: A004 - Django's own names
 
 from perfkit._shared import current_config
+from perfkit.routing import ProviderRouter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.core.checks import CheckMessage
 
 __all__ = ["register_all"]
@@ -55,7 +58,7 @@ def check_middleware(**_: Any) -> list[CheckMessage]:
 
 
 def check_deployment(**_: Any) -> list[CheckMessage]:
-    """W003, W004, I001: uWSGI without threads, answers that belong to nobody, workers that share nothing."""
+    """W003 to W005, I001: no threads, calls of nobody, providers without a key, workers that share nothing."""
     messages: list[CheckMessage] = []
     uwsgi = sys.modules.get("uwsgi")
     if uwsgi is not None and not {"enable-threads", "threads"} & set(getattr(uwsgi, "opt", {})):
@@ -64,7 +67,17 @@ def check_deployment(**_: Any) -> list[CheckMessage]:
     if MIDDLEWARE not in settings.MIDDLEWARE:
         hint = f"Add {MIDDLEWARE} as the first line of MIDDLEWARE, or pass user= to each call."
         messages.append(Warning("calls have no user: personal answers are not cached", hint=hint, id="perfkit.W004"))
+    messages += _keyless()
     if current_config().table("state").url is None:
         hint = "PERFKIT = {'state': {'url': 'redis://...'}} lets workers share what they can."
         messages.append(Info("each worker has its own cache, budgets and health", hint=hint, id="perfkit.I001"))
     return messages
+
+
+def _keyless() -> Iterator[CheckMessage]:
+    router = ProviderRouter.instance()
+    for name in router.list_providers():
+        provider = router.get_provider(name)
+        if getattr(provider, "lacks_key", False):
+            hint = f"Set {provider.options.key_variable} in the environment, or api_key of its table."
+            yield Warning(f"the provider {name!r} has no key: its calls fail", hint=hint, id="perfkit.W005")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
 from perfkit.integrations._web import Visit, Visits
 
 if TYPE_CHECKING:
@@ -28,6 +32,10 @@ class PerfkitMiddleware:
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        if hasattr(settings, "PERFKIT") and not apps.is_installed("perfkit.integrations.django"):
+            raise ImproperlyConfigured(
+                "settings.PERFKIT needs 'perfkit.integrations.django' in INSTALLED_APPS to be read"
+            )
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
