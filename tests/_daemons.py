@@ -46,7 +46,11 @@ class Daemon:
     def start(self) -> None:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(self._command, cwd=self.directory, stdout=log, stderr=log)
-        polled(self._is_up, 30)
+        try:
+            polled(self._is_up, 30)
+        except AssertionError:
+            self.kill()
+            raise
 
     def _is_up(self) -> bool:
         raise NotImplementedError
@@ -147,9 +151,9 @@ class Collectd(Daemon):
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port(socket.SOCK_DGRAM)
-        config = directory / "collectd.conf"
-        config.write_text(COLLECTD.format(directory=directory, port=self.port))
-        super().__init__(directory, [needs_program("collectd"), "-f", "-C", str(config)])
+        name = "collectd.conf"  # it takes no path with a space
+        (directory / name).write_text(COLLECTD.format(directory=directory, port=self.port))
+        super().__init__(directory, [needs_program("collectd"), "-f", "-C", name])
 
     @property
     def address(self) -> str:
