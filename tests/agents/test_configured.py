@@ -112,6 +112,15 @@ def test_a_missing_file_is_told_when_a_type_is_asked_for() -> None:
         pool.get_agent("support")
 
 
+def test_what_holds_no_types_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="agent types are a mapping, the path of a file or a function, not 3"):
+        AgentPool().load_types(3)  # type: ignore[arg-type]
+    path = tmp_path / "types.json"
+    path.write_text("[]")
+    with pytest.raises(ConfigError, match="must hold a table for each agent type"):
+        AgentPool().load_types(path)
+
+
 def test_threads_that_ask_first_at_once_share_one_type() -> None:
     pool, together = AgentPool(), threading.Barrier(8)
 

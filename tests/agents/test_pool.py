@@ -118,6 +118,17 @@ def test_an_agent_that_cannot_be_reset_is_closed_and_its_place_is_free(pool: Age
     assert now(pool, "broken") == (2,)
 
 
+def test_an_interrupt_during_reset_reaches_its_caller_and_costs_no_place(pool: AgentPool, shop: Workshop) -> None:
+    def reset(_: Agent) -> None:
+        raise KeyboardInterrupt
+
+    pool.register("a", shop.make, size=1, reset=reset, close=shop.close)
+    with pytest.raises(KeyboardInterrupt), pool.get_agent("a"):
+        pass
+    assert shop.closed == [0]
+    assert now(pool, "broken", "in_use", "idle") == (1, 0, 0)
+
+
 def test_a_failed_creation_reaches_its_caller_and_keeps_the_slot(pool: AgentPool, shop: Workshop) -> None:
     pool.register("a", shop.make, size=1)
     shop.broken = True
@@ -177,6 +188,18 @@ def test_a_dead_agent_is_found_after_a_while_and_replaced(pool: AgentPool, shop:
         assert agent.number == 3
     assert len(shop.closed) == 1
     assert now(pool, "replaced", "created", "idle") == (1, 4, 3)
+
+
+def test_an_agent_that_cannot_be_looked_at_is_replaced(pool: AgentPool, shop: Workshop, clock: FakeClock) -> None:
+    def valid(_: Agent) -> bool:
+        raise ConnectionError("does not answer")
+
+    pool.register("a", shop.make, validate=valid, close=shop.close)
+    pool.warm_up("a", 1)
+    clock.advance(1)
+    with pool.get_agent("a") as agent:
+        assert agent.number == 1
+    assert shop.closed == [0]
 
 
 def test_an_agent_just_returned_is_lent_without_asking(pool: AgentPool, shop: Workshop, clock: FakeClock) -> None:

@@ -60,6 +60,16 @@ def test_the_sweep_makes_what_min_idle_is_short_of(pool: AgentPool, shop: Worksh
     assert len(shop.made) == 3
 
 
+def test_a_sweep_whose_agents_cannot_be_made_is_done_by_the_next(pool: AgentPool, shop: Workshop) -> None:
+    shop.broken = True
+    pool.register("a", shop.make, size=5, min_idle=3)
+    sweep(pool)
+    until(lambda: now(pool, "failed", "in_use") == (3, 0))
+    shop.broken = False
+    sweep(pool)
+    until(lambda: now(pool, "idle", "in_use") == (3, 0))
+
+
 def test_the_background_thread_sweeps_and_does_not_keep_the_pool_alive(
     shop: Workshop, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

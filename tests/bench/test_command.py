@@ -169,3 +169,36 @@ def test_the_bundled_model_needs_no_provider(capsys: pytest.CaptureFixture[str])
     assert bench("--bundled", *QUICK, "--json") == 0
     [row] = document(capsys.readouterr().out)["rows"]
     assert (row["provider"], row["model"], row["errors"]) == ("bundled", "tiny", 0)
+
+
+def test_models_are_the_providers_or_the_default(fault: FaultServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--url", fault.base_url, *QUICK, "--json") == 0
+    [row] = document(capsys.readouterr().out)["rows"]
+    assert row["model"] == json.loads(urllib.request.urlopen(f"{fault.base_url}/models").read())["data"][0]["id"]
+    perfkit.configure(providers={"one": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}})
+    assert bench(*QUICK) == 2
+    assert "provider 'one' does not say which models it has: name them by --model" in capsys.readouterr().err
+    perfkit.configure(client={"default_model": "tiny"})
+    assert bench(*QUICK, "--json") == 0
+    assert document(capsys.readouterr().out)["rows"][0]["model"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "said"),
+    [
+        (("--prompts", "none.txt"), 2, "--prompts none.txt: "),
+        (("--prompts", "empty.json"), 2, "one prompt a line, or a JSON list of strings"),
+        (("--output", "missing/run.json"), 1, "--output missing/run.json: No such file"),
+        (("--requests", "0"), 2, "must be a whole number of at least 1, not '0'"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_named(
+    arguments: tuple[str, str], exit_code: int, said: str, fault: FaultServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty.json").write_text("[]")
+    try:
+        code: object = bench("--url", fault.base_url, "--model", "m", *QUICK, *arguments)
+    except SystemExit as end:
+        code = end.code
+    assert code == exit_code
+    assert said in capsys.readouterr().err

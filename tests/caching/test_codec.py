@@ -127,3 +127,12 @@ def test_a_bad_key_is_told_without_showing_it() -> None:
         codec(FakeClock(), encryption_key="hunter2")
     assert "hunter2" not in str(told.value)
     assert "hunter2" not in repr(CacheSettings(encryption_key="hunter2"))
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("compression.zstd", "backports.zstd", "cryptography.fernet"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=r"pip install 'perfkit\[compression\]'"):
+        codec(FakeClock(), compression="zstd")
+    with pytest.raises(ConfigError, match=r"pip install 'perfkit\[encryption\]'"):
+        codec(FakeClock(), encryption_key="k")
