@@ -241,3 +241,19 @@ def test_the_background_sweep_removes_what_has_expired(monkeypatch: pytest.Monke
     sweep()
     assert len(cache) == 1
     assert cache.stats()["expired"] == 1
+
+
+def test_a_stale_answer_serves_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, numbers = Made(ttl=10, stale_ttl=60), counter()
+    assert cache.get("key", numbers) == 0
+    cache.time.advance(20)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refused)
+        assert cache.get("key", numbers) == 0
+    assert cache.get("key", numbers) == 0  # and begins the refresh
+    assert cache._loader.refresher.wait(10)
+    assert cache.get("key", numbers) == 1
+
+
+def refused(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

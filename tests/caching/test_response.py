@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import enum
 import logging
 import random
 import threading
@@ -424,3 +425,14 @@ def test_a_loader_that_asks_for_its_own_key_through_another_thread_ends_with_a_t
             kept.get("key", load)
     with pytest.raises(ValueError, match="timeout"):
         kept.get("key", load, timeout=-1)
+
+
+def test_parts_of_a_reply_that_are_of_a_class_of_their_own_come_back_as_json_says_them() -> None:
+    class Reason(enum.StrEnum):
+        STOP = "stop"
+
+    one = cache()
+    one.set("key", ChatResponse("hi", Usage(1, 2), "m", "p", ({"id": "1"},), raw={"reason": Reason.STOP}))
+    back = one.get("key")
+    assert (back.raw, back.tool_calls) == ({"reason": "stop"}, ({"id": "1"},))
+    assert type(back.raw["reason"]) is str

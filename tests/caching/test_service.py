@@ -262,3 +262,29 @@ def test_a_coroutine_is_refused_where_it_is_decorated(cache: ResponseCache) -> N
         @cached(cache=cache)
         async def later() -> int:
             return 1
+
+
+def test_a_tool_is_part_of_the_key_by_what_it_says_of_itself(cache: ResponseCache) -> None:
+    class Tool:
+        def __init__(self, limit: int) -> None:
+            self._limit = limit
+
+        def to_dict(self) -> dict[str, Any]:
+            return {"name": "search", "limit": self._limit}
+
+    class Searcher:
+        name = "searcher"
+        runs = 0
+
+        def __init__(self, limit: int) -> None:
+            self.tools = [Tool(limit)]
+
+        def run(self, message: str, context: Any) -> str:
+            Searcher.runs += 1
+            return message
+
+    for limit in (1, 1, 2):
+        agent = CachedAgent(Searcher(limit), "always", cache=cache)
+        assert agent.run("hello") == "hello"
+    assert Searcher.runs == 2
+    assert repr(agent).startswith("CachedAgent('searcher'")

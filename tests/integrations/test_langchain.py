@@ -11,6 +11,7 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import Generation
 from langchain_core.prompts import ChatPromptTemplate
 
 import perfkit
@@ -126,3 +127,21 @@ def test_the_cache_serves_other_models_and_keeps_users_apart() -> None:
         assert model.invoke("q").text == "3"
     finally:
         set_llm_cache(None)
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"), [("auto", "auto"), ("none", "none"), ("required", "required"), ("any", "required")]
+)
+def test_tools_may_be_left_to_the_model_or_required(choice: str, sent: str) -> None:
+    bound: Any = ChatPerfkit(model="m").bind_tools(
+        [{"name": "now", "description": "d", "parameters": {}}], tool_choice=choice
+    )
+    assert bound.kwargs["tool_choice"] == sent
+
+
+def test_the_cache_keeps_plain_generations_and_leaves_what_is_not_json() -> None:
+    cache = PerfkitCache()
+    cache.update("prompt", "model", [Generation(text="hi", generation_info={"n": 1})])
+    assert cache.lookup("prompt", "model") == [Generation(text="hi", generation_info={"n": 1})]
+    cache.update("other", "model", [Generation(text="hi", generation_info={"n": object()})])
+    assert cache.lookup("other", "model") is None
