@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(wanted)
     try:
         code: int = load(f"{COMMANDS[options.command][0]}:run")(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it, such as `head`, has seen enough; nothing is left to complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except PerfkitError as error:
         print(f"perfkit: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

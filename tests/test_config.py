@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from _servers import environment
 
 import perfkit
+from perfkit import cli
 from perfkit._shared import current_config
 from perfkit.config import Config, from_environment
 from perfkit.errors import ConfigError
@@ -147,3 +151,21 @@ def test_none_turns_off_what_is_on_by_default_and_leaves_the_rest() -> None:
     config = Config({"router": {"probe_interval": None, "timeout": None}}, file=file, environ={})
     settings = config.table("router")
     assert (settings.probe_interval, settings.outlier_factor, settings.timeout) == (None, None, 7.0)
+
+
+def test_settings_are_shown_one_a_line_with_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    perfkit.configure(cache={"ttl": 60})
+    assert cli.main(["config", "show"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["cache.ttl", "60", "argument"] in lines
+    assert ["router.strategy", "least_latency", "default"] in lines
+    assert ["cache.url", "-", "default"] in lines
+
+
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "perfkit", "config", "show"]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shown:
+        assert shown.stdout is not None
+        assert shown.stderr is not None
+        shown.stdout.close()
+        assert (shown.stderr.read(), shown.wait(20)) == (b"", 0)
