@@ -133,7 +133,12 @@ class _Transport:
         """
         module, url, wire = self.module, request.url, self._wire
         if url.scheme not in _PORTS:
-            raise module.UnsupportedProtocol(f"URL must be http:// or https://, not {url.scheme}://", request=request)
+            what = f"has an unsupported protocol '{url.scheme}://'" if url.scheme else "is missing http:// or https://"
+            raise module.UnsupportedProtocol(f"Request URL {what}.", request=request)
+        if "sni_hostname" in request.extensions:
+            raise ConfigError(
+                "the extension sni_hostname has no effect here: names are those of URLs", key="sni_hostname"
+            )
         origin = url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
         fields = _fields(request.headers.raw)
         waits = _waits(request.extensions.get("timeout", {}))

@@ -25,6 +25,12 @@ def test_each_finding_says_why_and_what_to_do(capsys: pytest.CaptureFixture[str]
     assert "do enable-threads = true" in shown
 
 
+def test_clock_is_looked_at(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(doctor.clock, "clock", lambda: iter([fine("clock", "kept right")]))
+    main(["doctor"])
+    assert "kept right" in capsys.readouterr().out
+
+
 def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         main(["doctor", "--json", f"127.0.0.1:{server.getsockname()[1]}"])

@@ -84,3 +84,9 @@ def test_slow_clock_source_is_warned_of(
 
 def test_this_machine_can_be_examined() -> None:
     assert {finding.check for finding in machine.examine(Machine())} >= {"certificates", "descriptors", "clock_source"}
+
+
+def test_all_that_is_wrong_with_a_machine_is_found_at_once(tmp_path: Path) -> None:
+    wrong = of(tmp_path, {IDLE: "1\n", "etc/resolv.conf": "# nothing\n", SOURCE: "hpet\n"})
+    found = {finding.check for finding in machine.examine(wrong) if finding.level != "ok"}
+    assert found >= {"slow_start", "resolver", "clock_source"}

@@ -106,6 +106,18 @@ def test_forgotten_response_gives_its_slot_back_soon(
     assert settled(any_fault)["aborted_by_client"] == 1
 
 
+def test_url_it_cannot_ask_and_name_it_would_not_use_are_refused(
+    client: Any, module: Any, any_fault: FaultServer
+) -> None:
+    with pytest.raises(module.UnsupportedProtocol, match=r"unsupported protocol 'ftp://'"):
+        client.get("ftp://host.test/")
+    with pytest.raises(module.UnsupportedProtocol, match="missing"):
+        client.get("/path")
+    with pytest.raises(ConfigError, match="sni_hostname"):
+        client.get(any_fault.base_url, extensions={"sni_hostname": "other.test"})
+    assert any_fault.counters()["requests"] == 0
+
+
 @pytest.mark.parametrize("option", ["verify", "proxy", "limits", "http2", "transport", "mounts"])
 def test_options_the_pool_would_not_see_are_refused(module: Any, option: str) -> None:
     with pytest.raises(ConfigError, match=option):
