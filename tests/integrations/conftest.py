@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from transport.conftest import _tls_server, any_fault, tls_fault
+from transport.conftest import _tls_server, any_fault, peer, tls_fault
 
 from perfkit.metrics import PerformanceTracker
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool
 
-__all__ = ["_tls_server", "any_fault", "tls_fault"]
+__all__ = ["_tls_server", "any_fault", "peer", "tls_fault"]
 
 
 @pytest.fixture

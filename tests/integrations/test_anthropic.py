@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any
 
@@ -68,6 +69,17 @@ def test_retries_of_the_sdk_work(client: anthropic.Anthropic, any_fault: FaultSe
     any_fault.behave(mishap, then="ok")
     assert how(client.with_options(max_retries=1)) == "echo: one two three"
     assert any_fault.counters()["requests"] == 2
+
+
+def test_files_are_uploaded_whole(client: anthropic.Anthropic, any_fault: FaultServer) -> None:
+    told = {"id": "f", "type": "file", "filename": "f.txt", "mime_type": "text/plain", "size_bytes": 9}
+    any_fault.behave(faults.status(200, body={**told, "created_at": "2026-01-01T00:00:00Z"}), path="*/files*")
+    content = os.urandom(300_000)
+    made = client.beta.files.upload(file=("f.bin", io.BytesIO(content), "application/octet-stream"))
+    assert made.id == "f"
+    sent = any_fault.stats()["recent"][-1]["headers"]
+    assert int(sent["content-length"]) > len(content)
+    assert "transfer-encoding" not in sent
 
 
 TROUBLE = {

@@ -11,7 +11,6 @@ import pytest
 from _parts import needs_module
 from _servers import polled
 from integrations.asking import all_free, settled
-from transport.conftest import peer
 from transport.peers import answering, reply
 
 from perfkit.errors import ConfigError
@@ -20,8 +19,6 @@ from perfkit.integrations._wire import Wire
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool
-
-__all__ = ["peer"]
 
 
 @pytest.fixture(params=["httpx2", "httpx"])

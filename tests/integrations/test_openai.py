@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
+import socket
+import threading
 from typing import Any
 
 import httpx2
 import openai
 import pytest
 from integrations.asking import SECRET, all_free, failure, in_threads, said, settled, totals, wrong_answers
-from transport.peers import await_child, start_child
+from transport.peers import answering, await_child, reply, start_child
 
 import perfkit.integrations.openai
 from perfkit.clock import FakeClock
@@ -267,6 +270,26 @@ def test_embeddings_and_uploads_arrive_whole(client: openai.OpenAI, any_fault: F
     )
     assert content in sent.content
     assert "transfer-encoding" not in any_fault.stats()["recent"][-1]["headers"]
+
+
+def test_refusal_of_an_upload_that_is_not_read_is_retried_by_the_sdk(peer: Any) -> None:
+    """It leaves the connection open, on which nothing could follow."""
+    done, made = threading.Event(), b'{"id": "f", "object": "file"}'
+
+    def refusing(sock: socket.socket) -> None:
+        sock.recv(1000)
+        sock.sendall(reply(b"{}", "Retry-After-Ms: 1", status="429 Too Many Requests"))
+        done.wait(20)
+
+    server = peer(refusing, answering(reply(made, "Content-Type: application/json")))
+    connections = ConnectionPool(proxy="")
+    http_client = perfkit.integrations.openai.http_client(connections=connections)
+    client = openai.OpenAI(api_key=SECRET, base_url=server.url, http_client=http_client, max_retries=1, timeout=10)
+    upload = ("f.bin", io.BytesIO(bytes(8_000_000)))
+    assert client.files.create(file=upload, purpose="batch").id == "f"
+    assert server.accepted == 2
+    done.set()
+    connections.close()
 
 
 def test_sixteen_threads_get_their_own_answers(client: openai.OpenAI, any_fault: FaultServer) -> None:

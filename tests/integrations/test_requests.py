@@ -12,7 +12,6 @@ import pytest
 import requests
 import urllib3
 from integrations.asking import SECRET, all_free, in_threads, said, settled, totals
-from transport.conftest import peer
 from transport.peers import answering, await_child, reply, start_child
 
 import perfkit.integrations.requests
@@ -21,7 +20,6 @@ from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool
 
-__all__ = ["peer"]
 CHAT = "/chat/completions"
 
 

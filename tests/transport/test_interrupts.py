@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from transport.interruption import Interruption
 from transport.peers import descriptors
 
 import perfkit.transport
+from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool, HTTPClient, client, connection, exchange, hosts, slots, stream
 from perfkit.transport.hosts import HostPool
@@ -104,3 +106,28 @@ def test_exception_at_any_place_loses_no_slot_and_no_descriptor(
     assert (pool.pool.counts()[0], len(set(map(id, taken)))) == (SIZE, SIZE)
     for each in taken:
         pool.give(each)
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_signal_handler_that_raises_ends_a_wait_for_bytes(
+    any_client: HTTPClient, any_fault: FaultServer, any_connections: ConnectionPool, part: str
+) -> None:
+    """Ctrl-C, or the alarm of a server that ends requests that take too long."""
+
+    class Alarm(BaseException): ...
+
+    def ring(*_: object) -> None:
+        raise Alarm
+
+    any_fault.behave(faults.stall(after_bytes=0 if part == "head" else 400))
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Alarm):
+            any_client.post("/chat/completions", {"model": "m", "messages": []}, timeout=20)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    (stats,) = any_connections.stats().values()
+    assert (stats["in_use"], stats["idle"]) == (0, 0)
+    any_fault.wait_until(lambda counters: counters["aborted_by_client"] == 1)
