@@ -32,7 +32,7 @@ EVERY = 50  # verified matches between two looks
 STEPS = 8  # of Newton's method, started from the last result
 # What is known before the first verified match: fitted on halves of banking77 and CLINC150 that no figure is told of.
 PRIOR = (-2.669, -1.55, 1.151, -0.774, -0.494, 1.238)
-PULL = (0.8, 40.0, 40.0, 40.0, 40.0, 40.0)  # how strongly the prior holds each of them
+PULL = (0.8, 10.0, 10.0, 10.0, 10.0, 10.0)  # how strongly the prior holds each of them: less, and it follows noise
 WORSE = (2.0, 4.0)  # what CUSUM looks for: wrong matches that many times as likely as estimated
 ALARM = 6.0  # logarithm of the odds at which it is believed
 KEPT = 150  # verified matches that are kept then

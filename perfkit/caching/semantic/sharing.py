@@ -45,6 +45,7 @@ log = logging.getLogger("perfkit.caching")
 
 LEARNED = 30 * 86_400.0  # seconds that what was learned says something
 EVERY = 0.5  # seconds between two looks
+PATIENCE = 1.0  # seconds to wait for another thread that sends
 AT_ONCE = 200  # records in one command
 BUSY = 0.1  # seconds of reading after which the rest waits for the next look
 UNSENT = 10_000  # records kept while the log is away
@@ -188,9 +189,13 @@ class Sharing:
         return record is not None and "text" in record and match.covers(str(record.get("partition")), frozenset())
 
     def close(self) -> None:
-        """Send what is left to tell."""
-        with self._reading, suppress(StateUnavailableError):
-            self._send()
+        """Send what is left to tell, unless that is under way."""
+        if self._reading.acquire(timeout=PATIENCE):
+            try:
+                with suppress(StateUnavailableError):
+                    self._send()
+            finally:
+                self._reading.release()
 
     def end(self) -> None:
         """Send what is left, and neither send nor read any more."""

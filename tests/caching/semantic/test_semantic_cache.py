@@ -77,6 +77,25 @@ def test_a_forgotten_answer_is_not_found_and_its_room_is_used_again() -> None:
     assert len(left) >= 1
 
 
+def test_a_question_asked_anew_begins_without_what_was_learned_of_its_old_answer() -> None:
+    semantic = made()
+    known(semantic, "xxxx")
+    question = semantic.ask("p", "r", "xxxxx")
+    assert question is not None
+    for _ in range(3):
+        one = semantic.search(question)
+        assert one is not None
+        semantic.learn(question, one, answer("same"), answer("same"))
+    semantic.add(question, "key of xxxxx", like=one)
+    semantic.add(question, "key of xxxxx", like=found(semantic, "xxxx"))
+    assert len(semantic) == 2  # each question once
+    assert found(semantic, "xxxx").match.evidence.right == 3
+    known(semantic, "xxxx")
+    again = found(semantic, "xxxx").match
+    assert (again.evidence.right, again.answer.key) == (0, "key of xxxx")
+    assert len(semantic) == 1  # those that led to the old answer are gone
+
+
 def test_the_bound_of_entries_drops_the_partition_unused_for_longest() -> None:
     semantic = made(max_entries=6)
     for at, partition in enumerate(("a", "b", "a", "c")):

@@ -23,7 +23,10 @@ from perfkit.caching.response import ResponseCache
 from perfkit.caching.semantic import SemanticCache, sharing
 from perfkit.caching.semantic.sharing import Sharing
 from perfkit.metrics import PerformanceTracker
+from perfkit.providers import create_provider
+from perfkit.routing import ProviderRouter
 from perfkit.state import RedisLink
+from perfkit.testing import FaultServer
 from perfkit.values import ChatResponse, Usage
 
 PARTITION = "chat:0:public"
@@ -398,3 +401,23 @@ def test_what_a_killed_process_knew_is_known_after_a_restart(make: Make) -> None
     later = make(name="n")
     told(later)
     assert later.find("xxxxx")[1].key == "key of xxxx"
+
+
+def test_a_call_is_answered_by_what_another_process_was_asked(make: Make, fault: FaultServer) -> None:
+    router = ProviderRouter()
+    router.register_provider("p", create_provider("openai", base_url=fault.base_url, api_key="k", models=["m"]))
+
+    def ask(worker: Worker, text: str) -> perfkit.ChatResponse:
+        client = perfkit.Client(router=router, cache=worker.cache, tracker=PerformanceTracker())
+        policy = perfkit.CachePolicy(semantic=worker.semantic)
+        return client.chat(text, model="m", temperature=0, cache=policy)
+
+    one, two = make(), make()
+    first = ask(one, "xxxx")
+    told(one, two)
+    second = ask(two, "xxxxx")
+    assert (second.text, second.cached) == (first.text, "semantic")
+    one.cache.clear()
+    told(one, two)
+    assert ask(two, "xxxxxx").cached is None
+    assert fault.stats()["requests"] == 2
