@@ -148,6 +148,7 @@ def test_what_one_has_verified_counts_for_all(make: Make) -> None:
     assert one.find("xxxx" + "x")[1].match.answer.wrong == 1
 
 
+@pytest.mark.parametrize("make", ["sqlite"], indirect=True)
 def test_nothing_is_served_before_all_that_was_learned_is_read(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "AT_ONCE", 50)
     monkeypatch.setattr(sharing, "BUSY", -1.0)
@@ -296,6 +297,7 @@ def test_what_is_sent_twice_is_learned_once(make: Make) -> None:
     assert len(two.semantic) == 1
 
 
+@pytest.mark.parametrize("make", ["redis"], indirect=True)
 def test_a_forked_child_learns_what_its_parent_knew_once_and_tells_as_himself(make: Make) -> None:
     parent, other = make(max_error_rate=0.05), make(max_error_rate=0.05)
     told(parent)
@@ -389,6 +391,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.parametrize("make", ["redis"], indirect=True)
 def test_what_a_killed_process_knew_is_known_after_a_restart(make: Make) -> None:
     settings = make(name="n").cache.settings
     env = environment(
@@ -403,6 +406,7 @@ def test_what_a_killed_process_knew_is_known_after_a_restart(make: Make) -> None
     assert later.find("xxxxx")[1].key == "key of xxxx"
 
 
+@pytest.mark.parametrize("make", ["redis"], indirect=True)
 def test_a_call_is_answered_by_what_another_process_was_asked(make: Make, fault: FaultServer) -> None:
     router = ProviderRouter()
     router.register_provider("p", create_provider("openai", base_url=fault.base_url, api_key="k", models=["m"]))
