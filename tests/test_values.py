@@ -124,3 +124,11 @@ def test_evolve_changes_a_copy() -> None:
     assert (before.cost, before.cached, after.cost, after.cached, after.usage) == (1.0, None, 2.0, "exact", Usage(1, 2))
     with pytest.raises(AttributeError):
         before.evolve(price=1)
+
+
+def test_a_copy_of_a_subclass_is_one_too() -> None:
+    class Mine(ChatRequest):
+        """Has room for more."""
+
+    request = Mine("hello", "m").evolve(model="other")  # type: ignore[arg-type]
+    assert (type(request), request.model) == (Mine, "other")

@@ -221,6 +221,7 @@ class Roster(Shared):
             kept = {name: one for name, one in self._candidates.items() if one not in gone}
             self._candidates = Table({**kept, **made})
             self._rows = rows
+            self._tend_at = 0.0  # there may be a Redis now
         close_all(gone)
 
     def _made(self, name: str, row: ProviderSettings) -> Candidate:

@@ -292,13 +292,13 @@ class ProviderRouter(Experiments):
     def _call(
         self, request: ChatRequest, provider: str | None, options: Options, limits: Mapping[str, Any] | None
     ) -> Call:
+        if self._clock.now() >= self._tend_at:
+            self._tend()
         offers = self._candidates.offers(request.model) if provider is None else ()
         if not offers:
             offers = self._offers(request.model, provider)
         if limits is not None or self._limits is not NO_LIMITS or not self._candidates.fit_all:
             offers = self._fit(offers, request, limits, streaming=options.streaming)
-        if self._clock.now() >= self._tend_at:
-            self._tend()
         tracker = self._tracker
         return Call(self._setup, request, offers, tracker if tracker is not None else self._measured(), options)
 

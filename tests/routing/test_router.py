@@ -342,3 +342,35 @@ def test_latency_is_another_name_of_least_latency() -> None:
     made.strategy = "round_robin"
     made.configure(strategy="latency")
     assert made.strategy == "latency"
+
+
+def test_a_provider_that_says_what_it_offers_is_asked_again_after_a_while(
+    router: MakeRouter, clock: SlowClock, request_: ChatRequest
+) -> None:
+    made = router(a=0.0, b=0.0)
+    provider, asked, offered = made.get_provider("a"), [], {"m"}
+
+    def offers(model: str) -> bool:
+        asked.append(model)
+        return model in offered
+
+    provider.offers = offers
+    made.register_provider("a", provider, priority=0)
+    assert [made.execute_with_fallback(request_).provider for _ in range(5)] == ["a"] * 5
+    assert asked == ["m"]
+    offered.clear()
+    clock.advance(10)
+    assert [made.execute_with_fallback(request_).provider for _ in range(3)][1:] == ["b"] * 2
+
+
+def test_who_is_registered_or_taken_out_counts_at_once(router: MakeRouter, request_: ChatRequest) -> None:
+    made = router(a=0.0, b=0.0)
+    assert made.execute_with_fallback(request_).provider == "a"
+    made.register_provider("first", made.get_provider("b"), priority=0)
+    assert made.execute_with_fallback(request_).provider == "first"
+    made.unregister_provider("first")
+    made.unregister_provider("a")
+    assert made.execute_with_fallback(request_).provider == "b"
+    made.unregister_provider("b")
+    with pytest.raises(UnknownModelError):
+        made.execute_with_fallback(request_)
