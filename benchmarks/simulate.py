@@ -2,9 +2,9 @@
 
     python benchmarks/simulate.py [--quick] [--json] [--svg FILE]
 
-The router's own code runs on a clock that jumps, against modelled providers; nothing is slept. Beside its strategies
-stands litellm's latency-based rule, written down from its source (1.106): the lowest mean of the last ten latencies,
-untried deployments first.
+The router's own code runs on a clock that jumps, against modelled providers; only one run with real servers, which the
+simulation has to reproduce, takes its time. Beside the router's strategies stands litellm's latency-based rule, written
+down from its source (1.106): the lowest mean of the last ten latencies, untried deployments first.
 """
 
 from __future__ import annotations
@@ -14,11 +14,21 @@ import json
 import platform
 import random
 import sys
+import threading
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from perfkit.bench import Change, Model, Simulation, simulate
+from perfkit.bench.report import Outcome, Summary
+from perfkit.metrics import PerformanceTracker
+from perfkit.providers import create_provider
+from perfkit.routing import ProviderRouter
+from perfkit.testing import faults
+from perfkit.testing.faults import FaultServer
+from perfkit.transport import ConnectionPool
+from perfkit.values import ChatRequest
 
 HEALTHY, SLOW = 5.0, 60.0  # seconds before, and of, the slow-down
 MEAN = 0.42  # seconds a call takes at a provider drawn at random
@@ -91,6 +101,52 @@ def best_changes(seed: int) -> int:
     return next(n for n in range(len(after)) if sum(name == "good" for name in after[n : n + 50]) > 25)
 
 
+def one_real_day(calls: int) -> dict[str, Any]:
+    """Compare a run with real servers that take as long as the models with its simulation."""
+    arrivals = [number / 40 for number in range(calls)]
+    models = [Model(name, median=took, p99=took, terms=(("weight", weight),)) for name, took, weight in REAL]
+    simulated = simulate(models, ["weighted"], arrivals=arrivals, settings=QUIET).summary("weighted")
+    real = really(arrivals)
+    shares = max(abs(real.shares.get(name, 0.0) / share - 1) for name, share in simulated.shares.items())
+    return {
+        "p50 real": round(real.p50, 3),
+        "p50 simulated": round(simulated.p50, 3),
+        "p99 real": round(real.p99, 3),
+        "p99 simulated": round(simulated.p99, 3),
+        "furthest share": f"{shares:.1%}",
+        "furthest apart": f"{max(shares, abs(real.p50 / simulated.p50 - 1), abs(real.p99 / simulated.p99 - 1)):.1%}",
+    }
+
+
+REAL = (("a", 0.3, 6), ("b", 0.6, 3), ("c", 1.2, 1))  # name, seconds, weight
+
+
+def really(arrivals: list[float]) -> Summary:
+    """Return what the router does with real servers."""
+    router, outcomes = ProviderRouter(strategy="weighted", tracker=PerformanceTracker(), **QUIET), list[Outcome]()
+
+    def call(at: float) -> None:
+        time.sleep(max(0.0, began + at - time.monotonic()))
+        start = time.monotonic()
+        response = router.execute_with_fallback(ChatRequest([{"role": "user", "content": "hi"}], "m", timeout=30))
+        outcomes.append(Outcome(at, time.monotonic() - start, response.provider, len(response.attempts)))
+
+    with ExitStack() as stack:
+        pool = stack.enter_context(closing(ConnectionPool(maxsize=len(arrivals))))
+        for name, took, weight in REAL:
+            server = stack.enter_context(FaultServer())
+            server.behave(faults.ok("x", delay=took))
+            provider = create_provider("openai", name=name, base_url=server.base_url, connections=pool)
+            router.register_provider(name, provider, weight=weight)
+        began = time.monotonic() + 0.1
+        threads = [threading.Thread(target=call, args=(at,)) for at in arrivals]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return Summary.of(outcomes)
+
+
 QUIET = {"probe_interval": None, "outlier_factor": None}  # what is compared is the choice alone
 
 
@@ -111,6 +167,7 @@ def measure(*, quick: bool) -> tuple[dict[str, Any], Simulation]:
             for name in ("plain", "hedged", "hedged after 0.5 s")
         },
         "adaptive: calls until a new best gets most": {"median": found[len(found) // 2], "worst": found[-1]},
+        "a run with real servers": one_real_day(100 if quick else 400),
     }
     return results, limited
 

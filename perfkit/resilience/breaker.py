@@ -243,7 +243,7 @@ class CircuitBreaker:
                 when the call says nothing.
         """
         now, state, rules = self._clock.now(), self.state, self.rules
-        if event == "success" and state.mode == "closed" and not state.failures and permit == state.epoch:
+        if event == "success" and state.mode == "closed" and not state.failures:
             if rules.failure_rate >= 1 and rules.slow_rate >= 1:
                 return  # as it is already
             if now - state.began < rules.window / 2 and len(self._well) < BUNCH:
