@@ -1,4 +1,11 @@
-"""The simulator against the examples in the vendors' own guides."""
+"""The simulator against the worked examples in the vendors' own guides, as they stood in 2026.
+
+OpenAI     https://platform.openai.com/docs/guides/prompt-caching
+Anthropic  https://platform.claude.com/docs/en/build-with-claude/prompt-caching
+DeepSeek   https://api-docs.deepseek.com/guides/kv_cache
+
+No example with figures of GPT-5.6's breakpoints was found; those tests hold its rules only.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +32,7 @@ def charged(bills: list[Bill]) -> list[tuple[int, int, int]]:
 
 
 def test_openai_reads_in_steps_of_128_as_in_its_usage_example() -> None:
-    """Guide to prompt caching: 2,006 prompt tokens are reported with 1,920 cached ones."""
+    """OpenAI, "Requirements": 2,006 prompt tokens are reported with 1,920 cached ones."""
     bills = simulate([prompt(at, ("all", 2006)) for at in (0, 60)], rule("gpt-4o"))
     assert charged(bills) == [(0, 0, 2006), (1920, 0, 86)]
     assert bills[1].cost == 86 + 0.5 * 1920
@@ -35,11 +42,13 @@ def test_openai_reads_in_steps_of_128_as_in_its_usage_example() -> None:
     ("tokens", "read"), [(1023, 0), (1024, 1024), (1151, 1024), (1152, 1152), (1280, 1280), (1408, 1408)]
 )
 def test_openai_caches_from_1024_tokens_in_steps_of_128(tokens: int, read: int) -> None:
+    """OpenAI, "Requirements": cached tokens are 1024, 1152, 1280, 1408 and so on, and zero below 1024."""
     bills = simulate([prompt(at, ("prefix", tokens), (f"own {at}", 50)) for at in (0, 1)], rule("gpt-5"))
     assert bills[1].read == read
 
 
 def test_openai_forgets_after_some_idle_minutes() -> None:
+    """OpenAI, "How it works": prefixes stay for 5 to 10 minutes of inactivity; the shorter time is counted with."""
     bills = simulate([prompt(at, ("prefix", 2048)) for at in (0, 299, 598, 1000)], rule("gpt-5"))
     assert [bill.read for bill in bills] == [0, 2048, 2048, 0]
 
@@ -52,7 +61,7 @@ def test_gpt_5_6_writes_at_the_end_of_each_prompt_and_charges_for_it() -> None:
 
 
 def test_anthropic_large_document_is_written_once_and_read_afterwards() -> None:
-    """Guide, "Large context caching example": 188,086 tokens created and 21 of input, then the 188,086 read."""
+    """Anthropic's first example: 188,086 tokens are created and 21 are input, then the 188,086 are read."""
     blocks = (("instructions and document", 188_086, "5m"), ("question", 21))
     bills = simulate([prompt(0, *blocks), prompt(60, *blocks)], rule("claude-sonnet-4-5"))
     assert charged(bills) == [(0, 188_086, 21), (188_086, 0, 21)]
@@ -62,45 +71,84 @@ def test_anthropic_large_document_is_written_once_and_read_afterwards() -> None:
 
 
 def test_anthropic_bills_mixed_times_to_live_by_segments() -> None:
-    """Guide, "Mixing different TTLs": read up to A, one-hour writes from A to B, five-minute writes from B to C."""
-    a, b, c = ("A", 2000, "1h"), ("B", 1000, "1h"), ("C", 500, "5m")
-    first, second = simulate([prompt(0, a), prompt(60, a, b, c, ("rest", 10))], rule("claude-sonnet-4-5"))
-    assert first.cost == 2000 * 2.0
-    assert second.cost == 2000 * 0.1 + 1000 * 2.0 + 500 * 1.25 + 10
+    """Anthropic, "1-hour cache duration" and "Mixing different TTLs": read up to A, one hour to B, five minutes to C.
+
+    Its usage: 1,800 tokens read, 248 created, of them 100 for an hour and 148 for five minutes, and 2,048 of input.
+    """
+    a, b, c = ("A", 1800, "1h"), ("B", 100, "1h"), ("C", 148, "5m")
+    first, second = simulate([prompt(0, a), prompt(60, a, b, c, ("rest", 2048))], rule("claude-sonnet-4-5"))
+    assert first.cost == 1800 * 2.0
+    assert (second.read, second.written, second.plain) == (1800, 248, 2048)
+    assert second.cost == pytest.approx(1800 * 0.1 + 100 * 2.0 + 148 * 1.25 + 2048)
 
 
-@pytest.mark.parametrize(("changed", "read"), [(25, 24 * 100), (5, 0)])
-def test_anthropic_looks_back_twenty_blocks(changed: int, read: int) -> None:
-    """Guide, "Understanding cache breakpoint behavior": 30 blocks, a change in block 25 is found, one in 5 is not."""
-    ends = {24, 30} if changed == 25 else {4, 30}  # entries exist where earlier requests had breakpoints
+def test_anthropic_prewarmed_system_prompt_is_read_by_the_first_user() -> None:
+    """Anthropic, "Pre-warming the cache": 5,120 tokens are created and 8 are input; the next request finds them."""
+    system = ("system", 5120, "5m")
+    bills = simulate([prompt(0, system, ("warmup", 8)), prompt(9, system, ("question", 12))], rule("claude-opus-4-8"))
+    assert charged(bills) == [(0, 5120, 8), (5120, 0, 12)]
 
-    def blocks(edit: int | None, marks: set[int]) -> list[tuple[str, int] | tuple[str, int, str]]:
-        names = [f"{n}{'*' if n == edit else ''}" for n in range(1, 31)]
-        return [(name, 100, "5m") if n in marks else (name, 100) for n, name in enumerate(names, 1)]
 
+@pytest.mark.parametrize(("second_mark", "read"), [(False, 0), (True, 15)])
+def test_anthropic_looks_back_twenty_blocks(*, second_mark: bool, read: int) -> None:
+    """Anthropic, "Lookback in a growing conversation": 10 blocks, then 15, then 35 with the breakpoint on the last.
+
+    The second turn finds block 10. The third looks at blocks 35 to 16 and finds nothing, unless block 15 has a second
+    breakpoint.
+    """
+
+    def turn(at: float, length: int, *marks: int) -> Prompt:
+        names = [str(number) for number in range(1, length + 1)]
+        return prompt(at, *((n, 100, "5m") if int(n) in (length, *marks) else (n, 100) for n in names))
+
+    marks = (15,) if second_mark else ()
     anthropic = replace(rule("claude-sonnet-4-5"), minimum=100)
-    bills = simulate([prompt(0, *blocks(None, ends)), prompt(9, *blocks(changed, {30}))], anthropic)
-    assert bills[1].read == read
+    bills = simulate([turn(0, 10), turn(1, 15), turn(2, 35, *marks)], anthropic)
+    assert [bill.read for bill in bills] == [0, 1000, read * 100]
+    assert [bill.written for bill in bills] == [1000, 500, 3500 - read * 100]
+
+
+@pytest.mark.parametrize(("mark", "reads"), [(6, [0, 0, 0]), (5, [0, 5000, 5000])])
+def test_anthropic_breakpoint_on_what_always_changes_is_never_found(mark: int, reads: list[int]) -> None:
+    """Anthropic, "Common mistake": blocks 1 to 5 are static, block 6 has the time; it is block 5 to be marked."""
+
+    def request(at: float) -> Prompt:
+        names = ["1", "2", "3", "4", "5", f"6 at {at}"]
+        return prompt(at, *((n, 1000, "5m") if number == mark else (n, 1000) for number, n in enumerate(names, 1)))
+
+    bills = simulate([request(at) for at in (0, 60, 120)], rule("claude-sonnet-4-5"))
+    assert [bill.read for bill in bills] == reads
+    assert [bill.written for bill in bills] == ([6000] * 3 if mark == 6 else [5000, 0, 0])
 
 
 def test_anthropic_conversation_is_read_up_to_the_last_turn() -> None:
-    """Guide, "Multi-turn conversation": each turn reads what the one before wrote."""
-    talk: list[tuple[str, int] | tuple[str, int, str]] = [("system", 2000)]
+    """Anthropic, "How automatic caching works in multi-turn conversations": the table of its three requests."""
+    talk: list[tuple[str, int] | tuple[str, int, str]] = [("system", 2000), ("user 1", 100), ("assistant 1", 200)]
     prompts = []
-    for turn in range(4):
+    for turn in (2, 3, 4):
         prompts.append(prompt(turn, *talk, (f"user {turn}", 100, "5m")))
         talk += [(f"user {turn}", 100), (f"assistant {turn}", 200)]
-    assert charged(simulate(prompts, rule("claude-sonnet-4-5"))) == [
-        (0, 2100, 0),
-        (2100, 300, 0),
-        (2400, 300, 0),
-        (2700, 300, 0),
-    ]
+    assert charged(simulate(prompts, rule("claude-sonnet-4-5"))) == [(0, 2400, 0), (2400, 300, 0), (2700, 300, 0)]
+
+
+def test_anthropic_tokens_of_a_request_add_up() -> None:
+    """Anthropic, "Understanding the token breakdown": 100,000 tokens read and 50 after the breakpoint are 100,050."""
+    blocks = (("documents", 100_000, "5m"), ("message", 50))
+    _, bill = simulate([prompt(at, *blocks) for at in (0, 60)], rule("claude-sonnet-4-5"))
+    assert (bill.read, bill.written, bill.plain) == (100_000, 0, 50)
+    assert bill.cost == pytest.approx(10_050)
+
+
+MINIMA = {  # Anthropic, "Cache limitations"
+    512: ("fable-5-1", "mythos-5-1", "opus-5", "fable-5", "mythos-5"),
+    1024: ("opus-4-8", "sonnet-5", "sonnet-4-6", "sonnet-4-5", "opus-4-1", "opus-4", "sonnet-4"),
+    2048: ("mythos-preview", "opus-4-7", "3-5-haiku"),
+    4096: ("opus-4-6", "opus-4-5", "haiku-4-5"),
+}
 
 
 @pytest.mark.parametrize(
-    ("model", "minimum"),
-    [("claude-opus-5-5", 512), ("claude-sonnet-4-5", 1024), ("claude-opus-4-7", 2048), ("claude-haiku-4-5", 4096)],
+    ("model", "minimum"), [(f"claude-{name}-20260101", tokens) for tokens, names in MINIMA.items() for name in names]
 )
 def test_anthropic_caches_nothing_below_the_models_minimum(model: str, minimum: int) -> None:
     short = simulate([prompt(0, ("all", minimum - 1, "5m"))], rule(model))[0]
@@ -129,13 +177,13 @@ def test_prefix_that_never_matches_costs_a_quarter_more() -> None:
 
 
 def test_deepseek_finds_a_common_prefix_from_the_third_request_on() -> None:
-    """Guide to context caching: A + B, then A + C finds nothing, then A + D finds A."""
+    """DeepSeek, example 2: A + B, then A + C finds nothing, then A + D finds A."""
     bills = simulate([prompt(at, ("A", 500), (str(at), 100)) for at in range(3)], rule("deepseek-chat"))
     assert [bill.read for bill in bills] == [0, 0, 500]
 
 
 def test_deepseek_finds_a_whole_earlier_prompt_at_once() -> None:
-    """Guide, example 2: the second round of a conversation reads the first."""
+    """DeepSeek, example 1: A + B, then A + B + C finds A + B."""
     bills = simulate([prompt(0, ("A", 500)), prompt(1, ("A", 500), ("B", 9))], rule("deepseek-chat"))
     assert bills[1].read == 500
 
