@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import itertools
@@ -10,6 +9,7 @@ import json
 import os
 import threading
 import time
+import types
 from collections import OrderedDict, deque
 from typing import Any
 
@@ -119,21 +119,44 @@ def light() -> Any:
 
 @app.get("/collect")
 def collect() -> Any:
-    return flask.jsonify(found=gc.collect())
+    return flask.jsonify(found=gc.collect(), pid=os.getpid())
+
+
+def load_django() -> None:
+    """Load it as `startproject` sets it up, with a database."""
+    import django
+    from django.conf import settings
+    from django.contrib import admin
+    from django.urls import get_resolver, path
+
+    names = ("admin", "auth", "contenttypes", "sessions", "messages", "staticfiles")
+    urls = types.ModuleType("urls")
+    settings.configure(
+        SECRET_KEY="no secret", ROOT_URLCONF=urls, INSTALLED_APPS=[f"django.contrib.{name}" for name in names],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
+    )  # fmt: skip
+    django.setup()
+    vars(urls)["urlpatterns"] = [path("admin/", admin.site.urls)]
+    get_resolver()._populate()
 
 
 if OBJECTS:
     fill()
 else:
-    for name in ("django.db.models", "django.forms", "django.template", "sqlalchemy.orm", "requests", "openai"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    load_django()
+    for name in ("django.core.handlers.wsgi", "sqlalchemy.orm", "sqlalchemy.dialects.sqlite", "requests"):
+        importlib.import_module(name)
+stalls = Stalls(app.wsgi_app)
+application = PerfkitMiddleware(stalls)
 if WORKLOAD == "off":
     gc.disable()
-elif WORKLOAD == "fork_server":
-    perfkit.gc_optimizer.optimize_for_workload("fork_server")
+elif not OBJECTS:
+    client = app.test_client()
+    for _ in range(20):  # what the first requests write to is written before the fork
+        client.get("/light")
+        client.get("/collect")
+    perfkit.configure(gc={"immortal": WORKLOAD.endswith("immortal")})  # gunicorn's hook does the rest
 elif WORKLOAD:
     perfkit.configure(gc={"workload": WORKLOAD}, web={"collect_garbage": True})
     perfkit.prepare()
-stalls = Stalls(app.wsgi_app)
-application = PerfkitMiddleware(stalls)

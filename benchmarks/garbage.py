@@ -21,6 +21,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,9 +30,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._gunicorn import Served, evenly, memory, serving
+from perfkit.memory.immortal import possible
 
 RATE = 100.0  # requests a second
 ROUNDS = 5
+WORKERS = 4
 MB = 2**20
 Row = dict[str, Any]
 
@@ -99,18 +102,28 @@ def dying(cases: Sequence[str], objects: int, duration: float, rate: float, *pat
 
 
 def preloaded(case: str) -> Row:
-    options = ("--preload", "--workers", "4")
     row: Row = {"case": named(case)}
-    with serving("_garbage_app:application", {"WORKLOAD": case, "OBJECTS": "0"}, *options, ready="/collect") as served:
-        for when, rounds in (("rest", 0), ("served", 4)):
-            for _ in range(rounds):
-                served.ask("/light", evenly(1.0, RATE))
-                for _ in range(8):
-                    served.get("/collect")
+    options, env = ["--preload", "--workers", str(WORKERS)], {"WORKLOAD": case, "OBJECTS": "0"}
+    if case:
+        options += ["--config", "python:perfkit.integrations.gunicorn"]
+    with serving("_garbage_app:application", env, *options, ready="/light") as served:
+        while len(served.workers()) < WORKERS:
+            time.sleep(0.1)
+        for when in ("rest", "served"):
+            if when == "served":
+                served.ask("/light", evenly(4.0, RATE))
+                everybody(served)
             parts = [memory(pid) for pid in (served.master, *served.workers())]
             private = [part["Private_Dirty"] for part in parts[1:]]
             row |= {f"private_{when}": statistics.fmean(private), f"pss_{when}": sum(p["Pss"] for p in parts)}
     return row
+
+
+def everybody(served: Served) -> None:
+    """Have every worker collect everything, as each does sooner or later."""
+    left = set(served.workers())
+    while left:
+        left.discard(served.get("/collect")["pid"])
 
 
 def show(result: dict[str, Any]) -> None:
@@ -175,7 +188,9 @@ def main() -> None:
     if "lasting" in parts:
         result["lasting"] = dying(["", "low_latency"], objects, lasts(600.0, 5.0), RATE / 5, "/ask", "/session")
     if "preload" in parts:
-        result["preload"] = [preloaded(case) for case in ("", "fork_server")]
+        result["preload"] = [
+            preloaded(case) for case in ["", "fork_server", *(["fork_server immortal"] if possible() else [])]
+        ]
     print(json.dumps(result)) if options.json else show(result)
 
 

@@ -47,7 +47,7 @@ _finalized: set[int] = set()  # processes that multiprocessing runs `close_all` 
 
 def bind(obj: ProcessBound) -> None:
     """Run `obj._after_fork()` in forked children and `obj.close()` at exit; `obj` is held weakly."""
-    _bound[weakref.ref(obj, lambda reference: _bound.pop(reference, None))] = None
+    _bound[weakref.ref(obj, lambda reference, bound=_bound: bound.pop(reference, None))] = None  # type: ignore[misc]
 
 
 def _all_bound() -> list[ProcessBound]:

@@ -26,6 +26,34 @@ print("fine")
 """
 
 
+IMMORTAL = """
+import gc, sys, weakref
+from perfkit.memory import GCOptimizer
+
+class Node:
+    pass
+
+def immortal(one):
+    return sys.getrefcount(one) == 0xFFFFFFFF
+
+data = {"plain": ["a string of the application", 10**30, (1.5, b"bytes")], "node": Node()}
+watched, file = Node(), open("told", "w")
+reference = weakref.ref(watched)
+file.write("at exit")
+GCOptimizer(immortal=True).optimize_for_workload("fork_server")
+kept = [data, *data["plain"], *data["plain"][2], data["node"], Node, immortal, immortal.__code__]
+assert all(map(immortal, kept)), kept
+assert not immortal(watched) and not immortal(file)
+del watched
+assert reference() is None
+gc.unfreeze()
+gc.collect()
+assert not immortal(Node())
+data["plain"].clear()
+print("fine")
+"""
+
+
 def interpreter(version: str) -> str:
     found = [*Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), shutil.which(f"python{version}")]
     for path in map(str, filter(None, found)):
@@ -34,18 +62,30 @@ def interpreter(version: str) -> str:
     pytest.skip(f"Python {version} is not on this machine")
 
 
-@pytest.mark.parametrize("version", ["3.12", "3.13", "3.14"])
-def test_calls_work_on(version: str, fault: FaultServer, tmp_path: Path) -> None:
+def run(version: str, code: str, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     python = interpreter(version)
-    (tmp_path / "perfkit").symlink_to(REPOSITORY / "perfkit")
+    (directory / "perfkit").symlink_to(REPOSITORY / "perfkit")
     for package in ("urllib3", "cachetools", "tenacity"):  # pure Python: the same files serve every version
         spec = importlib.util.find_spec(package)
         assert spec is not None
         assert spec.origin is not None
-        (tmp_path / package).symlink_to(Path(spec.origin).parent)
-    done = subprocess.run(
-        [python, "-W", "error", "-c", CALLS, fault.base_url],
-        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        (directory / package).symlink_to(Path(spec.origin).parent)
+    return subprocess.run(
+        [python, "-W", "error", "-c", code, *arguments],
+        env={"PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=directory, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["3.12", "3.13", "3.14"])
+def test_calls_work_on(version: str, fault: FaultServer, tmp_path: Path) -> None:
+    done = run(version, CALLS, tmp_path, fault.base_url)
     assert done.stdout == "fine\n", done.stderr
+
+
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_what_lives_becomes_immortal_unless_somebody_waits_for_its_end_on(version: str, tmp_path: Path) -> None:
+    done = run(version, IMMORTAL, tmp_path)
+    assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
+    assert "Error" not in done.stderr, done.stderr  # a warning of the file that nobody closed is right
+    assert (tmp_path / "told").read_text() == "at exit"

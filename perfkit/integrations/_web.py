@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 from perfkit import _process
 from perfkit._shared import current_config
 from perfkit.clock import SYSTEM_CLOCK, Clock
-from perfkit.memory import GCOptimizer
+from perfkit.integrations._idle import UnderWay
 from perfkit.metrics import PerformanceTracker
 from perfkit.metrics.operations import Running, operations
 from perfkit.pipeline.scoping import Scope, entered, left
 from perfkit.profiling import Profiler
-from perfkit.startup import prepare_beside
 from perfkit.tokens.wallet import Wallet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Token
+
+    from perfkit.memory import GCOptimizer
 
 __all__ = ["METRIC", "Visit", "Visits"]
 
@@ -50,14 +51,12 @@ class Visits:
         metric: str = METRIC,
     ) -> None:
         self.clock = clock if clock is not None else SYSTEM_CLOCK
-        self._tracker, self._collector, self._metric = tracker, collector, metric
-        self._running = 0
+        self._tracker, self._metric = tracker, metric
+        self._under_way = UnderWay(collector)
         self._after_fork()
         _process.bind(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards _running
-        self._running = 0
         self._watched: dict[int, Running] = {}  # by thread; each step on it is atomic
 
     def close(self) -> None:
@@ -72,12 +71,9 @@ class Visits:
             user: returns whose it is.
             name: returns its id, for the error that says its budget is spent.
         """
-        _process.check()  # before any lock: uWSGI may have forked without telling Python
         settings, now = current_config().table("web"), self.clock.now()
         timeout, budget = settings.request_timeout, settings.request_budget
-        with self._lock:
-            self._running += 1
-        prepare_beside()
+        self._under_way.begin()
         # A scope of its own, not one inside the present: that may be left over from a request that was never closed.
         wallets = () if budget is None else (Wallet(budget, name),)
         scope = Scope(user, None if timeout is None else now + timeout, None, wallets)
@@ -105,16 +101,11 @@ class Visits:
 
     def ended(self, started: float, tags: dict[str, str]) -> None:
         """Record a request that has ended, and collect garbage if that is asked for and due."""
-        with self._lock:
-            self._running -= 1
-            idle = self._running == 0
+        idle = self._under_way.end()
         if self._tracker is None:
             self._tracker = PerformanceTracker.instance()
         self._tracker.record_metric(self._metric, self.clock.now() - started, tags)
-        if current_config().table("web").collect_garbage:
-            if self._collector is None:
-                self._collector = GCOptimizer.instance()
-            self._collector.collect_between_requests(idle=idle)
+        self._under_way.collect(idle=idle)
 
 
 class Visit:

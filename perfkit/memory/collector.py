@@ -17,6 +17,7 @@ from perfkit import _process
 from perfkit._shared import Shared
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.memory.compaction import Compaction
+from perfkit.memory.immortal import make_immortal
 from perfkit.memory.pauses import GCMonitor, Pauses, Tally
 from perfkit.memory.rss import can_trim, process_memory
 from perfkit.memory.steering import Steering
@@ -49,7 +50,7 @@ class GCOptimizer(Shared):
         collector: the row of `workloads.COLLECTORS` to go by; None means that of this Python.
         **settings: keys of the `[gc]` table: `pause` (seconds a collection between requests should take), `deep_age`
             (seconds) and `deep_growth` (part of the resident memory) until all that is frozen is looked at again,
-            `much_garbage` (objects found in it that end re-freezing).
+            `much_garbage` (objects found in it that end re-freezing), `immortal`.
 
     Raises:
         ConfigError: a setting is unknown or cannot be used.
@@ -120,7 +121,8 @@ class GCOptimizer(Shared):
         """Set collections up for a workload, in place of the one before.
 
         - "fork_server": in the parent, when all is loaded and before it forks: the heap is frozen, so that collections
-          in the children leave shared pages alone. A deep pass in a child would copy them.
+          in the children leave shared pages alone. A deep pass in a child would copy them. With `[gc] immortal` what
+          lives then is never freed, which `restore` cannot undo, and neither does a child's use of it copy pages.
         - "high_throughput": after warm-up: freeze, and collect rarely.
         - "low_latency": the same, and `collect_between_requests` after each response keeps pauses out of requests.
         - "memory_constrained": thresholds stay; frozen garbage is looked for between requests, memory is trimmed.
@@ -170,6 +172,8 @@ class GCOptimizer(Shared):
         if self._before is not None:
             gc.set_threshold(*(does.thresholds if does.thresholds is not None else self._before[0]))
         gc.enable()
+        if chosen.workload == "fork_server" and self.settings.immortal and make_immortal() is None:
+            log.warning("nothing is made immortal: this needs a regular build of Python 3.12 or 3.13")
         if does.freeze:
             self._freeze(collect=does.collect)
         self._steering = None

@@ -144,6 +144,17 @@ def test_before_a_fork_nothing_is_collected_and_no_thread_begins(optimizer: GCOp
     assert not has_job(optimizer)
 
 
+def test_where_counts_are_not_known_nothing_becomes_immortal(
+    optimizer: GCOptimizer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 11, 7))
+    node = Node()
+    optimizer.configure(immortal=True)
+    optimizer.optimize_for_workload("fork_server")
+    assert sys.getrefcount(node) < 10
+    assert "nothing is made immortal" in caplog.text
+
+
 def test_one_workload_takes_the_place_of_another(optimizer: GCOptimizer) -> None:
     before = gc.get_threshold()
     optimizer.optimize_for_workload("high_throughput")

@@ -1,0 +1,52 @@
+"""How many requests of a process are under way, so that garbage can wait for the end of them."""
+
+from __future__ import annotations
+
+import threading
+
+from perfkit import _process
+from perfkit._shared import current_config
+from perfkit.memory import GCOptimizer
+from perfkit.startup import prepare_beside
+
+__all__ = ["UnderWay"]
+
+
+class UnderWay:
+    """Counts requests.
+
+    Args:
+        collector: collects garbage between them; None means the shared one.
+    """
+
+    def __init__(self, collector: GCOptimizer | None = None) -> None:
+        self._collector = collector
+        self._after_fork()
+        _process.bind(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards _number
+        self._number = 0
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def begin(self) -> None:
+        """Count a request; the first of a process prepares it."""
+        _process.check()  # before any lock: uWSGI may have forked without telling Python
+        with self._lock:
+            self._number += 1
+        prepare_beside()
+
+    def end(self) -> bool:
+        """Count it no more; return whether it was the last."""
+        with self._lock:
+            self._number -= 1
+            return self._number == 0
+
+    def collect(self, *, idle: bool) -> None:
+        """Collect garbage if that is asked for and due."""
+        if current_config().table("web").collect_garbage:
+            if self._collector is None:
+                self._collector = GCOptimizer.instance()
+            self._collector.collect_between_requests(idle=idle)
