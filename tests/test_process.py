@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from perfkit import _process
-from perfkit._process import Background, Deferred
+from perfkit._process import Background, Deferred, life
 
 
 def in_child(work: Callable[[], object]) -> str:
@@ -87,7 +87,7 @@ def test_the_reset_in_the_child_happens_once_however_often_it_is_asked_for() -> 
 
     def child() -> int:
         _process.check()
-        _process._in_child()
+        life.in_child()
         return owner.forks
 
     assert in_child(child) == "1"
@@ -95,14 +95,14 @@ def test_the_reset_in_the_child_happens_once_however_often_it_is_asked_for() -> 
 
 def pretend_to_be_a_child() -> None:
     """Make this process look like one forked without hooks: it has another id than the one that was reset."""
-    _process._pid = _process._resetting = -1
+    life._pid = life._resetting = -1
 
 
 def test_check_notices_a_fork_that_ran_no_hooks() -> None:
     owner = Owner()
     pretend_to_be_a_child()
     _process.check()
-    assert _process._pid == os.getpid()
+    assert life._pid == os.getpid()
     assert owner.forks == 1
 
 
