@@ -92,6 +92,7 @@ def test_after_a_shutdown_the_sweep_makes_and_closes_nothing(pool: AgentPool, sh
     assert pool.shutdown(timeout=0)
     clock.advance(10_000)
     sweep(pool)
+    assert pool.warm_up("a", 2) == 0
     assert (len(shop.made), sorted(shop.closed)) == (2, [0, 1])
 
 
