@@ -47,20 +47,20 @@ class Headers(Mapping[str, str]):
             fields = self._fields = by_name(self._pairs)
         return fields
 
-    def alone(self, name: str) -> str | None:
-        """Return the value of a lower-case name in lower case; None when it is not there.
+    def alone(self, begin: str) -> str | None:
+        """Return in lower case the value of the field whose line begins so; None when it is not there.
 
         Raises:
             ValueError: it came more than once.
         """
-        low, name = self._low, f"\n{name}:"
-        at = low.find(name)
+        low = self._low
+        at = low.find(begin)
         if at < 0:
             return None
         end = low.find("\r", at)
-        if low.find(name, end) >= 0:
-            raise ValueError(name)
-        return low[at + len(name) : end].strip(" \t")
+        if low.find(begin, end) >= 0:
+            raise ValueError(begin)
+        return low[at + len(begin) : end].strip(" \t")
 
     def __getitem__(self, name: str) -> str:
         return self._named()[name.lower()]

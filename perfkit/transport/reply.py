@@ -25,7 +25,7 @@ _REGULAR = re.compile(  # the status line and the fields after it, each in a lin
     r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\r\n\0]*+\r\n){0,99}+\r\n"  # http.client takes 100
 ).fullmatch
 _FOLD = re.compile(r"[ \t]*\r\n[ \t]+")
-_FRAMING = ("content-length", "transfer-encoding", "connection")
+_FRAMING = ("\ncontent-length:", "\ntransfer-encoding:", "\nconnection:")
 _LONGEST_LINE = 65536  # http.client's own limit
 _NONE = Headers([])  # until the head has come
 _LAST_CHUNK = b"0\r\n\r\n"
