@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
-__all__ = ["count", "dollars", "moment", "percent", "seconds", "size", "text"]
+__all__ = ["count", "dollars", "moment", "percent", "seconds", "share", "size", "text"]
 
 NOTHING = "\N{EN DASH}"
 
@@ -40,11 +41,19 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:.3g} %"
 
 
+def share(value: float | None) -> str:
+    """Return a part of 100 as percent."""
+    return percent(None if value is None else value / 100)
+
+
 def dollars(value: float | None) -> str:
     """Return US dollars: cents matter below a hundred, fractions of cents below one."""
     if value is None:
         return NOTHING
-    return f"${value:,.2f}" if value == 0 or value >= 1 else f"${value:.4g}"
+    if value == 0 or value >= 1:
+        return f"${value:,.2f}"
+    whole, _, part = f"{value:.{3 - math.floor(math.log10(abs(value)))}f}".partition(".")
+    return f"${whole}.{part[:2]}{part[2:].rstrip('0')}"
 
 
 def size(value: float | None) -> str:

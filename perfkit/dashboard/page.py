@@ -11,6 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.charts import Line, line_chart
 from perfkit.dashboard import formats
+from perfkit.dashboard.columns import (
+    AGENTS,
+    ALERTS,
+    BUDGETS,
+    CONNECTIONS,
+    FUNCTIONS,
+    MEANWHILE,
+    MODELS,
+    PROFILES,
+    PROVIDERS,
+    RECORDED,
+    SLOW,
+    USAGE,
+    WORKERS,
+    Column,
+)  # fmt: skip
 from perfkit.dashboard.panels import SPANS
 from perfkit.profiling import SlowRun
 from perfkit.profiling.export import slow_stacks
@@ -22,101 +38,14 @@ if TYPE_CHECKING:
 
 __all__ = ["live_part", "profile_page", "whole_page"]
 
-Format = "Callable[[Any], str]"
-Column = tuple[str, str, Any]  # key of the row, heading, format
-
-PROVIDERS: tuple[Column, ...] = (
-    ("name", "Provider", formats.text),
-    ("state", "Circuit", formats.text),
-    ("status", "Status", formats.text),
-    ("avg_latency", "Latency", formats.seconds),
-    ("success_rate", "Success %", formats.count),
-    ("in_flight", "In flight", formats.count),
-    ("cooldown", "Cooldown", formats.seconds),
-    ("reason", "Reason", formats.text),
-)
-MODELS: tuple[Column, ...] = (
-    ("name", "Provider / model", formats.text),
-    ("requests", "Requests", formats.count),
-    ("success_rate", "Success", formats.percent),
-    ("p50", "p50", formats.seconds),
-    ("p95", "p95", formats.seconds),
-    ("total_tokens", "Tokens", formats.count),
-    ("total_cost", "Cost", formats.dollars),
-    ("errors", "Errors", formats.text),
-)
-USAGE: tuple[Column, ...] = (
-    ("agent", "Agent", formats.text),
-    ("model", "Model", formats.text),
-    ("tokens_input", "Input", formats.count),
-    ("tokens_cached", "of these cached", formats.count),
-    ("tokens_output", "Output", formats.count),
-    ("tokens_reasoning", "of these reasoning", formats.count),
-    ("cost", "Cost", formats.dollars),
-)
-CONNECTIONS: tuple[Column, ...] = (
-    ("name", "Host", formats.text),
-    ("in_use", "In use", formats.count),
-    ("idle", "Idle", formats.count),
-    ("waiters", "Waiting", formats.count),
-    ("created", "Opened", formats.count),
-    ("reused", "Reused", formats.count),
-    ("wait_p95", "Wait p95", formats.seconds),
-)
-AGENTS: tuple[Column, ...] = (
-    ("name", "Agents", formats.text),
-    ("in_use", "In use", formats.count),
-    ("idle", "Idle", formats.count),
-    ("waiters", "Waiting", formats.count),
-    ("lent", "Lent", formats.count),
-    ("timeouts", "Timeouts", formats.count),
-)
-PROFILES: tuple[Column, ...] = (
-    ("timestamp", "Ended", formats.moment),
-    ("operation", "Operation", formats.text),
-    ("duration", "Time", formats.seconds),
-    ("cpu_time", "CPU", formats.seconds),
-    ("error", "Error", formats.text),
-)
-ALERTS: tuple[Column, ...] = (
-    ("rule", "Alert", formats.text),
-    ("state", "State", formats.text),
-    ("severity", "Severity", formats.text),
-    ("labels", "Of", formats.text),
-    ("since", "Since", formats.moment),
-    ("values", "Values", formats.text),
-    ("condition", "Condition", formats.text),
-)
-FUNCTIONS: tuple[Column, ...] = (
-    ("name", "Function", formats.text),
-    ("self_time", "Itself", formats.seconds),
-    ("total_time", "With what it calls", formats.seconds),
-)
-MEANWHILE: tuple[Column, ...] = (
-    ("kind", "What", formats.text),
-    ("name", "Which", formats.text),
-    ("seconds", "Time", formats.seconds),
-)
-SLOW: tuple[Column, ...] = (
-    ("began", "Slow run", formats.moment),
-    ("operation", "Operation", formats.text),
-    ("age", "Time", formats.seconds),
-    ("where", "Where", formats.text),
-    ("id", "Stacks", formats.text),
-)
-RECORDED: tuple[Column, ...] = (
-    ("timestamp", "CPU profile", formats.moment),
-    ("operation", "Operation", formats.text),
-    ("total_time", "Time", formats.seconds),
-    ("engine", "By", formats.text),
-    ("id", "Flame graph", formats.text),
-)
-BUDGETS: tuple[Column, ...] = (
-    ("scope", "Budget", formats.text),
-    ("period", "Period", formats.text),
-    ("limit", "Limit", formats.dollars),
-    ("remaining", "Left", formats.dollars),
-)
+SHOWN = 8  # of the latest runs; their JSON has more
+TONES = {
+    "healthy": "good",
+    "closed": "good",
+    "unavailable": "bad",
+    "open": "bad",
+    "firing": "bad",
+}  # other states: wary
 
 
 def whole_page(data: Mapping[str, Any], chosen: str) -> str:
@@ -146,30 +75,33 @@ def _head(chosen: str) -> str:
 
 def live_part(data: Mapping[str, Any], chosen: str) -> str:
     """Return what changes: everything below the head."""
-    health = [{"name": name, **row} for name, row in data["providers"]["health"].items()]
+    traffic = data["providers"]["traffic"]
+    health = [{"name": name, **row, **traffic[name]} for name, row in data["providers"]["health"].items()]
     usage, cache = data["tokens"]["usage"], data["cache"]
     sections = (
         _workers(data["workers"]),
         f'<section aria-label="Overview" class="tiles">{_overview(data["overview"])}</section>',
         _section("Alerts", "alerts", _alerts(data["alerts"])),
         _section("Over time", "history", _charts(data["history"], chosen)),
-        _section("Providers", "providers", _table(PROVIDERS, health) + _table(MODELS, _models(data["providers"]))),
+        _section(
+            "Providers",
+            "providers",
+            _table(PROVIDERS, health) + _reasons(health) + _table(MODELS, _models(data["providers"])),
+        ),
         _section("Tokens and cost", "tokens", _table(USAGE, usage) + _table(BUDGETS, _budgets(data["overview"]))),
         _section("Cache", "cache", f'<div class="tiles">{_cache(cache)}</div>'),
         _section("Pools", "pools", "".join(_pools(data["pools"]))),
-        _section("Memory and garbage collection", "runtime", f'<div class="tiles">{_runtime(data["runtime"])}</div>'),
+        _section("Memory and garbage collection", "runtime", _runtime(data["runtime"]) + _each(data["workers"])),
         _section("Latest profiles", "profiles", "".join(_profiles(data["profiles"]))),
     )
     return "".join(sections)
 
 
 def _workers(workers: Mapping[str, Any]) -> str:
-    age = formats.seconds(workers["age"])
-    said = (
-        f"{workers['reporting']} workers reporting, data at most {age} old"
-        if workers["reporting"] > 1
-        else ("one worker reporting: set [metrics] store to see all workers of the application together")
-    )
+    said = "one worker reporting: set [metrics] store to see all workers of the application together"
+    if workers["known"] > 1:
+        age = formats.seconds(workers["age"])
+        said = f"{workers['reporting']} of {workers['known']} workers reporting, data at most {age} old"
     return f'<p class="banner" role="status">{escape(said)}; answered by {escape(workers["answered_by"])}</p>'
 
 
@@ -187,16 +119,21 @@ def _tile(label: str, value: str, hint: str = "") -> str:
 
 
 def _overview(data: Mapping[str, Any]) -> str:
+    count, dollars, seconds = formats.count, formats.dollars, formats.seconds
+    limit, spent = data["daily_limit"], data["cost_today"] or 0.0
+    of = f"{formats.percent(spent / limit)} of {dollars(limit)} a day" if limit else "no limit a day"
     return "".join(
         (
-            _tile("Response time", formats.seconds(data["avg_response_time"]), "average"),
-            _tile("Response time", formats.seconds(data["p95_response_time"]), "p95"),
-            _tile("First token", formats.seconds(data["p95_first_token"]), "p95 of streams"),
-            _tile("Calls", formats.count(data["calls_today"]), f"today; {formats.count(data['calls'])} in this range"),
-            _tile("Errors", formats.percent(data["error_rate"]), f"{formats.count(data['errors'])} calls failed"),
-            _tile("Cost today", formats.dollars(data["cost_today"]), f"{formats.dollars(data['cost_run_rate'])} a day"),
+            _tile("Response time", seconds(data["avg_response_time"]), "average"),
+            _tile("Response time", seconds(data["p95_response_time"]), "p95"),
+            _tile("First token", seconds(data["p95_first_token"]), "p95 of streams"),
+            _tile("Calls today", count(data["calls_today"]), f"{count(data['calls'])} in this range"),
+            _tile("Errors", formats.percent(data["error_rate"]), f"{count(data['errors'])} calls failed"),
+            _tile("Cost today", dollars(data["cost_today"]), of),
+            _tile("Run-rate", dollars(data["cost_run_rate"]), "a day, at the last hour's pace"),
             _tile("Cache hits", formats.percent(data["cache_hit_rate"]), "of the calls that may be cached"),
-            _tile("Saved", formats.dollars(data["saved_by_cache"]), "by the cache"),
+            _tile("Saved", dollars(data["saved_by_cache"]), "by the cache"),
+            _tile("Saved", dollars(data["saved_by_prefix"]), "by prefix caching"),
         )
     )
 
@@ -222,6 +159,12 @@ def _charts(data: Mapping[str, Any], chosen: str) -> str:
     )
 
 
+def _reasons(health: Iterable[Mapping[str, Any]]) -> str:
+    """Return why providers are out of use."""
+    told = "; ".join(f"{row['name']}: {row['reason']}" for row in health if row["reason"])
+    return f'<p class="empty">{escape(formats.text(told))}</p>' if told else ""
+
+
 def _models(data: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     for name, row in data["models"].items():
         errors = ", ".join(f"{kind} {count}" for kind, count in row["errors"].items())
@@ -234,9 +177,11 @@ def _budgets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _alerts(data: Mapping[str, Any]) -> str:
-    rules = ", ".join(f"{name} {state}" for name, state in data["rules"].items())
-    rows = [{**row, "labels": _pairs(row["labels"]), "values": _pairs(row["values"])} for row in data["alerts"]]
-    return f"<p>{escape(rules)}</p>" + (_table(ALERTS, rows) if rows else "")
+    quiet = [name for name, state in data["rules"].items() if state == "inactive"]
+    told = [row for row in data["alerts"] if row["state"] != "inactive"]
+    rows = [{**row, "labels": _pairs(row["labels"]), "values": _pairs(row["values"])} for row in told]
+    watched = f'<p class="empty">Quiet: {escape(", ".join(quiet)) or formats.NOTHING}</p>'
+    return (_table(ALERTS, rows) if rows else "") + watched
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -260,20 +205,32 @@ def _pools(data: Mapping[str, Any]) -> Iterable[str]:
 
 def _runtime(data: Mapping[str, Any]) -> str:
     collections = " / ".join(formats.count(number) for number in data["collections"])
-    return "".join(
-        (
-            _tile("Resident memory", formats.size(data["rss"]), data["worker"]),
-            _tile("Workload", formats.text(data["workload"]), "what the collector is set for"),
-            _tile("Collections", collections, "by generation"),
-        )
+    tiles = (
+        _tile("Resident memory", formats.size(data["rss"]), data["worker"]),
+        _tile("Workload", formats.text(data["workload"]), "what the collector is set for"),
+        _tile("Collections", collections, "by generation"),
     )
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _each(workers: Mapping[str, Any]) -> str:
+    """Return the memory of each worker, where there are several."""
+    rows = [
+        {
+            **row,
+            "name": f"{row['host']}:{row['pid']}",
+            "collections": " / ".join(map(formats.count, row["collections"])),
+        }
+        for row in workers["workers"]
+    ]
+    return _table(WORKERS, rows) if len(rows) > 1 else ""
 
 
 def _profiles(data: Mapping[str, Any]) -> Iterable[str]:
-    yield _table(PROFILES, data["latest"])
     for columns, part in ((SLOW, "slow"), (RECORDED, "recorded")):
         if data[part]:
             yield _table(columns, data[part])
+    yield _table(PROFILES, data["latest"][:SHOWN])
 
 
 def profile_page(found: CPUReport | SlowRun) -> str:
@@ -295,7 +252,7 @@ def _table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
     listed = list(rows)
     if not listed:
         return f'<p class="empty">No {escape(columns[0][1].lower())} yet.</p>'
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for _, heading, _ in columns)
+    head = "".join(f'<th scope="col"{_side(column)}>{escape(column[1])}</th>' for column in columns)
     body = "".join(f"<tr>{''.join(_cell(row, column) for column in columns)}</tr>" for row in listed)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(columns[0][1])}">'
@@ -303,7 +260,16 @@ def _table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
+def _side(column: Column) -> str:
+    """Return the class of text, which stands left; numbers stand right."""
+    return ' class="text"' if column[2] in (formats.text, formats.moment) else ""
+
+
 def _cell(row: Mapping[str, Any], column: Column) -> str:
     key, _, form = column
     shown = escape(form(row.get(key)))
-    return f'<td><a href="profiles/{shown}">{shown}</a></td>' if key == "id" else f"<td>{shown}</td>"
+    if key == "id":
+        shown = f'<a href="profiles/{shown}">{shown}</a>'
+    elif key in ("state", "status"):
+        shown = f'<span class="pill {TONES.get(str(row.get(key)), "wary")}">{shown}</span>'
+    return f"<td{_side(column)}>{shown}</td>"

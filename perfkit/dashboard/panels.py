@@ -6,7 +6,7 @@ cache's contents, profiles and memory are those of the worker that answers, whic
 
 from __future__ import annotations
 
-import itertools
+import math
 import os
 import socket
 from dataclasses import asdict
@@ -24,6 +24,7 @@ from perfkit.profiling import Profiler
 from perfkit.routing import ProviderRouter
 from perfkit.tokens import TokenOptimizer
 from perfkit.transport import ConnectionPool
+from perfkit.values import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["SPANS", "Panels", "span_named"]
 
 SPANS = {"10m": 600.0, "1h": 3600.0, "6h": 21600.0, "24h": 86400.0}  # seconds
-POINTS = 60  # of a chart
-PROFILES = 20  # latest ones shown
+STEPS = ((600.0, 10.0), (7200.0, 60.0), (43200.0, 900.0), (math.inf, 1800.0))  # seconds of a chart, and of its steps
+PROFILES = 20  # latest ones told
+LATE = 30.0  # seconds after which a worker that has not reported is not reporting
 
 
 def span_named(name: str) -> float:
@@ -61,11 +63,17 @@ class Panels:
         return {name: panel(self, span) for name, panel in PANELS.items()}
 
     def workers(self, _span: float) -> dict[str, Any]:
-        """Return who has reported, and how old the oldest of their data is (seconds; None when nobody has)."""
-        view = PerformanceTracker.instance().merged()
-        rows = [{"id": one.id, "host": one.host, "pid": one.pid, "reported": one.reported} for one in view.workers]
+        """Return who lives, who of them has reported lately, and how old the oldest of their data is.
+
+        Ages are seconds, None when nobody has reported; memory is bytes.
+        """
+        view, now = PerformanceTracker.instance().merged(), self._clock.wall()
+        rows = [{**one._asdict(), "age": max(0.0, now - one.reported)} for one in view.workers]
         age = view.age if rows else None  # infinity is not JSON
-        return {"reporting": len(rows), "age": age, "workers": rows, "answered_by": _this_worker()}
+        reporting = sum(row["age"] <= LATE for row in rows)
+        return {
+            "reporting": reporting, "known": len(rows), "age": age, "workers": rows, "answered_by": _this_worker(),
+        }  # fmt: skip
 
     def overview(self, span: float) -> dict[str, Any]:
         """Return calls, times, errors, cost and savings: of the span, and where it says so of today."""
@@ -90,6 +98,8 @@ class Panels:
             "cost_today": cost_today.total if cost_today.count else None,
             "cost_run_rate": self._run_rate(view),
             "saved_by_cache": view.sketch("cache_saving", since).total,
+            "saved_by_prefix": _prefix_saving(view, since),
+            "daily_limit": _daily_limit(),
             "budgets": TokenOptimizer.instance().budgets(),
         }
 
@@ -105,16 +115,16 @@ class Panels:
         return hour.total * 24 if hour.count else None
 
     def history(self, span: float) -> dict[str, Any]:
-        """Return calls, errors, response times and cost over time, in POINTS steps."""
-        view = PerformanceTracker.instance().merged()
-        step = span / POINTS
-        begin = self._clock.wall() - span
-        edges = [begin + step * n for n in range(POINTS + 1)]
-        ranges = list(itertools.pairwise(edges))
-        times = [view.get_stats("agent_response_time", since, until) for since, until in ranges]
-        totals = {name: [view.sketch(name, *of).total for of in ranges] for name in ("llm_cache", "llm_error", "cost")}
+        """Return calls, errors, response times and cost over time, in steps that are whole slots of the metrics."""
+        view, now = PerformanceTracker.instance().merged(), self._clock.wall()
+        step = next(step for longest, step in STEPS if span <= longest)
+        number = math.ceil(span / step) + 1
+        begin = now // step * step - step * (number - 1)
+        times = [one.stats() for one in view.steps("agent_response_time", begin, step, number)]
+        counted = ("llm_cache", "llm_error", "cost")
+        totals = {name: [one.total for one in view.steps(name, begin, step, number)] for name in counted}
         return {
-            "moments": edges[1:],
+            "moments": [begin + step * n for n in range(number)],
             "calls": totals["llm_cache"],
             "errors": totals["llm_error"],
             "cost": totals["cost"],
@@ -123,9 +133,14 @@ class Panels:
         }
 
     def providers(self, span: float) -> dict[str, Any]:
-        """Return the circuit of each provider, and how each of its models did."""
-        summary = PerformanceTracker.instance().merged().get_performance_summary(timedelta(seconds=span))
-        return {"health": ProviderRouter.instance().health(), "models": summary}
+        """Return the circuit of each provider, what it was asked and answered, and how each of its models did."""
+        view, since = PerformanceTracker.instance().merged(), timedelta(seconds=span)
+        health = ProviderRouter.instance().health()
+        return {
+            "health": health,
+            "traffic": {name: _traffic(view, name, since) for name in health},
+            "models": view.get_performance_summary(since),
+        }
 
     def cache(self, span: float) -> dict[str, Any]:
         """Return how calls were answered by kind, and what this worker holds."""
@@ -210,6 +225,41 @@ def _counts(view: Readable, name: str, tag: str, since: timedelta) -> dict[str, 
     """Return the totals of a counter by the values of one of its tags."""
     values = {series.tags[tag] for series in view.series() if series.name == name and tag in series.tags}
     return {value: view.sketch(name, since, tags={tag: value}).total for value in values}
+
+
+def _traffic(view: Readable, provider: str, since: timedelta) -> dict[str, Any]:
+    """Return what attempts at a provider took and cost; `rate_limited` are its answers 429."""
+    of = {"provider": provider}
+    times, first = view.get_stats("provider_latency", since, tags=of), view.get_stats("first_token", since, tags=of)
+    cost = view.sketch("cost", since, tags=of)
+    return {
+        "requests": round(times.get("count", 0) + view.sketch("provider_failure", since, tags=of).total),
+        "p50": times.get("p50"),
+        "p95": times.get("p95"),
+        "first_token": first.get("p95"),
+        "rate_limited": round(view.sketch("provider_failure", since, tags={**of, "error": "RateLimitError"}).total),
+        "cost": cost.total if cost.count else None,
+    }
+
+
+def _prefix_saving(view: Readable, since: timedelta) -> float:
+    """Return US dollars that reading tokens from prefix caches saved, less what writing them cost."""
+    price, saved = TokenOptimizer.instance().calculate_cost, 0.0
+    read, written = (_counts(view, name, "model", since) for name in ("tokens_cached", "tokens_cache_write"))
+    for model in {*read, *written}:
+        cached, wrote = round(read.get(model, 0.0)), round(written.get(model, 0.0))
+        usage = Usage(cached + wrote, 0, cached_tokens=cached, cache_write_tokens=wrote)
+        paid, full = price(usage, model), price(Usage(cached + wrote, 0), model)
+        saved += full - paid if full is not None and paid is not None else 0.0
+    return saved
+
+
+def _daily_limit() -> float | None:
+    """Return US dollars that all calls may cost a day."""
+    rows = TokenOptimizer.instance().budgets()
+    daily = [row["limit"] for row in rows if tuple(row["scope"]) == ("global", "") and row["period"] == "day"]
+    limit: float | None = min(daily, default=Alerts.instance().settings.daily_limit)
+    return limit
 
 
 def _total(series: Series, since: float) -> float:

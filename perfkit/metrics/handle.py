@@ -186,6 +186,12 @@ class Handle:
         with self._lock:
             self._window.collect(into, since, until)
 
+    def spread(self, into: Sequence[Sketch], since: float, step: float) -> None:
+        """Merge each slot from `since` (epoch seconds) on into the sketch of the step in which it begins."""
+        self.flush()
+        with self._lock:
+            self._window.spread(into, since, step)
+
     def dump(self) -> list[list[Any]]:
         """Return the window's slots as JSON types."""
         self.flush()

@@ -68,6 +68,10 @@ class Series(Protocol):
         """Merge the slots of a time range into a sketch."""
         ...
 
+    def spread(self, into: Sequence[Sketch], since: float, step: float) -> None:
+        """Merge each slot from `since` on into the sketch of the step in which it begins."""
+        ...
+
     def lifetime(self) -> Sketch:
         """Return everything ever counted, never less than before: the last slot may not be in a merged view yet."""
         ...
@@ -94,6 +98,17 @@ class Readable(ABC):
     ) -> Sketch:
         """Return the distribution that `get_stats` describes, of arguments like its own."""
         return self._collect(self._select(name, tags), *self._range(since, until))
+
+    def steps(self, name: str, since: float, step: float, steps: int) -> list[Sketch]:
+        """Return the distribution in each of so many steps of `step` seconds, from the epoch second `since` on.
+
+        A slot is in the step in which it begins, so that the steps add up to the whole; where slots are longer than
+        steps, some steps stay empty.
+        """
+        result = [Sketch() for _ in range(steps)]
+        for series in self._select(name, None):
+            series.spread(result, since, step)
+        return result
 
     def get_stats(
         self, name: str, since: Moment | None = None, until: Moment | None = None, tags: Mapping[str, Any] | None = None

@@ -21,9 +21,9 @@ from perfkit.metrics.reading import Readable
 from perfkit.metrics.running import RunningTimers
 from perfkit.metrics.series import SeriesTable
 from perfkit.metrics.sharing.exchange import Exchange
-from perfkit.metrics.sharing.ledger import Worker
 from perfkit.metrics.sharing.stores import store_of
 from perfkit.metrics.sharing.view import MergedView
+from perfkit.metrics.sharing.worker import Worker
 from perfkit.metrics.sinks import SINKS, Sink
 from perfkit.metrics.sinks.calls import CallSink, FinishedCall
 
@@ -247,8 +247,8 @@ class PerformanceTracker(Shared, Readable):
         _process.check()
         if self._exchange is not None:
             return self._exchange.view()
-        now, host, pid = self._clock.wall(), self.settings.host or os.uname().nodename, os.getpid()
-        here = Worker(f"{host}.{pid}", host, pid, now)
+        host = self.settings.host or os.uname().nodename
+        here = Worker.here(f"{host}.{os.getpid()}", host, self._clock.wall())
         return MergedView(self._clock, self._series.handles(), [here], host=host)
 
     def snapshot(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from perfkit.metrics.sketch import Sketch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["DAY", "SLOT", "TIERS", "Slots", "Window", "age_tiers"]
+__all__ = ["DAY", "SLOT", "TIERS", "Slots", "Window", "age_tiers", "place"]
 
 TIERS = ((10, 60), (60, 120), (900, 96))  # seconds a slot, slots
 SLOT = float(TIERS[0][0])  # seconds of the finest slot
@@ -48,6 +48,11 @@ def age_tiers(tiers: Sequence[Slots], now: float) -> None:
             sketch = slots.pop(index)
             if tier + 1 < len(TIERS):
                 add_slot(tiers[tier + 1], index * width // TIERS[tier + 1][0], sketch)
+
+
+def place(begin: float, since: float, step: float, steps: int) -> int:
+    """Return which of so many steps from `since` on a slot belongs to that begins at `begin`."""
+    return min(max(0, int((begin - since) // step)), steps - 1)
 
 
 class Window:
@@ -137,6 +142,15 @@ class Window:
                     into.merge(sketch)
         if self._index * SLOT < until and (self._index + 1) * SLOT > since:
             into.merge(self._open)
+
+    def spread(self, into: Sequence[Sketch], since: float, step: float) -> None:
+        """Merge each slot from `since` on into the sketch of the step in which it begins; none counts twice."""
+        for (width, _), slots in zip(TIERS, self._tiers, strict=True):
+            for index, sketch in slots.items():
+                if (index + 1) * width > since:
+                    into[place(index * width, since, step, len(into))].merge(sketch)
+        if (self._index + 1) * SLOT > since:
+            into[place(self._index * SLOT, since, step, len(into))].merge(self._open)
 
     def lifetime(self) -> Sketch:
         """Return a sketch of everything ever counted; it never counts less than before."""

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 import perfkit
-from perfkit.dashboard import SPANS, Dashboard
+from perfkit import FakeClock, PerformanceTracker
+from perfkit.dashboard import SPANS, Dashboard, Panels
+from perfkit.dashboard.formats import dollars
 from perfkit.dashboard.panels import PANELS, span_named
 from perfkit.profiling import Capture, SlowRun
 from perfkit.profiling.frames import Frame
@@ -58,7 +60,8 @@ def test_alerts_are_shown_with_what_they_are_of(dashboard: Dashboard) -> None:
     assert told["rules"]["too_slow"] == "firing"
     assert told["alerts"][0]["rule"] == "too_slow"
     page = dashboard.respond("GET", "", {}).body.decode()
-    assert "<td>too_slow</td><td>firing</td>" in page
+    assert '<td class="text">too_slow</td><td class="text"><span class="pill bad">firing</span></td>' in page
+    assert "Quiet: " in page
 
 
 def test_prometheus_may_scrape_it(dashboard: Dashboard) -> None:
@@ -74,10 +77,90 @@ def test_every_panel_has_a_twin_and_all_are_in_one_document(dashboard: Dashboard
         assert set(read(dashboard, f"panels/{name}.json")) == set(whole[name])
 
 
-def test_history_adds_up_to_the_overview(dashboard: Dashboard) -> None:
-    history = read(dashboard, "panels/history.json", range="1h")
+@pytest.mark.parametrize("chosen", SPANS)
+def test_history_adds_up_to_the_overview(dashboard: Dashboard, chosen: str) -> None:
+    history = read(dashboard, "panels/history.json", range=chosen)
     assert sum(history["calls"]) == 11
     assert sum(history["errors"]) == 1
+    assert len(history["moments"]) == len(history["calls"]) == len(history["p95"])
+
+
+def test_a_day_s_history_counts_every_slot_once() -> None:
+    now = FakeClock(wall=1_800_000_000.0)
+    past = PerformanceTracker(clock=now)
+    for _ in range(24 * 60):
+        past.increment("llm_cache", tags={"result": "miss"})
+        now.advance(60)
+    perfkit.tracker.merge(past.snapshot())
+    [calls] = [Panels(clock=now).history(86400.0)["calls"]]
+    assert sum(calls) == 24 * 60
+    assert set(calls[1:-2]) == {30}
+
+
+def test_providers_are_told_with_their_refusals_and_cost(dashboard: Dashboard, fault: FaultServer) -> None:
+    fault.behave(faults.rate_limited(retry_after=30))
+    with pytest.raises(perfkit.PerfkitError):
+        perfkit.chat("once more", model="m")
+    panel = read(dashboard, "panels/providers.json")
+    traffic = panel["traffic"]["fake"]
+    assert (traffic["requests"], traffic["rate_limited"]) == (
+        9,
+        1,
+    )  # what was wrong with a request is no failure of the provider
+    assert traffic["cost"] == perfkit.tracker.get_stats("cost")["sum"]
+    assert 0 < traffic["p50"] <= traffic["p95"]
+    assert 0 < panel["health"]["fake"]["cooldown"] <= 30
+    page = dashboard.respond("GET", "", {}).body.decode()
+    assert '<th scope="col">429s</th>' in page
+    assert "fake: cooling down for" in page
+
+
+def test_savings_by_prefix_caching_are_the_difference_to_uncached_tokens(fault: FaultServer) -> None:
+    perfkit.configure(
+        providers={"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}},
+        tokens={"prices": {"m": {"input": 10.0, "output": 0.0, "cache_read": 1.0}}},
+    )
+    fault.behave(faults.ok("text", usage={"prompt_tokens": 2000, "cached_tokens": 1500, "completion_tokens": 1}))
+    perfkit.chat("hi", model="m")
+    overview = read(Dashboard(), "panels/overview.json")
+    assert overview["saved_by_prefix"] == pytest.approx(1500 * 9 / 1e6)
+    assert "by prefix caching" in Dashboard().respond("GET", "", {}).body.decode()
+
+
+def test_several_workers_are_told_with_their_memory(tmp_path: Path) -> None:
+    stores: dict[str, Any] = {"store": str(tmp_path), "host": "here"}
+    workers = [PerformanceTracker(**stores) for _ in range(2)]
+    for worker in workers:
+        worker.increment("asked")
+        worker.flush()
+    perfkit.configure(metrics=stores)
+    panel = read(Dashboard(), "panels/workers.json")
+    assert (panel["reporting"], panel["known"]) == (2, 2)
+    assert all(row["memory"] > 2**20 and len(row["collections"]) == 3 for row in panel["workers"])
+    page = Dashboard().respond("GET", "", {}).body.decode()
+    assert "2 of 2 workers reporting" in page
+    assert page.count("MiB") >= 2
+
+
+def test_the_daily_limit_stands_beside_the_cost(fault: FaultServer) -> None:
+    perfkit.configure(tokens={"budgets": [{"scope": "global", "limit": 20.0, "period": "day"}]})
+    assert read(Dashboard(), "panels/overview.json")["daily_limit"] == 20.0
+    assert "0 % of $20.00 a day" in Dashboard().respond("GET", "", {}).body.decode()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "$0.00"),
+        (8.5e-05, "$0.000085"),
+        (0.1, "$0.10"),
+        (0.04063, "$0.04063"),
+        (1234.5, "$1,234.50"),
+        (None, "\N{EN DASH}"),
+    ],
+)
+def test_dollars_are_written_without_exponents(value: float | None, shown: str) -> None:
+    assert dollars(value) == shown
 
 
 def test_report_has_the_five_keys_of_the_guide(dashboard: Dashboard) -> None:

@@ -6,6 +6,7 @@
   const shown = document.getElementById("every-shown");
   const pause = document.getElementById("pause");
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const utc = (seconds, length) => new Date(seconds * 1000).toISOString().slice(11, 11 + length);
   let plots = [];
   let timer = 0;
 
@@ -14,12 +15,18 @@
     plots = [...live.querySelectorAll("svg.chart")].map((svg) => {
       const data = JSON.parse(svg.dataset.chart);
       const box = document.createElement("div");
-      const axis = { stroke: colour("--soft"), grid: { stroke: colour("--rule") } };
+      const axis = { stroke: colour("--soft"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { show: false } };
+      const when = (plot, value) => (value == null ? "" : utc(value, 8));
+      const hours = { ...axis, values: (plot, values) => values.map((value) => utc(value, 5)) };
       const strokes = ["--first", "--second"].map(colour);
       svg.after(box);
       const plot = new uPlot({
-        width: box.clientWidth, height: 160, axes: [axis, { ...axis, size: 56 }], legend: { live: true },
-        series: [{}, ...data.lines.map((label, i) => ({ label, stroke: strokes[i], width: 2 }))],
+        width: box.clientWidth, height: 160, axes: [hours, { ...axis, size: 56 }], legend: { live: true },
+        tzDate: (value) => uPlot.tzDate(new Date(value * 1000), "UTC"),
+        series: [{ label: "UTC", value: when }, ...data.lines.map((label, i) => ({
+          label, stroke: strokes[i], width: 2, fill: data.lines.length === 1 ? `${strokes[i]}22` : undefined,
+          value: (plot, value) => (value == null ? "" : Number(value.toPrecision(4)).toLocaleString("en")),
+        }))],
       }, [data.x, ...data.y], box);
       svg.setAttribute("hidden", "");
       svg.classList.add("drawn");

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.metrics.sharing.blobs import encode, encode_slots
 from perfkit.metrics.sharing.fold import fold
-from perfkit.metrics.sharing.ledger import DELTA, Ledger, Worker
+from perfkit.metrics.sharing.ledger import DELTA, Ledger
 from perfkit.metrics.sharing.view import MergedView, merged_series
+from perfkit.metrics.sharing.worker import Worker
 from perfkit.metrics.window import SLOT
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Exchange:
             rows = list(self._rows(everything=everything))
             if ended and not self._told and not rows:
                 return  # nobody knows this worker
-            about = {"worker": Worker(self._id, self._host, os.getpid(), self._clock.wall(), ended)}
+            about = {"worker": Worker.here(self._id, self._host, self._clock.wall(), ended=ended)}
             self._waiting.append((f"{DELTA}{self._id}.{next(self._numbers)}", encode(about, rows)))
             self._told = True
         self._send()

@@ -11,9 +11,10 @@ import json
 import logging
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from perfkit.metrics.sharing.blobs import Blob, decode
+from perfkit.metrics.sharing.worker import Worker
 from perfkit.metrics.window import TIERS
 
 if TYPE_CHECKING:
@@ -31,24 +32,6 @@ TOTALS = str(len(TIERS))
 PARTS = (*map(str, range(len(TIERS))), TOTALS)  # what a manifest names
 LIVE = 60.0  # seconds after its last report that a worker is taken for dead
 _TRIES = 20  # readings that a fold may overtake
-
-
-class Worker(NamedTuple):
-    """A process that shares its metrics.
-
-    Attributes:
-        id: unique among all processes.
-        host: where it runs.
-        pid: its process id there.
-        reported: epoch seconds of its last report.
-        ended: it has said that it would not report again.
-    """
-
-    id: str
-    host: str
-    pid: int
-    reported: float
-    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from perfkit.metrics.reading import Readable, Series
 from perfkit.metrics.sharing.blobs import rows
 from perfkit.metrics.sharing.fold import add_day, newer
-from perfkit.metrics.sharing.ledger import LIVE, Ledger, Worker
+from perfkit.metrics.sharing.ledger import LIVE, Ledger
+from perfkit.metrics.sharing.worker import Worker
 from perfkit.metrics.sketch import Sketch
-from perfkit.metrics.window import TIERS
+from perfkit.metrics.window import TIERS, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -64,6 +65,12 @@ class MergedSeries:
         for width, index, start, body in self._slots():
             if index * width < until and (index + 1) * width > since:
                 into.merge(Sketch.decode(body, start)[0])
+
+    def spread(self, into: Sequence[Sketch], since: float, step: float) -> None:
+        """Merge each slot from `since` on into the sketch of the step in which it begins."""
+        for width, index, start, body in self._slots():
+            if (index + 1) * width > since:
+                into[place(index * width, since, step, len(into))].merge(Sketch.decode(body, start)[0])
 
     def lifetime(self) -> Sketch:
         """Return everything counted since the store began."""
