@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import (
+    AuthenticationError,
     NetworkError,
     ProviderError,
     RateLimitError,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ERROR_KINDS", "Sample", "ask"]
 
-ERROR_KINDS = ("connect", "timeout", "429", "5xx", "4xx", "stream_cut", "bad_json", "other")
+ERROR_KINDS = ("connect", "timeout", "429", "5xx", "4xx", "stream_cut", "bad_json", "no_key", "other")
 _SERVER_ERROR = 500
 _KINDS: tuple[tuple[type[Exception], str], ...] = (  # the first that fits
     (TimeoutError, "timeout"),
@@ -99,7 +100,7 @@ def kind_of(error: Exception) -> str:
         return "stream_cut"
     found = next((name for kind, name in _KINDS if isinstance(error, kind)), "other")
     if found == "other" and isinstance(error, ProviderError):
-        return _by_status(error.status)
+        return "no_key" if isinstance(error, AuthenticationError) and error.status is None else _by_status(error.status)
     return found
 
 

@@ -55,3 +55,12 @@ def test_time_per_token_is_of_the_tokens_after_the_first() -> None:
     assert Sample(0, 0, 3.0, 1.0, Usage(1, 5)).per_token == 0.5
     assert Sample(0, 0, 3.0, 1.0, Usage(1, 1)).per_token is None
     assert Sample(0, 0, 3.0, None, Usage(1, 5)).per_token is None
+
+
+def test_a_missing_key_is_a_kind_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    provider = create_provider("openai")
+    request = ChatRequest([{"role": "user", "content": "hi"}], "gpt-4o-mini")
+    sample = ask(provider, request, clock=SYSTEM_CLOCK, began=SYSTEM_CLOCK.now(), due=0.0)
+    assert sample.error == "no_key"
+    assert "set OPENAI_API_KEY" in sample.message
