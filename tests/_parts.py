@@ -8,12 +8,18 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+untraced = (
+    pytest.mark.skipif(  # its locks are lost with a thread that is interrupted or not forked, and there can be one
+        sys.gettrace() is not None, reason="a tracer, such as that of coverage, is there"
+    )
+)
 REQUIRE_ALL = os.environ.get("PERFKIT_REQUIRE_ALL") == "1"
 
 

@@ -6,7 +6,6 @@ import ctypes
 import gc
 import os
 import random
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from _parts import untraced
 from agents.workshop import (
     Agent,
     Workshop,
@@ -32,11 +32,6 @@ from transport.peers import await_child, fork_unnoticed, in_child, start_child, 
 from perfkit.agents import AgentPool
 from perfkit.clock import FakeClock
 from perfkit.errors import PoolTimeout
-
-untraced = pytest.mark.skipif(
-    sys.gettrace() is not None, reason="a tracer's own locks are lost with a thread that is interrupted, or not forked"
-)
-
 
 # --- fairness and load -----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from _parts import needs_module
+from _parts import needs_module, untraced
 
 from perfkit.errors import UnknownNameError
 from perfkit.metrics import PerformanceTracker
@@ -143,6 +143,7 @@ def table(count: int) -> int:
     return len(rows)
 
 
+@untraced
 def test_lines_of_a_function_come_from_memory_profiler(profiler: Profiler) -> None:
     needs_module("memory_profiler")
     assert profiler.memory_profile("table", partial(table, 1000), engine="lines") == 1000
