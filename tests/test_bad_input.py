@@ -379,7 +379,7 @@ PEERS = [
     Row("truncated body", faults.truncated(), NetworkError, "IncompleteRead", only="chat"),
     Row("cut gzip", faults.gzip(broken=True), NetworkError, "cut short", only="chat"),
     Row("reset", faults.reset(), NetworkError, "ConnectionResetError while waiting"),
-    Row("closed without reply", faults.close(), NetworkError, "closed connection without response"),
+    Row("closed without reply", faults.close(), NetworkError, "closed without a reply"),
     Row("cut after the head", faults.cut(after_bytes=0), NetworkError, "while reading the reply"),
     Row("redirect", _told(302, location=f"https://h/{KEY}"), ProviderError, "redirects to"),
     Row("400", _told(400), BadRequestError, "answered 400"),
@@ -674,7 +674,7 @@ NOWHERE = [
     Nowhere("no such name", "http://host.invalid/v1", NetworkError, "host.invalid:80"),
     Nowhere("no such name, TLS", "https://host.invalid/v1", NetworkError, "host.invalid:443"),
     Nowhere("TLS to a plain port", "https://127.0.0.1:{plain}/v1", DeadlineExceeded, "ran out while connecting", SHORT),
-    Nowhere("plain to a TLS port", "http://127.0.0.1:{tls}/v1", NetworkError, "closed connection without response"),
+    Nowhere("plain to a TLS port", "http://127.0.0.1:{tls}/v1", NetworkError, "closed without a reply"),
     Nowhere("untrusted certificate", "https://127.0.0.1:{tls}/v1", NetworkError, "not trusted.*connections.ca_file"),
 ]
 
