@@ -126,8 +126,10 @@ class PooledConnection(HTTPConnection):
         kept = {"preload_content": True, "decode_content": True, "enforce_content_length": True, **options}
         self._response_options = _ResponseOptions(method, url, **kept)
         state["_method"] = method
-        self._emptied = False
-        self._send(head + (body or b""), self._most())
+        self._emptied, data = False, head + (body or b"")
+        sent = self.sock.send(data)  # with the timeout that it has: to turn it into the kernel's costs more than a send
+        if sent < len(data):
+            self._send(memoryview(data)[sent:], self._most())
         state["_HTTPConnection__state"] = _SENT
 
     def send(self, data: Any) -> None:
@@ -160,14 +162,13 @@ class PooledConnection(HTTPConnection):
         if sock is None:
             return False
         if isinstance(sock, ssl.SSLSocket):
-            return (self._emptied or not sock.pending()) and (not self._has_come() or kernel.only_tickets(sock))
+            return (self._emptied or not sock.pending()) and (not self._has_come() or kernel.only_tickets(self._open()))
         return not self._has_come()
 
     def _has_come(self) -> bool:
         """Return whether something can be read, its end included; asked before each call."""
-        sock = self._open()
-        self._acknowledged = kernel.at_rest(sock)
-        return not self._acknowledged and kernel.is_ready(sock, select.POLLIN, 0.0) != 0
+        self._acknowledged = kernel.at_rest(self.sock)
+        return not self._acknowledged and kernel.is_ready(self.sock, select.POLLIN, 0.0) != 0
 
     def drain(self, seconds: float) -> bool:
         """Read the rest of the reply that is owed; return whether the connection is free for the next.

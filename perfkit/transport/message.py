@@ -15,7 +15,7 @@ from perfkit.transport import encoding
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["USER_AGENT", "body_bytes", "compressed", "head", "lowered", "masked"]
+__all__ = ["USER_AGENT", "body_bytes", "compressed", "field_name", "head", "lowered", "masked"]
 
 USER_AGENT = f"perfkit/{__version__} Python/{platform.python_version()}"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110 section 5.6.2
@@ -25,7 +25,12 @@ _WORTH_PACKING = 1000  # bytes
 
 
 @lru_cache(1024)
-def _name(name: str) -> str:
+def field_name(name: str) -> str:
+    """Return the name of a field in lower case.
+
+    Raises:
+        ValueError: it is not a token.
+    """
     if not _TOKEN(name):
         raise ValueError(f"illegal header name {name!r}")
     return name.lower()
@@ -50,7 +55,7 @@ def lowered(headers: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ValueError: a name is not a token.
     """
-    return {_name(name): value for name, value in headers.items()}
+    return {field_name(name): value for name, value in headers.items()}
 
 
 def head(method: str, target: str, fields: Mapping[str, str]) -> bytes:

@@ -11,7 +11,7 @@ import http.client
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from perfkit.transport.headers import Headers
+from perfkit.transport.headers import Headers, by_name, fields_of
 
 if TYPE_CHECKING:
     import io
@@ -20,14 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Head", "Reply", "WholeReply", "has_no_body", "parse_head", "whole_reply"]
 
-_REGULAR = re.compile(  # the status line and the fields after it, each in a line of its own
-    r"HTTP/1\.1 (?P<status>[2-9][0-9]{2})(?P<reason>(?: [^\r\n\0]*+)?)\r\n"
-    r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\r\n\0]*+\r\n){0,99}+\r\n"  # http.client takes 100
-).fullmatch
+_STATUS_LINE = re.compile(r"HTTP/1\.1 ([2-9][0-9]{2})(?: ([^\r\n\0]*))?").fullmatch
 _FOLD = re.compile(r"[ \t]*\r\n[ \t]+")
-_FRAMING = ("\ncontent-length:", "\ntransfer-encoding:", "\nconnection:")
-_LONGEST_LINE = 65536  # http.client's own limit
-_NONE = Headers([])  # until the head has come
+_MOST_FIELDS, _LONGEST_LINE = 100, 65536  # http.client's own limits
+_NONE = Headers([], {})  # until the head has come
 _LAST_CHUNK = b"0\r\n\r\n"
 _NO_BODY = frozenset((http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED))
 
@@ -50,22 +46,30 @@ class Head(NamedTuple):
 
 def parse_head(head: bytes) -> Head | None:
     """Take apart a head that ends with an empty line; None when http.client should judge it."""
-    text = head.decode("latin-1")
-    matched = _REGULAR(text)
-    if matched is None:
+    text = head[:-4].decode("latin-1")
+    start, *lines = text.split("\r\n")
+    matched, count = _STATUS_LINE(start), len(lines)
+    if (
+        matched is None
+        or text.count("\n") != count
+        or text.count("\r") != count
+        or "\0" in text
+        or count >= _MOST_FIELDS
+    ):
         return None
-    fields = Headers.of_text(text, text.lower())
     try:
-        length, coding, kept = map(fields.alone, _FRAMING)
-    except ValueError:  # which of several values holds is not for us to say
+        fields = fields_of([line.split(":", 1) for line in lines])
+    except ValueError:
         return None
+    length, coding = fields.get("content-length"), fields.get("transfer-encoding")
     if length is not None and (coding is not None or not (length.isascii() and length.isdecimal())):
         return None
-    if coding is not None and coding != "chunked":
+    if coding is not None and coding.lower() != "chunked":
         return None
-    status, reason = matched.groups()
+    status, reason = matched.groups("")
     size = None if length is None else int(length)
-    return Head(int(status), reason.strip(), fields, size, coding is not None, kept is not None and "close" in kept)
+    close = "close" in fields.get("connection", "").lower()
+    return Head(int(status), reason.strip(), fields, size, coding is not None, close)
 
 
 def has_no_body(status: int, method: str | None) -> bool:
@@ -208,7 +212,8 @@ class Reply(http.client.HTTPResponse):
         if source.at_end:  # to http.client, what there is of it is the head
             raise http.client.HTTPException("the reply was cut off within its head")
         assert self._message is not None
-        self.fields = Headers([(name, _FOLD.sub(" ", value).strip(" \t")) for name, value in self._message.items()])
+        pairs = [(name, _FOLD.sub(" ", value).strip(" \t")) for name, value in self._message.items()]
+        self.fields = Headers(pairs, by_name(pairs))
         lengths = set(self.fields.get_all("content-length"))
         coding = self.fields.get("transfer-encoding", "chunked").lower()
         if len(lengths) > 1 or coding != "chunked":  # RFC 9112 section 6.3: where the body ends is anybody's guess

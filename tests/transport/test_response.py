@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from perfkit.transport.headers import Headers
+from perfkit.transport.headers import Headers, by_name
 from perfkit.transport.response import HTTPResponse
 
 PAIRS = [("Content-Type", "text/plain"), ("Set-Cookie", "a=1"), ("set-cookie", "b=2")]
 
 
 def headers() -> Headers:
-    return Headers(PAIRS)
+    return Headers(PAIRS, by_name(PAIRS))
 
 
 def test_repr_shows_no_secret() -> None:
