@@ -29,6 +29,7 @@ class Lead:
         end: ends the flight with an entry, an error, or neither; None: nobody else may want this answer.
         turn: the turn among processes, if there is one.
         limits: errors that are of one caller only.
+        instead: what serves where there is no answer, if anything.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class Lead:
         end: Callable[[Entry | None, Exception | None], None] | None = None,
         turn: Turn | None = None,
         limits: tuple[type[Exception], ...] = (),
+        instead: Callable[[Exception], Entry | None] | None = None,
     ) -> None:
-        self._heard, self._end, self._turn, self._limits = heard, end, turn, limits
+        self._heard, self._end, self._turn, self._limits, self._instead = heard, end, turn, limits, instead
         self._entry: Entry | None = None
         self._kept = True  # those elsewhere are to look again
 
@@ -49,6 +51,13 @@ class Lead:
     def land(self, entry: Entry, *, kept: bool) -> None:
         """Give the answer to those who wait; if it was not `kept`, those elsewhere have to ask themselves."""
         self._entry, self._kept = entry, kept
+
+    def instead(self, error: Exception) -> Entry | None:
+        """Return the old answer that serves in place of one that failed before its first text, to all who wait."""
+        if self._instead is None or self._heard:
+            return None
+        self._entry = self._instead(error)
+        return self._entry
 
     def __enter__(self) -> Self:
         return self

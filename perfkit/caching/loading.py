@@ -140,7 +140,9 @@ class Loader:
             if found is not None and found.expires > self._clock.now():
                 return found
 
-    def lead(self, key: str, drive: Callable[[float | None], object], heard: list[str], timeout: float) -> Lead | Entry:
+    def lead(
+        self, key: str, drive: Callable[[float | None], object], heard: list[str], timeout: float, error_ttl: float
+    ) -> Lead | Entry:
         """Return the lead of a key that is streamed, or what another thread or process has kept meanwhile.
 
         Args:
@@ -148,10 +150,12 @@ class Loader:
             drive: helps the stream along, from a thread that wants its answer.
             heard: gets the text.
             timeout: seconds to wait for another thread or process.
+            error_ttl: seconds to remember a definite error.
 
         Raises:
             DeadlineExceeded, RecursiveCallError, Exception: as for `load`.
         """
+        self.errors.check(key)
         until = self._clock.now() + timeout
         flight, mine = self.flights.lead(key, drive, timeout=timeout)
         if not mine:
@@ -170,7 +174,7 @@ class Loader:
         if isinstance(turn, Entry):
             end(turn, None)
             return self._hit(turn).others
-        return Lead(heard, end, turn, LIMITS)
+        return Lead(heard, end, turn, LIMITS, lambda error: self._instead(key, error, error_ttl, self._shelf.find(key)))
 
     def _compute_in_turn(self, job: Job, turn: Turn, held: Entry | None) -> _Landing:
         kept, error = False, None
@@ -195,12 +199,19 @@ class Loader:
         try:
             return self._keep_computed(job, job.compute)
         except Exception as error:
-            self.errors.remember(job.key, error, job.error_ttl)
-            if held is None or is_definite(error) or held.expires + held.life.error <= self._clock.now():
+            old = self._instead(job.key, error, job.error_ttl, held)
+            if old is None:
                 raise
-            self._shelf.near.count(stale_hits=1)
-            self._count("cache_stale")
-            return _Landing(held, held)
+            return _Landing(old, old)
+
+    def _instead(self, key: str, error: Exception, error_ttl: float, held: Entry | None) -> Entry | None:
+        """Take in why there is no new value, and return the old one if it may serve in its place."""
+        self.errors.remember(key, error, error_ttl)
+        if held is None or is_definite(error) or held.expires + held.life.error <= self._clock.now():
+            return None
+        self._shelf.near.count(stale_hits=1)
+        self._count("cache_stale")
+        return held
 
     def _keep_computed(self, job: Job, compute: Callable[[], Any]) -> _Landing:
         since, began = self._shelf.departures.count, self._clock.now()

@@ -299,7 +299,7 @@ class ResponseCache(Shared):
 
     def lead(self, key: str, drive: Callable[[float | None], object], heard: list[str], timeout: float) -> Lead | Entry:
         """Return the lead of a ready key whose answer is to be streamed, or what another one kept (see Loader)."""
-        return self._loader.lead(key, drive, heard, timeout)
+        return self._loader.lead(key, drive, heard, timeout, self.settings.error_ttl)
 
     @property
     def departures(self) -> int:

@@ -173,18 +173,27 @@ class Way:
         found, search = self._known.look(call, lambda: self._ask_again(call))
         lead = found if found is not None else self._lead(call)
         if isinstance(lead, Entry):
-            answer = self._serve(call, lead)
-            yield from replayed(answer.text)
-            return answer
+            return (yield from self._replay(call, lead))
         since = self._cache.departures
         with lead:
-            response = yield from lead.paced(listen(call, partial(self._begin, call), self._clock))
+            try:
+                response = yield from lead.paced(listen(call, partial(self._begin, call), self._clock))
+            except Exception as error:
+                old = lead.instead(error)
+                if old is None:
+                    raise
+                return (yield from self._replay(call, old))
             if call.key is not None:
                 self._cache.store(call.key, response, since=since, **call.life)
                 kept = self._cache.peek(call.key)
                 lead.land(kept if kept is not None else self._unkept(call.key, response), kept=kept is not None)
         self._known.landed(search, response)
         return self._finish(call, response)
+
+    def _replay(self, call: Call, found: Entry) -> Generator[str, None, ChatResponse]:
+        answer = self._serve(call, found)
+        yield from replayed(answer.text)
+        return answer
 
     def _lead(self, call: Call) -> Lead | Entry:
         """Return the lead of an answer to be streamed, for all who want it, or what another one kept meanwhile."""

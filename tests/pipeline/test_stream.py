@@ -93,3 +93,27 @@ def test_a_provider_that_fails_before_its_first_text_is_replaced_unseen(fault: F
             assert stream.response is not None
             assert [a.outcome for a in stream.response.attempts] == ["error", "ok"]
             assert stream.response.provider == "second"
+
+
+def test_where_the_provider_fails_a_stream_gives_the_old_answer_too(fault: FaultServer) -> None:
+    perfkit.configure(cache={"stale_if_error": 60}, router={"max_attempts": 1})
+    policy = perfkit.CachePolicy(ttl=1e-6)
+    first = perfkit.chat("same", cache=policy)
+    fault.behave(faults.status(500))
+    stream = perfkit.stream("same", cache=policy)
+    assert "".join(stream) == first.text
+    assert stream.response is not None
+    assert (stream.response.cached, stream.response.cost) == ("exact", 0.0)
+    with pytest.raises(perfkit.PerfkitError):
+        list(perfkit.stream("other", cache=policy))
+
+
+def test_a_wrong_request_is_remembered_by_streams_too(fault: FaultServer) -> None:
+    perfkit.configure(cache={"error_ttl": 10})
+    fault.behave(faults.status(422), then="ok")
+    for _ in range(2):
+        with pytest.raises(perfkit.BadRequestError):
+            list(perfkit.stream("same", temperature=0))
+    with pytest.raises(perfkit.BadRequestError):
+        perfkit.chat("same", temperature=0)
+    assert fault.stats()["requests"] == 1
