@@ -16,7 +16,7 @@ from perfkit.routing.continuation import continued
 from perfkit.routing.course import UNTOLD, Course
 from perfkit.routing.fitness import holds
 from perfkit.routing.room import LITTLE
-from perfkit.routing.strategies import choose
+from perfkit.routing.strategies import named
 from perfkit.routing.trial import Trial
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ class Call(Course):
             if chosen is None:
                 passed = () if self._clear or not setup.eases else _short_of_room(candidates)
                 asked = [c for c in candidates if c not in passed] if passed else candidates
-                chosen = choose(setup.strategy, asked, request) if len(asked) > 1 else asked[0]
+                wanted = setup.strategy(asked, request) if len(asked) > 1 else asked[0]
+                chosen = wanted if wanted in asked else named(setup.strategy, asked, wanted)
                 reason = setup.reason(chosen)
                 if passed:
                     reason += f", little room at {', '.join(c.name for c in passed)}"

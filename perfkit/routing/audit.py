@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from perfkit.values import Attempt
 
-__all__ = ["note"]
+__all__ = ["TRACE", "note"]
+
+TRACE = "opentelemetry.trace"
 
 
 def note(attempt: Attempt) -> None:
     """Add `attempt` as event "perfkit.attempt" to the current span; nothing happens unless the application traces."""
-    trace = sys.modules.get("opentelemetry.trace")
+    trace = sys.modules.get(TRACE)
     if trace is None:
         return
     try:

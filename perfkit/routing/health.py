@@ -215,7 +215,9 @@ class Candidate:
         """
         if self.gates is not None and not passed and not self.gates.try_pass(request):
             return None
-        permit = self.breaker.acquire() if not self.missing or self._claim(request.model) else None
+        state, permit = self.breaker.state, None
+        if not self.missing or self._claim(request.model):
+            permit = state.epoch if state.mode == "closed" else self.breaker.acquire()
         if permit is None:
             self._leave()
             return None

@@ -59,11 +59,11 @@ def test_a_hit_enters_few_functions() -> None:
 
 def test_a_miss_enters_few_functions() -> None:
     number = count()
-    assert entered(lambda: perfkit.chat(MESSAGES, model="tiny", temperature=0, context={"n": next(number)})) <= 353
+    assert entered(lambda: perfkit.chat(MESSAGES, model="tiny", temperature=0, context={"n": next(number)})) <= 346
 
 
 def test_a_call_without_cache_enters_few_functions() -> None:
-    assert entered(lambda: perfkit.chat(MESSAGES, model="tiny", cache="never")) <= 260
+    assert entered(lambda: perfkit.chat(MESSAGES, model="tiny", cache="never")) <= 253
 
 
 def test_the_router_enters_few_functions() -> None:
@@ -73,7 +73,7 @@ def test_the_router_enters_few_functions() -> None:
 
     perfkit.router.register_provider("instant", Instant(), models=["m"])
     request = ChatRequest([{"role": "user", "content": "hi"}], "m", timeout=30)
-    assert entered(lambda: perfkit.router.execute_with_fallback(request)) <= 41
+    assert entered(lambda: perfkit.router.execute_with_fallback(request)) <= 38
 
 
 def test_each_piece_of_a_stream_enters_few_functions() -> None:

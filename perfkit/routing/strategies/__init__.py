@@ -19,7 +19,7 @@ from perfkit.errors import ConfigError
 if TYPE_CHECKING:
     from perfkit.routing.health import Candidate
 
-__all__ = ["STRATEGIES", "Strategy", "called", "choose", "model_of", "reasons", "strategy_named", "text_of"]
+__all__ = ["STRATEGIES", "Strategy", "called", "choose", "model_of", "named", "reasons", "strategy_named", "text_of"]
 
 Strategy = Callable[["Sequence[Candidate]", Any], "Candidate | str | Iterable[Candidate | str]"]
 
@@ -73,8 +73,15 @@ def choose(strategy: Strategy, candidates: Sequence[Candidate], request: Any) ->
         TypeError: it named none of the candidates.
     """
     wanted = strategy(candidates, request)
-    if wanted in candidates:
-        return wanted  # type: ignore[return-value]
+    return wanted if wanted in candidates else named(strategy, candidates, wanted)  # type: ignore[return-value]
+
+
+def named(strategy: Strategy, candidates: Sequence[Candidate], wanted: Any) -> Candidate:
+    """Return the candidate that a strategy's answer means: its name, or several with the best first.
+
+    Raises:
+        TypeError: none of the candidates.
+    """
     by_name = {candidate.name: candidate for candidate in candidates}
     several = wanted if isinstance(wanted, Iterable) and not isinstance(wanted, str) else (wanted,)
     for one in several:
