@@ -72,7 +72,8 @@ class Budgeting(Accounting):
     def _raw_prompt(self, request: ChatRequest, model: str | None = None) -> Mix:
         """Return the counted prompt tokens, without what was learned of the error of counts."""
         model = model if model is not None else request.model
-        return self._counter.prompt(request.messages, model, request.tools, request.response_format)
+        choice = request.extra.get("tool_choice")
+        return self._counter.prompt(request.messages, model, request.tools, request.response_format, choice)
 
     # ---- budgets
 

@@ -7,7 +7,6 @@ the byte-class estimator counts. A growing chat repeats its messages at every tu
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -22,6 +21,7 @@ from cachetools import LRUCache
 
 from perfkit._registry import load
 from perfkit.tokens.estimator import Mix, measure
+from perfkit.tokens.formulas import as_json, picture_tokens, tool_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -33,8 +33,6 @@ log = logging.getLogger("perfkit.tokens")
 # OpenAI's chat formula (its cookbook, "How to count tokens"): every message costs 3 tokens beside its role (1 for the
 # usual ones) and content, a name 1 more, and the reply is primed with 3.
 PER_MESSAGE, PER_NAME, REPLY_PRIMING = 4, 1, 3
-PER_TOOLS = 9  # the namespace around the tools
-PER_IMAGE = 765  # a 1024 x 1024 picture in four tiles of 170 and a base of 85, as gpt-4o counts it
 MEMO_ENTRIES: Final = 8192  # about 2.5 MB
 MEMO_LEAST: Final = 128  # characters; counting shorter texts costs no more than remembering them
 
@@ -163,11 +161,11 @@ class TokenCounter:
 
     def tools(self, tools: Iterable[Mapping[str, Any]] | None, model: str | None = None) -> int:
         """Return the prompt tokens of tool schemas."""
-        return self._sum(_of_tools(tools), model).tokens
+        return self._sum(tool_pieces(tools, model), model).tokens
 
     def as_json(self, value: Any, model: str | None = None) -> int:
         """Return the tokens of a value written as compact JSON."""
-        return self.count(_json(value), model)
+        return self.count(as_json(value), model)
 
     def prompt(
         self,
@@ -175,11 +173,12 @@ class TokenCounter:
         model: str | None = None,
         tools: Iterable[Mapping[str, Any]] | None = None,
         response_format: Mapping[str, Any] | None = None,
+        tool_choice: Any = None,
     ) -> Mix:
         """Return the tokens of a whole prompt, and what they are made of."""
-        pieces = [*_of_messages(messages), *_of_tools(tools)]
+        pieces = [*_of_messages(messages, model), *tool_pieces(tools, model, tool_choice)]
         if response_format is not None:
-            pieces.append(_json(response_format))
+            pieces.append(as_json(response_format))
         return self._sum(pieces, model)
 
     def _sum(self, pieces: Iterable[str | int], model: str | None) -> Mix:
@@ -195,37 +194,29 @@ class TokenCounter:
         return Mix(tokens, symbols, beyond)
 
 
-def _of_messages(messages: Iterable[Mapping[str, Any]]) -> list[str | int]:
+def _of_messages(messages: Iterable[Mapping[str, Any]], model: str | None) -> list[str | int]:
     """Return the texts of a chat, and the tokens that what is no text takes."""
     found: list[str | int] = [REPLY_PRIMING]
     for message in messages:
-        found += (PER_MESSAGE, *_of_content(message.get("content")))
+        found += (PER_MESSAGE, *_of_content(message.get("content"), model))
         if name := message.get("name"):
             found += (PER_NAME, str(name))
-        found += [_json(call.get("function", call)) for call in message.get("tool_calls") or ()]
+        found += [as_json(call.get("function", call)) for call in message.get("tool_calls") or ()]
     return found
 
 
-def _of_content(content: Any) -> list[str | int]:
+def _of_content(content: Any, model: str | None) -> list[str | int]:
     if content is None:
         return []
-    return [content] if isinstance(content, str) else [piece for part in content for piece in _of_part(part)]
+    return [content] if isinstance(content, str) else [piece for part in content for piece in _of_part(part, model)]
 
 
-def _of_part(part: Any) -> list[str | int]:
-    """Return what one part of a content is; media count as one picture, whatever bytes they carry."""
+def _of_part(part: Any, model: str | None) -> list[str | int]:
+    """Return what one part of a content is; other media than texts count as pictures."""
     if isinstance(part, str):
         return [part]
     if isinstance(text := part.get("text"), str):
         return [text]
     if part.get("type") == "tool_result":
-        return _of_content(part.get("content"))
-    return [_json(part)] if part.get("type") == "tool_use" else [PER_IMAGE]
-
-
-def _of_tools(tools: Iterable[Mapping[str, Any]] | None) -> list[str | int]:
-    return [PER_TOOLS, *map(_json, tools)] if tools else []
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+        return _of_content(part.get("content"), model)
+    return [as_json(part)] if part.get("type") == "tool_use" else [picture_tokens(part, model)]

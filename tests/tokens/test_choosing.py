@@ -281,13 +281,13 @@ def test_only_tool_results_are_compressed_and_always_the_same_way() -> None:
     uuids = [f"9b2f0001-77aa-4bbb-8ccc-00000000000{n}" for n in range(3)]
     rows = json.dumps([{"id": uuid, "amount": n} for n, uuid in enumerate(uuids)])
     talk = [
-        {"role": "system", "content": rows},
-        {"role": "user", "content": rows},
+        {"role": "system", "content": '{"tone":   "kind"}'},
+        {"role": "user", "content": "Look at [1,   2]."},
         {"role": "tool", "tool_call_id": "1", "content": rows},
     ]
     first, _ = optimizer.compress_request(ChatRequest(talk, "good"))
-    assert [m["content"] for m in first.messages[:2]] == [rows, rows]
-    assert first.messages[2]["content"] == '{"cols":["id","amount"],"rows":[["id0",0],["id1",1],["id2",2]]}'
+    assert list(first.messages[:2]) == talk[:2]
+    assert first.messages[2]["content"] == '{"cols":["id","amount"],"rows":[["uid0",0],["uid1",1],["uid2",2]]}'
     later = [*talk, {"role": "assistant", "content": "x"}, {"role": "tool", "tool_call_id": "2", "content": rows}]
     second, _ = optimizer.compress_request(ChatRequest(later, "good"))
     assert second.messages[:3] == first.messages

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from perfkit.tokens import counting
-from perfkit.tokens.counting import PER_IMAGE, TokenCounter, tokenizer_of
+from perfkit.tokens.counting import TokenCounter, tokenizer_of
 from perfkit.tokens.estimator import Mix, estimate, measure
 
 if TYPE_CHECKING:
@@ -195,10 +195,10 @@ def test_tool_calls_of_earlier_turns_are_counted() -> None:
     assert with_call == 4 + 3 + counter.as_json(call["function"])
 
 
-def test_picture_counts_the_same_whatever_bytes_it_carries() -> None:
+def test_picture_whose_size_is_not_known_counts_as_one_of_1024_pixels() -> None:
     counter, small, large = TokenCounter(), "data:image/png;base64,AAAA", "data:image/png;base64," + "A" * 100_000
     chats = [[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": u}}]}] for u in (small, large)]
-    assert [counter.messages(chat) for chat in chats] == [PER_IMAGE + 7] * 2
+    assert [counter.messages(chat) for chat in chats] == [765 + 7] * 2
 
 
 def test_text_and_tool_result_parts_are_counted_as_their_text() -> None:

@@ -75,10 +75,11 @@ def llmlingua(compressor: Any, *, rate: float = 0.5, question: str = "", **optio
     Args:
         compressor: any object with LLMLingua's `compress_prompt(context, question=..., rate=..., ...)`.
         rate: share of tokens to keep.
-        question: what the text is wanted for.
+        question: what the text is wanted for; it is not written behind the text, as LLMLingua does by itself.
         **options: passed on, for example `force_tokens=["\n"]`.
     """
     finite("rate", rate, above=0)
+    options = {"concate_question": False, **options}
 
     def shorten(text: str) -> str:
         result: str = compressor.compress_prompt([text], question=question, rate=rate, **options)["compressed_prompt"]

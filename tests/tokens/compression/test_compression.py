@@ -230,7 +230,8 @@ def test_llmlingua_is_asked_the_way_it_wants_to_be() -> None:
 
     lossy = llmlingua(PromptCompressor(), rate=0.3, question="why?", force_tokens=["\n"])
     assert shorter("long " * 50, lossy=lossy).text == "short"
-    assert asked == {"context": ["long " * 50], "question": "why?", "rate": 0.3, "force_tokens": ["\n"]}
+    more = {"force_tokens": ["\n"], "concate_question": False}
+    assert asked == {"context": ["long " * 50], "question": "why?", "rate": 0.3, **more}
 
 
 def streamed(pieces: list[str], response: ChatResponse) -> Generator[str, None, ChatResponse]:
