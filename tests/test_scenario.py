@@ -78,6 +78,8 @@ def scenario(stage: Stage) -> str:
         "metrics": {"flush_interval": 0.1, "store": str(stage.directory / "metrics")},
         "alerts": {"interval": 0.2, "defaults": False, "rules": {"gate_down": GATE_DOWN}},
         "dashboard": {"token": TOKEN},
+        "gc": {"workload": "low_latency"},
+        "web": {"collect_garbage": True},
     }
     return json.dumps(tables)
 
@@ -270,4 +272,5 @@ def test_web_app_survives_the_death_of_a_provider_of_redis_and_of_a_worker(stage
             assert server.processes() == []
         assert stage.alert() == ["pending", "firing", "resolved"]
         check_metrics(sent, stage.directory / "metrics", story, victim)
+        assert sent.count(r"gc_count\.between\.true\..*") > 0  # garbage was collected after replies
         assert sent.count("state_unavailable") > 0  # it was asked while it was away
