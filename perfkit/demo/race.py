@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from perfkit.agents import Result, map_bounded
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.demo.ways import Perfkit, Setting, Today, Way
+from perfkit.memory import GCOptimizer
+from perfkit.metrics import PerformanceTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +36,7 @@ class Row:
         p50_ms: None when nothing was answered, like the other percentiles and `first_token_p50_ms`.
         per_second: answered calls.
         recorded: answered calls that the way's own metrics have timed, and `recorded_p95_ms` by them; None without any.
+        garbage_ms: for which all threads stood still, together, for garbage collections; `garbage_longest_ms` for one.
         connections: opened, as whoever counted saw it; None when nobody did, like `tls_handshakes` and `requests`.
         tokens_in: prompt tokens sent; answers from the cache send none.
         cost: None when the price of the model is unknown, like `saved`: what answers from the cache would have cost.
@@ -53,6 +56,8 @@ class Row:
     first_token_p50_ms: float | None
     recorded: int | None = None
     recorded_p95_ms: float | None = None
+    garbage_ms: float = 0.0
+    garbage_longest_ms: float = 0.0
     connections: int | None = None
     tls_handshakes: int | None = None
     requests: int | None = None
@@ -132,14 +137,17 @@ def _run(
     name: str, way: Way, stage: Stage, calls: Sequence[Call], threads: int, progress: Callable[[int], object]
 ) -> Row:
     items = calls if stage.kill_first is None else _interrupted(calls, stage.kill_first)
-    started = SYSTEM_CLOCK.now()
+    started, garbage = SYSTEM_CLOCK.now(), GCOptimizer(tracker=PerformanceTracker()).monitor_gc_performance()
     try:
-        results = list(map_bounded(way.ask, items, threads, ordered=False, progress=progress))
+        with garbage:
+            results = list(map_bounded(way.ask, items, threads, ordered=False, progress=progress))
         seconds, recorded = SYSTEM_CLOCK.now() - started, way.recorded()
     finally:
         way.close()
     count, p95 = recorded if recorded is not None else (None, None)
     timed = {"recorded": count, "recorded_p95_ms": None if p95 is None else round(p95 * MS, 2)}
+    stopped = {"garbage_ms": garbage.report.seconds, "garbage_longest_ms": garbage.report.longest}
+    timed |= {key: round(each * MS, 2) for key, each in stopped.items()}
     return _row(name, results, seconds, timed | stage.seen())
 
 

@@ -26,6 +26,10 @@ __all__ = ["Report", "progress"]
 
 _WIDTH = 100  # columns at most: longer lines of prose read badly
 
+_GARBAGE = (
+    "Stops for garbage are those of this process, which holds little; each way has Python's own settings. [gc] workload"
+    " and [web] collect_garbage move them between the requests of a web app; benchmarks/garbage.py measures that."
+)
 _DEFAULTS = (
     "By default only answers at a temperature of 0 (at most 0.1) are shared from the cache, for hours. Where the"
     " temperature is left to the provider, as in the fresh questions and streams here, an answer is its caller's own"
@@ -44,6 +48,7 @@ _LOCAL = (
         f" cost is at a stand-in price of ${PRICE['input']:.2f} a million tokens in, ${PRICE['output']:.2f} out."
     ),
     _DEFAULTS,
+    _GARBAGE,
     (
         "The provider dies while it streams. With resume=True, the one thing here that is no default, a stream that is"
         " cut behind its first words goes on at another provider. Tokens and cost are those of whoever ended an answer;"
@@ -53,6 +58,7 @@ _LOCAL = (
 _REAL = (
     "Percentiles are of answered calls. Nothing was killed. Connections are those this process opened.",
     _DEFAULTS,
+    _GARBAGE,
 )
 
 
@@ -180,6 +186,8 @@ _SECTIONS: tuple[dict[str, Callable[[Row], str]], ...] = (
         "latency p99, ms": lambda row: _ms(row.p99_ms),
         "p95 by its own metrics, ms": lambda row: _ms(row.recorded_p95_ms),
         "first token p50, ms": lambda row: _ms(row.first_token_p50_ms),
+        "stopped for garbage, ms": lambda row: _ms(row.garbage_ms),
+        "longest stop, ms": lambda row: _ms(row.garbage_longest_ms),
         "answered calls a second": lambda row: f"{row.per_second:,.1f}",
     },
     {

@@ -205,6 +205,10 @@ def test_percentiles_are_of_answered_calls(finished: tuple[Demo, dict[str, Any]]
     assert all(row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] for row in rows(finished))
 
 
+def test_stops_for_garbage_are_told(finished: tuple[Demo, dict[str, Any]]) -> None:
+    assert all(0 < row["garbage_longest_ms"] <= row["garbage_ms"] < row["seconds"] * 1000 for row in rows(finished))
+
+
 def test_notes_say_what_the_figures_rest_on(finished: tuple[Demo, dict[str, Any]]) -> None:
     notes = " ".join(finished[1]["notes"])
     for said in (
