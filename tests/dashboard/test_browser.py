@@ -112,6 +112,18 @@ def test_page_stays_live_until_it_is_paused(page: Page) -> None:
     page.wait_for_selector(".tile strong:text-is('46')")
 
 
+def test_hostile_names_run_nothing_in_the_browser(page: Page) -> None:
+    hostile = "<img src=x onerror=alert(1)><script>alert(1)</script>"
+    page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+    perfkit.chat("hi", model="gpt-4o-mini", agent=hostile)
+    page.reload()
+    assert page.locator("td", has_text=hostile).count() == 1
+    page.locator("#every").fill("1")
+    perfkit.chat("hi", model="gpt-4o-mini", agent=f"{hostile} live")
+    page.locator("td", has_text=f"{hostile} live").wait_for()  # put there by the page's own script
+    assert page.locator("img").count() == 0
+
+
 def test_ranges_are_chosen_with_the_keyboard(page: Page) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
