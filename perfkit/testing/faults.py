@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -113,15 +114,18 @@ class FaultServer:
 
     def stop(self) -> None:
         """End the process and remove the files of its own authority; does nothing when done already."""
-        self.kill()
+        self._end(signal.SIGTERM)
         if self._own_authority is not None:
             self._own_authority.close()
 
     def kill(self) -> None:
         """Kill the process: open connections end, new ones are refused, and counts are lost."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
         if self._process is None:
             return
-        self._process.kill()
+        self._process.send_signal(how)
         self._process.communicate()
         self._process = None
 

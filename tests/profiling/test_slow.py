@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,18 @@ def test_a_run_is_caught_once_past_the_threshold_and_again_at_two_and_four_times
     [told] = profiler.get_performance_summary("work_slow")
     assert told["where"].startswith("Worker.hold (")
     assert told["captures"][0]["stack"][-1].startswith("Worker.hold")
+
+
+def test_slow_runs_are_on_the_exported_page_and_among_the_stacks(
+    profiler: Profiler, clock: FakeClock, start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    start("<b>work")
+    scan(profiler, clock, 1.2)
+    page = profiler.export(tmp_path / "slow.html").read_text()
+    assert page.count("<h3>after ") == 2
+    assert "Worker.hold" in page
+    assert "<b>work" not in page
+    assert "Worker.hold" in profiler.export(tmp_path / "slow.collapsed").read_text()
 
 
 def test_an_operation_that_is_always_slow_is_left_alone_until_it_is_slower_still(
