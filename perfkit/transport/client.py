@@ -114,7 +114,10 @@ class HTTPClient:
             DeadlineExceeded: the time ran out.
         """
         call = self._call(method, path, body, headers, timeout)
-        return self._carry_out(call, lambda: self._whole(call))
+        try:
+            return self._whole(call)
+        except TransportError as error:
+            return self._again(error, call, self._whole)
 
     def stream(
         self,
@@ -138,7 +141,10 @@ class HTTPClient:
             TransportError: as for `request`.
         """
         call = self._call(method, path, body, {"accept-encoding": "identity", **(headers or {})}, timeout)
-        return self._carry_out(call, lambda: self._opened(call))
+        try:
+            return self._opened(call)
+        except TransportError as error:
+            return self._again(error, call, self._opened)
 
     def _call(
         self, method: str, path: str, body: Any, headers: Mapping[str, str] | None, timeout: float | None
@@ -165,16 +171,11 @@ class HTTPClient:
             self._connections = ConnectionPool.instance()
         return self._connections.host(self._origin)
 
-    def _carry_out(self, call: Call, send: Callable[[], T]) -> T:
+    def _again(self, error: TransportError, call: Call, send: Callable[[Call], T]) -> T:
         try:
-            return send()
-        except TransportError as error:
             if self.retries < 1 or not retry.worth_another_try(error, call.method):
-                self._record("error", call)
-                raise
-            first = error
-        try:
-            return retry.persist(send, first, call, self.retries, self._clock)
+                raise error
+            return retry.persist(lambda: send(call), error, call, self.retries, self._clock)
         except TransportError:
             self._record("error", call)
             raise
