@@ -181,7 +181,12 @@ def test_a_reader_that_pauses_is_not_the_providers_fault(
 
 
 def test_a_hundred_cut_streams_lose_and_repeat_nothing(fault: FaultServer) -> None:
-    patient = {"failure_threshold": 1000, "failure_rate": 1, "outlier_factor": None, "probe_interval": None}
+    patient: dict[str, Any] = {
+        "failure_threshold": 1000,
+        "failure_rate": 1,
+        "outlier_factor": None,
+        "probe_interval": None,
+    }
     router = ProviderRouter(strategy="priority", **patient)
     with FaultServer() as other:
         for priority, server in enumerate((fault, other), 1):
