@@ -20,7 +20,7 @@ from perfkit.pipeline.call import Call, Ways, checked_context, unpacked
 from perfkit.pipeline.meter import Meter
 from perfkit.pipeline.plan import Planner, model_for
 from perfkit.pipeline.scoping import current_scope, within
-from perfkit.pipeline.stream import ChatStream
+from perfkit.pipeline.stream import ChatStream, begun_within
 from perfkit.pipeline.way import Way
 from perfkit.profiling import Profiler
 from perfkit.routing import ProviderRouter
@@ -173,7 +173,7 @@ class Client(Shared):
         call = self._plan(request, provider, cache, budget, ways)
         self._router.ensure_offered(call.target.model, call.provider)
         if operations.watched and self._profiler.watches():
-            return ChatStream(self._profiler.profile(f"stream {request.model}")(self._way.stream)(call))
+            return ChatStream(begun_within(self._profiler.profile(f"stream {request.model}"), self._way.stream(call)))
         return ChatStream(self._way.stream(call))
 
     @overload

@@ -17,13 +17,14 @@ from perfkit.errors import BudgetExceededError
 if TYPE_CHECKING:
     import weakref
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from perfkit.clock import Clock
     from perfkit.pipeline.call import Call
     from perfkit.values import ChatResponse
 
-__all__ = ["ChatStream", "listen", "noted", "replayed"]
+__all__ = ["ChatStream", "begun_within", "listen", "noted", "replayed"]
 
 _PIECES = re.compile(r".{1,40}(?:\s+|$)|.{1,40}", re.DOTALL)
 
@@ -31,6 +32,21 @@ _PIECES = re.compile(r".{1,40}(?:\s+|$)|.{1,40}", re.DOTALL)
 def replayed(text: str) -> Iterator[str]:
     """Yield a kept answer in pieces of some words, as a provider sends them, but at once."""
     return (piece[0] for piece in _PIECES.finditer(text))
+
+
+def begun_within(
+    measured: AbstractContextManager[object], deltas: Generator[str, None, ChatResponse]
+) -> Generator[str, None, ChatResponse]:
+    """Do as `yield from deltas` does, with the wait for the first text inside of a block."""
+    with closing(deltas):
+        with measured:
+            try:
+                first = next(deltas)
+            except StopIteration as end:
+                response: ChatResponse = end.value
+                return response
+        yield first
+        return (yield from deltas)
 
 
 class ChatStream(Iterator[str]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from perfkit.integrations._web import Visits
 from perfkit.integrations.flask import Perfkit
 from perfkit.integrations.wsgi import PerfkitMiddleware
 from perfkit.metrics.operations import operations
+from perfkit.pipeline.stream import ChatStream, begun_within
 from perfkit.profiling import SlowRun, frames
 from perfkit.values import ChatRequest, ChatResponse, Usage
 
@@ -150,3 +151,32 @@ def test_where_nothing_is_caught_nothing_is_entered(provider: Sleepy) -> None:
     perfkit.configure(profiler=ON)
     chat()()
     assert list(perfkit.profiler.get_performance_summary()) == ["chat m"]
+
+
+@pytest.mark.parametrize("pieces", [[], ["one"], ["one", "two"]])
+def test_a_watched_stream_is_the_stream_itself(pieces: list[str]) -> None:
+    def deltas() -> Generator[str, None, ChatResponse]:
+        yield from pieces
+        return ANSWER
+
+    stream = ChatStream(begun_within(perfkit.profile("stream"), deltas()))
+    assert list(stream) == pieces
+    assert stream.response is ANSWER
+    [kept] = perfkit.profiler.get_performance_summary("stream")
+    assert kept["success"]
+
+
+def test_a_watched_stream_that_is_left_closes_the_one_behind_it() -> None:
+    closed = []
+
+    def deltas() -> Generator[str, None, ChatResponse]:
+        try:
+            yield "one"
+        finally:
+            closed.append(True)
+        return ANSWER
+
+    stream = ChatStream(begun_within(perfkit.profile("stream"), deltas()))
+    assert next(stream) == "one"
+    stream.close()
+    assert closed == [True]

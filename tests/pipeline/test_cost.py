@@ -6,6 +6,7 @@ function costs some 0.2 us.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from itertools import count
@@ -27,6 +28,7 @@ def _configured(fault: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     perfkit.configure(
         providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"}},
         tokens={"prices": {"tiny": {"input": 0.15, "output": 0.6}}},
+        profiler={"slow_capture": "off"},
     )
 
 
@@ -45,16 +47,36 @@ def _count(call: Callable[[], Any]) -> int:
         calls += event == "call"
 
     before = sys.getprofile()
+    gc.disable()  # who is told of collections is no part of the call
     sys.setprofile(note)
     try:
         call()
     finally:
         sys.setprofile(before)
+        gc.enable()
     return calls
+
+
+def _heard(pieces: int) -> list[str]:
+    return list(perfkit.stream("word " * pieces, model="tiny", cache="never"))
 
 
 def test_a_hit_enters_few_functions() -> None:
     assert entered(lambda: perfkit.chat(MESSAGES, model="tiny", temperature=0)) <= 78
+
+
+def test_catching_slow_calls_adds_few_functions() -> None:
+    def hit() -> int:
+        return entered(lambda: perfkit.chat(MESSAGES, model="tiny", temperature=0))
+
+    def piece() -> float:
+        return (entered(lambda: _heard(200)) - entered(lambda: _heard(100))) / 100
+
+    off = hit(), piece()
+    perfkit.configure(profiler={"slow_capture": "on"})
+    on = hit(), piece()
+    assert on[0] - off[0] <= 12
+    assert on[1] - off[1] < 2
 
 
 def test_a_miss_enters_few_functions() -> None:
@@ -77,7 +99,4 @@ def test_the_router_enters_few_functions() -> None:
 
 
 def test_each_piece_of_a_stream_enters_few_functions() -> None:
-    def read(pieces: int) -> int:
-        return entered(lambda: list(perfkit.stream("word " * pieces, model="tiny", cache="never")))
-
-    assert read(200) - read(100) <= 100 * 38
+    assert entered(lambda: _heard(200)) - entered(lambda: _heard(100)) <= 100 * 38
