@@ -98,12 +98,20 @@ def slowdowns(rounds: int) -> dict[str, float]:
     """Times a request takes under a profiler, to the same without: the median of pairs."""
 
     def paired(begin: Callable[[], Any], end: Callable[[Any], object]) -> float:
-        ratios = []
-        for _ in range(rounds):
-            without = timeit.timeit(request, number=20)
+        def under() -> float:
             running = begin()
-            ratios.append(timeit.timeit(request, number=20) / without)
-            end(running)
+            try:
+                return timeit.timeit(request, number=20)
+            finally:
+                end(running)
+
+        ratios = []
+        for number in range(rounds):  # who is first changes, for what the machine does changes meanwhile
+            if number % 2:
+                without = timeit.timeit(request, number=20)
+                ratios.append(under() / without)
+            else:
+                ratios.append(under() / timeit.timeit(request, number=20))
         return sorted(ratios)[len(ratios) // 2]
 
     def sampler() -> Sampler:

@@ -37,6 +37,23 @@ def main() -> Response:
     return jsonify(text=perfkit.chat(request.args["q"], provider="main", max_tokens=1, cache="never").text)
 
 
+@app.get("/team")
+@perfkit.profile("team")
+def team() -> Response:
+    with perfkit.agent_pool.get_agent("writer") as writer:
+        (done,) = perfkit.agents.map_bounded(writer.run, [request.args["q"]])
+    if done.error is not None:
+        raise done.error
+    answer = done.value
+    return jsonify(text=answer.text if answer is not None else "", lent=perfkit.agent_pool.stats()["writer"]["lent"])
+
+
+@app.get("/profiled")
+def profiled() -> Response:
+    runs = perfkit.profiler.get_performance_summary()
+    return jsonify({name: len(found) for name, found in runs.items()})
+
+
 @app.after_request
 def sign(response: Response) -> Response:
     response.headers["X-Worker"] = str(os.getpid())

@@ -78,6 +78,8 @@ def scenario(stage: Stage) -> str:
         "metrics": {"flush_interval": 0.1, "store": str(stage.directory / "metrics")},
         "alerts": {"interval": 0.2, "defaults": False, "rules": {"gate_down": GATE_DOWN}},
         "dashboard": {"token": TOKEN},
+        "agents": {"types": {"writer": {"instructions": "Say it again.", "model": "tiny"}}},
+        "profiler": {"slow_capture": "on"},
         "gc": {"workload": "low_latency"},
         "web": {"collect_garbage": True},
     }
@@ -180,6 +182,13 @@ def resolved(story: Story, stage: Stage, fresh: Iterator[str]) -> bool:
     return stage.alert()[-1] == "resolved"
 
 
+def profiled(story: Story, question: str) -> bool:
+    """Have a pooled agent answer, and tell whether a worker has measured that and, though nobody said so, the rest."""
+    story.ask(Asked("/team", question))
+    seen = visit(story.port, Asked("/profiled"))
+    return {"team", "GET /team", "GET /ask", "chat tiny", "stream tale"} <= seen.told.keys()
+
+
 # --- what came of it
 
 
@@ -267,6 +276,7 @@ def test_web_app_survives_the_death_of_a_provider_of_redis_and_of_a_worker(stage
             for worker in two_workers(server, dead=victim):
                 polled(lambda: recovered(story, worker, next(fresh)))  # noqa: B023 - called at once
             polled(lambda: resolved(story, stage, fresh))
+            polled(lambda: profiled(story, next(fresh)))
 
             assert server.stop() == 0
             assert server.processes() == []
