@@ -48,6 +48,14 @@ def test_absurd_reports_leave_the_factor_inside_its_bounds(reported: int) -> Non
         assert FACTOR_BOUNDS[0] <= correction.of(Mix(100, 0.0, 100.0)) <= FACTOR_BOUNDS[1]
 
 
+def test_one_absurd_report_among_many_moves_the_factor_little() -> None:
+    correction, mix = Correction(), Mix(1000, 200.0)
+    for _ in range(50):
+        correction.learn(mix, 1000)
+    correction.learn(mix, 10**7)
+    assert correction.of(mix) < 1.3
+
+
 def test_a_strange_tokenizer_is_followed_text_by_text() -> None:
     """Halves of texts teach what the other halves are judged by: of three tokenizers, by the estimator of one."""
     off: dict[str, list[float]] = defaultdict(list)
