@@ -24,7 +24,8 @@
         width: box.clientWidth, height: 160, axes: [hours, { ...axis, size: 56 }], legend: { live: true },
         tzDate: (value) => uPlot.tzDate(new Date(value * 1000), "UTC"),
         series: [{ label: "UTC", value: when }, ...data.lines.map((label, i) => ({
-          label, stroke: strokes[i], width: 2, fill: data.lines.length === 1 ? `${strokes[i]}22` : undefined,
+          label, stroke: strokes[i], width: 2, points: { show: true, size: 4, fill: strokes[i] },
+          fill: data.lines.length === 1 ? `${strokes[i]}22` : undefined,
           value: (plot, value) => (value == null ? "" : Number(value.toPrecision(4)).toLocaleString("en")),
         }))],
       }, [data.x, ...data.y], box);
