@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -36,6 +37,7 @@ __all__ = ["SPANS", "Panels", "span_named"]
 SPANS = {"10m": 600.0, "1h": 3600.0, "6h": 21600.0, "24h": 86400.0}  # seconds
 STEPS = ((600.0, 10.0), (7200.0, 60.0), (43200.0, 900.0), (math.inf, 1800.0))  # seconds of a chart, and of its steps
 PROFILES = 20  # latest ones told
+OWN = re.compile(r"(GET|HEAD) (\S*/)?perfkit/")  # requests by their routes: looking is nothing to look at
 LATE = 30.0  # seconds after which a worker that has not reported is not reporting
 
 
@@ -170,8 +172,11 @@ class Panels:
         return {"worker": _this_worker(), **GCOptimizer.instance().stats()}
 
     def profiles(self, _span: float) -> dict[str, Any]:
-        """Return the latest profiles of this worker, slow runs caught, and CPU profiles; newest first."""
-        latest = Profiler.instance().latest(PROFILES)
+        """Return the latest profiles of this worker, slow runs caught, and CPU profiles; newest first.
+
+        Requests of the dashboard itself are left out of the latest.
+        """
+        latest = [one for one in Profiler.instance().latest(4 * PROFILES) if not OWN.match(one.operation)][:PROFILES]
         slow = [one.to_dict() for one in Profiler.instance().slow_captures()[:PROFILES]]
         recorded = [one.to_dict() for one in Profiler.instance().cpu_reports()[:PROFILES]]
         return {"latest": [asdict(one) for one in latest], "slow": slow, "recorded": recorded}

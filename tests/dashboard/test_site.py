@@ -142,6 +142,14 @@ def test_several_workers_are_told_with_their_memory(tmp_path: Path) -> None:
     assert page.count("MiB") >= 2
 
 
+def test_the_dashboard_does_not_show_its_own_requests() -> None:
+    for operation in ("GET /perfkit/<path:rest>", "GET admin/perfkit/", "GET perfkit/x", "GET /ask", "GET /myperfkit/"):
+        with perfkit.profile(operation):
+            pass
+    latest = read(Dashboard(), "panels/profiles.json")["latest"]
+    assert [one["operation"] for one in latest] == ["GET /myperfkit/", "GET /ask"]
+
+
 def test_the_daily_limit_stands_beside_the_cost(fault: FaultServer) -> None:
     perfkit.configure(tokens={"budgets": [{"scope": "global", "limit": 20.0, "period": "day"}]})
     assert read(Dashboard(), "panels/overview.json")["daily_limit"] == 20.0
