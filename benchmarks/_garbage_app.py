@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import itertools
@@ -146,7 +147,8 @@ if OBJECTS:
 else:
     load_django()
     for name in ("django.core.handlers.wsgi", "sqlalchemy.orm", "sqlalchemy.dialects.sqlite", "requests"):
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 stalls = Stalls(app.wsgi_app)
 application = PerfkitMiddleware(stalls)
 if WORKLOAD == "off":
