@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 KEY = "sk-secret/0123456789abcdef"
 ANSWER = "echo: one two three"
 SHORT = 0.3  # seconds
-OURS = ("perfkit-background", "perfkit-probes")  # threads with work of their own
+OURS = ("perfkit-background", "perfkit-probes", "perfkit-watchdog")  # threads with work of their own
 FORMATS = pytest.mark.parametrize("kind", ["openai", "anthropic"])
 WAYS = pytest.mark.parametrize("way", ["chat", "stream"])
 Errors = type[Exception] | tuple[type[Exception], ...]
