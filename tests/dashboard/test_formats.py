@@ -31,7 +31,7 @@ def test_sizes(value: float | None, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, DASH), (0, "$0.00"), (0.000123, "$0.000123"), (0.5, "$0.5"), (1234.5, "$1,234.50")]
+    ("value", "shown"), [(None, DASH), (0, "$0.00"), (0.000123, "$0.000123"), (0.5, "$0.50"), (1234.5, "$1,234.50")]
 )
 def test_dollars(value: float | None, shown: str) -> None:
     assert formats.dollars(value) == shown

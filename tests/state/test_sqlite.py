@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from perfkit.state import SqliteFile
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> SqliteFile:
+def file(tmp_path: Path) -> Iterator[SqliteFile]:
     file = SqliteFile(tmp_path / "state.db", tracker=PerformanceTracker())
     file.execute("CREATE TABLE t (k TEXT PRIMARY KEY, v)")
-    return file
+    yield file
+    file.close()
 
 
 def test_rows_survive_the_link(file: SqliteFile) -> None:
@@ -73,8 +75,11 @@ def test_threads_and_children_write_to_one_file(file: SqliteFile) -> None:
         list(pool.map(add, range(40)))
     child = os.fork()
     if child == 0:
-        add(0)
-        os._exit(0)
+        try:
+            add(0)
+            os._exit(0)
+        finally:
+            os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert file.execute("SELECT count(*) FROM t") == [(41,)]
 
