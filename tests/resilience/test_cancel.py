@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from contextvars import copy_context
 
 import pytest
 
@@ -29,6 +30,18 @@ def test_what_begins_after_the_end_is_dropped_at_once() -> None:
     with scope:
         watch(lambda: dropped.append(1))
     assert dropped == [1]
+
+
+def test_a_thread_with_the_context_of_a_scope_belongs_to_it_and_another_does_not() -> None:
+    dropped: list[str] = []
+    with Scope() as scope:
+        inside = threading.Thread(target=copy_context().run, args=(watch, lambda: dropped.append("inside")))
+        outside = threading.Thread(target=watch, args=(lambda: dropped.append("outside"),))
+        for thread in (inside, outside):
+            thread.start()
+            thread.join()
+    scope.cancel()
+    assert dropped == ["inside"]
 
 
 def test_a_blocked_request_ends_at_once_and_the_server_notices(fault: FaultServer) -> None:
