@@ -518,7 +518,8 @@ def test_the_shared_tracker_is_configured_in_place() -> None:
     assert shared.settings.max_series == 5
     for i in range(10):
         shared.record_metric("x", 1.0, {"n": i})
-    assert shared.get_stats("x", tags={"perfkit.overflow": "true"})["count"] == 5
+    assert shared.get_stats("x", tags={"perfkit.overflow": "true"})["count"] >= 5  # more if a thread tells of a stall
+    assert shared.get_stats("x")["count"] == 10
     perfkit.reset()
     assert shared.names() == []
     assert shared.settings.max_series == 2000

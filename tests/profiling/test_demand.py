@@ -48,7 +48,7 @@ def test_cpu_profile_of_a_function_returns_its_value_and_finds_the_place(profile
     [found] = profiler.get_performance_summary("spin_cpu")
     assert found.keys() >= CPU_KEYS
     assert found["engine"] == engine
-    assert any(method["name"].startswith("spin ") for method in found["methods"])
+    assert any(method["name"].startswith("spin ") for method in found["methods"]), found["methods"]
     assert set(found["methods"][0]) == {"name", "total_time", "self_time", "calls"}
     assert json.loads(json.dumps(found)) == found
 
