@@ -78,7 +78,6 @@ class GCOptimizer(Shared):
     def _clear(self) -> None:
         self._before: tuple[tuple[int, int, int], bool] | None = None  # thresholds and whether it was enabled
         self._frozen = False
-        self._cost = 0.0  # seconds a full collection took
         self._plan: Plan | None = None
         self._steering: Steering | None = None
         self._tally: Tally | None = None
@@ -93,7 +92,7 @@ class GCOptimizer(Shared):
             self._retally()
             _process.background.every(_DRAIN, self._drain)  # of "fork_server" the children begin it
         if self._steering is not None:
-            self._steering.start(self._clock.now(), process_memory.rss(), self._cost)
+            self._steering.start(self._clock.now(), process_memory.rss())
 
     def _apply(self) -> None:
         with self._lock:
@@ -179,13 +178,11 @@ class GCOptimizer(Shared):
         self._steering = None
         if does.passes:
             self._steering = Steering(self.settings, does.passes, self._deep_age(), gc.get_freeze_count())
-            self._steering.start(self._clock.now(), process_memory.rss(), self._cost)
+            self._steering.start(self._clock.now(), process_memory.rss())
 
     def _freeze(self, *, collect: bool) -> None:
         if collect:
-            began = self._clock.now()
             gc.collect()
-            self._cost = max(self._cost, self._clock.now() - began)  # what is frozen already costs nothing
         gc.freeze()
         self._frozen = True
 
@@ -205,7 +202,7 @@ class GCOptimizer(Shared):
             self._freeze(collect=True)
             if self._steering is not None:
                 self._steering.resident = gc.get_freeze_count()
-                self._steering.start(self._clock.now(), process_memory.rss(), self._cost)
+                self._steering.start(self._clock.now(), process_memory.rss())
         return True
 
     def restore(self) -> None:

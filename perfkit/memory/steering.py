@@ -22,10 +22,9 @@ __all__ = ["Steering"]
 _SHORTEST, _LONGEST = 0.02, 1.0  # seconds between young collections
 _CROWD = 20_000  # more new than freed objects since the last: do not wait for the interval
 _BUSY = 1.5  # times longer everything waits while requests run
-_SLACK = 16 * 2**20  # bytes of growth that mean nothing
+_SLACK = 48 * 2**20  # bytes of growth that mean nothing
 _REST = 10.0  # times its cost between two passes over old objects: at most a tenth of the time
-_CALM = 100.0  # times the cost of a deep pass that found little, or of the first, in which growth does not count
-_URGENT = 3.0  # unless it is so many times what is allowed: a heap that fills is no reason to stop everybody
+_KNOWN = 1 / 3  # of the growth allowed, where it is known to be garbage: a heap that only fills is left alone longer
 _SURVIVORS = 50_000  # objects that an old pass is worth, where nothing is frozen, or
 _PART = 0.5  # this part of those the last one left
 _UNFROZEN = 1.0  # seconds after which survivors are frozen even though requests run
@@ -54,18 +53,16 @@ class Steering:
     frozen_at: float = 0.0
     deep_at: float = 0.0
     rest_until: float = 0.0
-    calm_until: float = 0.0
     base: int | None = None  # bytes resident after the last pass over old objects that found little
     found: int = 0  # by such passes since the last deep one
     pending: int = 0  # objects that survived young passes since the last pass over old ones,
     kept: int = 0  # and that such a pass left unfrozen
 
-    def start(self, now: float, rss: int | None, cost: float = 0.0) -> None:
-        """Count time and growth from here, in a process just set up or forked, where a full pass takes `cost`."""
+    def start(self, now: float, rss: int | None) -> None:
+        """Count time and growth from here, in a process just set up or forked."""
         self.collected_at = self.frozen_at = self.deep_at = now
         self.base, self.found, self.rest_until = rss, 0, now
         self.pending = self.kept = 0
-        self.calm_until = now + _CALM * cost
 
     def choose(self, now: float, rss: int | None, new_objects: int, *, idle: bool) -> Pass | None:
         """Return the pass that is due, None when nothing is."""
@@ -73,7 +70,7 @@ class Steering:
         if now >= self.rest_until:
             if now - self.deep_at >= self.deep_age * patience:
                 return "deep"
-            if self._growth(rss) >= patience * (1.0 if now >= self.calm_until else _URGENT):
+            if self._growth(rss) >= patience * (1.0 if self.refreeze else _KNOWN):
                 return "deep" if self.refreeze else "old"
         if not self.refreeze and self.pending + new_objects >= max(_SURVIVORS, self.kept * _PART) * patience:
             return "old"
@@ -108,7 +105,6 @@ class Steering:
         self.kept, self.pending = left, 0
         self.found += found
         self.rest_until = now + _REST * seconds
-        self.calm_until = now + _CALM * seconds if found <= self.settings.much_garbage else now
         if self.base is None or found <= self.settings.much_garbage:  # else what grew was garbage: keep at it
             self.base = rss
         if kind == "deep":

@@ -480,14 +480,3 @@ def test_the_shared_instance_is_restored_by_reset() -> None:
     perfkit.reset()
     assert gc.get_threshold() == before
     assert perfkit.gc_optimizer.stats()["workload"] is None
-
-
-def test_a_workload_set_again_still_knows_what_a_full_pass_costs(
-    steered: GCOptimizer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    costs = iter([0.2, 0.0])  # the second time all is frozen already
-    monkeypatch.setattr(gc, "collect", lambda *_: clock.advance(next(costs)) or 0)  # type: ignore[func-returns-value]
-    steered.optimize_for_workload("low_latency")
-    steered.optimize_for_workload("low_latency")
-    assert steered._steering is not None
-    assert steered._steering.calm_until - clock.now() == pytest.approx(20.0)

@@ -35,9 +35,9 @@ def test_a_crowd_of_new_objects_does_not_wait() -> None:
 
 
 def test_growth_calls_for_a_deep_pass() -> None:
-    assert steering().choose(0.01, 135 * MB, 0, idle=True) is None
-    assert steering().choose(0.01, 136 * MB, 0, idle=True) == "deep"
-    assert steering().choose(0.01, 136 * MB, 0, idle=False) is None
+    assert steering().choose(0.01, 207 * MB, 0, idle=True) is None
+    assert steering().choose(0.01, 208 * MB, 0, idle=True) == "deep"  # six tenths, and 48 MB
+    assert steering().choose(0.01, 208 * MB, 0, idle=False) is None
 
 
 def test_what_is_not_among_the_passes_is_not_chosen() -> None:
@@ -122,14 +122,8 @@ def test_passes_over_old_objects_take_a_tenth_of_the_time_at_most() -> None:
     assert made.choose(4.1, 900 * MB, 0, idle=True) == "deep"
 
 
-def test_a_heap_that_fills_is_not_stopped_for_again_and_again() -> None:
+def test_growth_that_is_known_to_be_garbage_counts_threefold() -> None:
     made = steering()
-    made.start(0.0, 100 * MB, cost=0.2)
-    assert made.choose(19.9, 150 * MB, 0, idle=True) == "young"
-    assert made.choose(20.0, 150 * MB, 0, idle=True) == "deep"
-    assert made.choose(1.0, 209 * MB, 0, idle=True) == "deep"  # three times what is allowed
-    made.done("deep", 21.0, 0.2, 10, 150 * MB)
-    assert made.choose(40.9, 220 * MB, 0, idle=True) == "young"
-    assert made.choose(41.1, 220 * MB, 0, idle=True) == "deep"
-    made.done("deep", 42.0, 0.2, 50_000, 150 * MB)  # it was garbage: the next growth counts
-    assert made.choose(44.1, 300 * MB, 0, idle=True) == "old"
+    made.done("deep", 21.0, 0.2, 50_000, 200 * MB)
+    assert made.choose(23.1, 135 * MB, 0, idle=True) == "young"
+    assert made.choose(23.1, 136 * MB, 0, idle=True) == "old"
