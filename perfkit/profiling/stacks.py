@@ -52,15 +52,17 @@ class Stacks:
     def methods(self, most: int = 20) -> list[dict[str, Any]]:
         """Return the functions with the most time: name, total_time, self_time; calls is None, since none is counted.
 
-        A function that calls itself counts once.
+        A function that calls itself counts once. Of functions with the same times the innermost comes first.
         """
         within: defaultdict[str, float] = defaultdict(float)
         own: defaultdict[str, float] = defaultdict(float)
+        depth: dict[str, int] = {}
         for stack, spent in self.seconds.items():
             own[stack[-1]] += spent
             for name in set(stack):
                 within[name] += spent
-        ranked = sorted(within, key=lambda name: (-own[name], -within[name], name))
+            depth |= {name: max(place, depth.get(name, 0)) for place, name in enumerate(stack)}
+        ranked = sorted(within, key=lambda name: (-own[name], -within[name], -depth[name], name))
         return [
             {"name": name, "total_time": within[name], "self_time": own[name], "calls": None} for name in ranked[:most]
         ]
