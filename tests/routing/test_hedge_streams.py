@@ -6,16 +6,17 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from routing.listening import whole
 
 import perfkit
 from perfkit.metrics import PerformanceTracker
 from perfkit.providers import create_provider
 from perfkit.routing import ProviderRouter
 from perfkit.testing.faults import FaultServer, cut, ok, stall
-from perfkit.values import ChatRequest, ChatResponse
+from perfkit.values import ChatRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
 
     from routing.conftest import Ledger, SlowClock
 
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
 HELLO: Any = "hello"  # one user message
 AT_ONCE = 0.001
 TEXT = "one two three four five six"
-
-
-def whole(deltas: Generator[str, None, ChatResponse]) -> tuple[str, ChatResponse]:
-    heard = []
-    while True:
-        try:
-            heard.append(next(deltas))
-        except StopIteration as end:
-            return "".join(heard), end.value
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from routing.listening import whole
 
 from perfkit.errors import (
     BadRequestError,
@@ -19,10 +20,10 @@ from perfkit.providers import create_provider
 from perfkit.routing import ProviderRouter
 from perfkit.routing.continuation import ASKED, LEAST_OVERLAP, Seam, continued, overlap
 from perfkit.testing.faults import FaultServer, cut, ok
-from perfkit.values import ChatRequest, ChatResponse
+from perfkit.values import ChatRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from routing.conftest import Ledger, SlowClock
 
@@ -33,15 +34,6 @@ if TYPE_CHECKING:
 HELLO: Any = "hello"  # one user message
 TEXT = "The capital of France is Paris, which lies on the river Seine and has two million inhabitants. "
 BROKEN = StreamInterruptedError("cut off")
-
-
-def whole(deltas: Generator[str, None, ChatResponse]) -> tuple[str, ChatResponse]:
-    heard = []
-    while True:
-        try:
-            heard.append(next(deltas))
-        except StopIteration as end:
-            return "".join(heard), end.value
 
 
 def pieces(text: str, size: int) -> list[Any]:
