@@ -6,12 +6,14 @@ import json
 import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 
 import perfkit
 from perfkit import cli
+from perfkit.bench.loading import PROMPTS
 from perfkit.bench.rows import DEFINITIONS
 from perfkit.testing import FaultServer, faults
 from perfkit.testing.llm import LlamaServer
@@ -46,18 +48,34 @@ def test_every_combination_is_measured(fault: FaultServer, tmp_path: Path, capsy
     assert captured.err.count("6 of 6") == 6
 
 
-def test_figures_agree_with_the_servers_own_count(llm: LlamaServer, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("load", [("--concurrency", "3"), ("--rate", "200")], ids=["closed", "open"])
+def test_figures_agree_with_the_servers_own_count(
+    load: tuple[str, str], llm: LlamaServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = llama_counts(llm)
-    assert bench("--url", llm.base_url, "--concurrency", "3", "--requests", "24", "--warm-up", "0", "--json") == 0
-    after = llama_counts(llm)
+    assert bench("--url", llm.base_url, *load, "--requests", "24", "--warm-up", "0", "--json") == 0
+    grown = {name: value - before[name] for name, value in llama_counts(llm).items()}
     [row] = document(capsys.readouterr().out)["rows"]
-    output = after["tokens_predicted_total"] - before["tokens_predicted_total"]
-    prompt = sum(after[name] - before[name] for name in ("prompt_tokens_total", "prompt_tokens_cached_total"))
-    cached = after["prompt_tokens_cached_total"] - before["prompt_tokens_cached_total"]
+    output, prompt = grown["tokens_predicted_total"], grown["prompt_tokens_total"] + grown["prompt_tokens_cached_total"]
     assert row["completion_tokens"] == pytest.approx(output, rel=0.02)
     assert row["prompt_tokens"] == pytest.approx(prompt, rel=0.02)
-    assert row["cached_tokens"] == pytest.approx(cached, rel=0.02)
+    assert row["cached_tokens"] == pytest.approx(grown["prompt_tokens_cached_total"], rel=0.02)
+    assert row["requests"] == pytest.approx(prompt / mean(llama_tokens(llm, text) for text in PROMPTS), rel=0.02)
     assert row["output_tokens_per_second"] == pytest.approx(output / row["seconds"], rel=0.02)
+    computing = grown["prompt_seconds_total"] + grown["tokens_predicted_seconds_total"]
+    assert sum(sample["latency_ms"] for sample in row["samples"]) > 1000 * computing
+
+
+def llama_tokens(llm: LlamaServer, prompt: str) -> int:
+    said = {"content": prompt}
+    for path, key in (("apply-template", "prompt"), ("tokenize", "tokens")):
+        asked = {"messages": [{"role": "user", **said}]} if key == "prompt" else {**said, "add_special": True}
+        body = json.dumps({**asked, "parse_special": True}).encode()
+        request = urllib.request.Request(f"{llm.root_url}/{path}", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as reply:
+            found = json.load(reply)[key]
+        said = {"content": found}
+    return len(found)
 
 
 def llama_counts(llm: LlamaServer) -> dict[str, float]:
