@@ -49,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PerfkitError as error:
         print(f"perfkit: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except ModuleNotFoundError as error:
+        if "pip install" not in str(error):
+            raise
+        print(f"perfkit: {error}", file=sys.stderr)
+        return 2
     return code
 
 

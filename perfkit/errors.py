@@ -258,13 +258,15 @@ class RecursiveCallError(PerfkitError, RuntimeError):
 
 
 def unread_settings() -> str:
-    """Return a hint where Django has settings.PERFKIT and nothing reads it, or an empty string."""
+    """Return a hint where Django or Flask has settings for perfkit that nothing has read, or an empty string."""
     settings = getattr(sys.modules.get("django.conf"), "settings", None)
-    if settings is None or not settings.configured or not hasattr(settings, "PERFKIT"):
-        return ""
-    if "perfkit.integrations.django.apps" in sys.modules:
-        return ""
-    return "; settings.PERFKIT is not read: add 'perfkit.integrations.django' to INSTALLED_APPS"
+    read = "perfkit.integrations.django.apps" in sys.modules
+    if not read and settings is not None and settings.configured and hasattr(settings, "PERFKIT"):
+        return "; settings.PERFKIT is not read: add 'perfkit.integrations.django' to INSTALLED_APPS"
+    app = getattr(sys.modules.get("flask"), "current_app", None)  # false outside of a request
+    if app and app.config.get("PERFKIT") is not app.extensions.get("perfkit.settings"):
+        return "; app.config['PERFKIT'] is not read: set it before Perfkit(app)"
+    return ""
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar
 
 __all__ = ["AgentResult", "Attempt", "ChatRequest", "ChatResponse", "Usage", "finite"]
 
@@ -296,6 +296,9 @@ class ChatRequest(_Value):
             finite("max_tokens", self.max_tokens, least=1)
 
 
+_OF_SDKS = ("choices", "content", "message", "model_dump", "model_dump_json", "output_text")  # where they have it
+
+
 @_evolving
 @dataclass(frozen=True, slots=True)
 class ChatResponse(_Value):
@@ -336,6 +339,12 @@ class ChatResponse(_Value):
     id: str | None = None
     raw: Mapping[str, Any] | None = None
     saved_tokens: int = 0
+
+    if not TYPE_CHECKING:  # for a type checker any name would do
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = "; its text is .text, to_dict() is for JSON" if name in _OF_SDKS else ""
+            raise AttributeError(f"a ChatResponse has no {name!r}{hint}", name=name, obj=self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -58,6 +59,19 @@ def flask(**more: Any) -> Callable[[], Any]:
     return lambda: Perfkit(app, **more)
 
 
+def unread() -> Any:
+    from flask import Flask
+
+    app = Flask("shop")
+    app.config["PERFKIT"] = {"client": {"default_model": "m"}}
+    with app.app_context():
+        return asked(None)
+
+
+async def awaited(fault: FaultServer) -> Any:
+    return await answered(fault, faults.ok())
+
+
 def answered(fault: FaultServer, behaviour: Any) -> Any:
     fault.behave(behaviour)
     return keyed(fault.base_url)
@@ -96,6 +110,11 @@ MISTAKES: dict[str, Callable[[FaultServer], Any]] = {
         configure(cache={"backend": "redis"}), perfkit.cache.get("key")
     ),
     "Flask: `dashboard=True`": lambda _: flask(dashboard=True)(),
+    'Flask: `Perfkit(app)` before `app.config["PERFKIT"]`, or without it': lambda _: unread(),
+    "`answer.choices[0]`, `answer.content`": lambda fault: answered(fault, faults.ok()).choices,
+    "`await perfkit.chat(...)`": lambda fault: asyncio.run(awaited(fault)),
+    "an unknown strategy": lambda _: (configure(router={"strategy": "fastest"}), openai(api_key="k"), asked()),
+    "a number with a unit in the environment": lambda _: Config({}, environ={"PERFKIT_CACHE__TTL": "1h"}),
     "Flask: `Perfkit(app)` twice": lambda _: flask()(),
 }  # fmt: skip
 CODE = {
@@ -103,6 +122,9 @@ CODE = {
         "from perfkit.integrations.django.middleware import PerfkitMiddleware; PerfkitMiddleware(print)"
     ),
     "Django: neither app nor middleware": DJANGO.format("import perfkit; perfkit.chat('hi')"),
+    "Flask's integration without Flask; Celery's alike": (
+        "import sys; sys.modules['flask'] = None; import perfkit.integrations.flask"
+    ),
     "LangChain's integration without LangChain": (
         "import sys; sys.modules['langchain_core'] = None; import perfkit.integrations.langchain"
     ),

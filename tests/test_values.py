@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import json
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -132,3 +134,14 @@ def test_a_copy_of_a_subclass_is_one_too() -> None:
 
     request = Mine("hello", "m").evolve(model="other")  # type: ignore[arg-type]
     assert (type(request), request.model) == (Mine, "other")
+
+
+def test_an_answer_asked_for_as_an_sdk_gives_it_says_where_the_text_is() -> None:
+    answer: Any = ChatResponse("hi", Usage(1, 1), "m", "p")
+    for name in ("choices", "content", "output_text"):
+        with pytest.raises(AttributeError, match=f"a ChatResponse has no '{name}'; its text is .text"):
+            getattr(answer, name)
+    with pytest.raises(AttributeError, match=r"a ChatResponse has no 'txt'$"):
+        answer.txt  # noqa: B018 - asked for, not used
+    assert not hasattr(answer, "choices")
+    assert pickle.loads(pickle.dumps(answer)) == copy.deepcopy(answer) == answer

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from perfkit.caching.freshness import Decision, decide, read_traits
 from perfkit.caching.keys import IGNORED_CONTEXT, plain_key, scope_of
@@ -132,6 +132,11 @@ def _schema(tool: Any) -> Any:
     return {"name": called, "description": getattr(tool, "description", None) or inspect.getdoc(tool), "of": described}
 
 
+@overload
+def cached(function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+@overload
 def cached(
     *,
     ttl: float | None = None,
@@ -140,7 +145,20 @@ def cached(
     stale_ttl: float | None = None,
     key: Callable[..., Any] | None = None,
     cache: ResponseCache | None = None,
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def cached(  # noqa: PLR0913 - the options of a decorator, each with a default
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    ttl: float | None = None,
+    tags: Iterable[str] = (),
+    scope: Callable[..., str] | str | None = None,
+    stale_ttl: float | None = None,
+    key: Callable[..., Any] | None = None,
+    cache: ResponseCache | None = None,
+) -> Any:
     """Keep what a function returns, by its module, name and arguments.
 
     Arguments and results must be JSON values (results may be ChatResponses too). Threads that call it alike at once
@@ -148,6 +166,7 @@ def cached(
     their defaults make the same key.
 
     Args:
+        function: what is decorated, without arguments: `@cached`.
         ttl: seconds; None means the cache's own.
         tags: names for `cache.invalidate`.
         scope: whose result it is: a name, or a function of the arguments that returns one.
@@ -180,4 +199,4 @@ def cached(
 
         return wrapper
 
-    return decorate
+    return decorate if function is None else decorate(function)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import signals
+try:
+    from celery import signals
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("celery is not installed; pip install 'perfkit[celery]'", name="celery") from error
 
 from perfkit.integrations._web import Visit, Visits
 

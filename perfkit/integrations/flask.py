@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, g, request
+try:
+    from flask import Flask, Response, g, request
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("flask is not installed; pip install 'perfkit[flask]'", name="flask") from error
 
 from perfkit._shared import configure
 from perfkit.dashboard import Dashboard
@@ -59,8 +62,9 @@ class Perfkit:
         """
         if _KEY in app.extensions:
             raise RuntimeError(f"the app {app.name!r} has perfkit already")
-        configure(app.config.get("PERFKIT", {}))
-        app.extensions[_KEY] = self
+        settings = app.config.get("PERFKIT")
+        configure(settings if settings is not None else {})
+        app.extensions[_KEY], app.extensions[f"{_KEY}.settings"] = self, settings
         app.wsgi_app = PerfkitMiddleware(app.wsgi_app, user=self._whose)  # type: ignore[method-assign]
         app.before_request(_name_route)
         app.cli.add_command(flask_command())

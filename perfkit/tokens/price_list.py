@@ -31,7 +31,9 @@ RATES: Final = ("input", "output", "cache_read", "cache_write")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `perfkit prices`."""
-    parser.add_argument("action", nargs="?", default="list", choices=["list", "search", "compare"])
+    parser.add_argument(
+        "action", nargs="?", default="list", help="list (default), search, compare, or a word to search"
+    )
     parser.add_argument("names", nargs="*", help="words to search for, or models to compare")
     parser.add_argument("--provider", help="of this vendor only")
     parser.add_argument("--retired", action="store_true", help="with models that are no longer sold")
@@ -45,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what was asked for; return 1 if prices are older than --stale allows."""
+    if options.action not in ("list", "search", "compare"):
+        options.action, options.names = "search", [options.action, *options.names]
     rows = _compared(options) if options.action == "compare" else _listed(options)
     old = stale(options.stale, today()) if options.stale is not None else []
     if options.json:

@@ -189,6 +189,17 @@ def test_a_plain_function_is_computed_once_for_equal_arguments(cache: ResponseCa
     assert len(calls) == 3
 
 
+def test_it_decorates_without_arguments_too() -> None:
+    calls: list[int] = []
+
+    @cached
+    def add(a: int) -> int:
+        calls.append(a)
+        return a + 1
+
+    assert (add(1), add(1), calls) == (2, 2, [1])
+
+
 def test_a_falsy_result_is_a_result_and_an_error_is_not(cache: ResponseCache) -> None:
     calls: list[int] = []
 

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from _parts import REPOSITORY
 from _servers import environment
 from _shop import MIDDLEWARE
+from django.contrib.admin.sites import all_sites
 from django.contrib.auth import get_user_model
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.test import Client, override_settings
 
 import perfkit
+from perfkit.integrations.django import checks
 from perfkit.testing import FaultServer, faults
 
+SHARED = {"state": {"url": "sqlite:///state.db"}, "cache": {"backend": "sqlite"}}
 METRIC = "http_server_request_duration"
 
 
@@ -88,17 +94,91 @@ def test_checks_find_a_misplaced_middleware(middleware: list[str], found: list[s
 
 def test_checks_for_deployment_tell_what_workers_do_not_share() -> None:
     with override_settings(MIDDLEWARE=MIDDLEWARE[1:], PERFKIT={}):
-        assert findings(deploy=True) == ["perfkit.W004", "perfkit.I001"]
-    with override_settings(PERFKIT={"state": {"url": "sqlite:///state.db"}}):
+        assert findings(deploy=True) == ["perfkit.W004", "perfkit.I001", "perfkit.I002"]
+    with override_settings(PERFKIT=SHARED):
         assert findings(deploy=True) == []
+
+
+@pytest.mark.parametrize(
+    ("cache", "found"),
+    [
+        ({"backend": "memory"}, ["perfkit.I002"]),
+        ({"backend": "memory", "policy": "never"}, []),
+        ({"backend": "django"}, ["perfkit.I002"]),
+        ({"backend": "django", "alias": "files"}, []),
+        ({"backend": "sqlite"}, []),
+    ],
+)
+def test_checks_for_deployment_tell_of_a_cache_of_one_process(
+    cache: dict[str, Any], found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": "files"}
+    local = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    with override_settings(PERFKIT={**SHARED, "cache": cache}, CACHES={"default": local, "files": files}):
+        assert findings(deploy=True) == found
+        several = ["perfkit.W008" for _ in found]
+        for name, value in (("WEB_CONCURRENCY", "4"), ("GUNICORN_CMD_ARGS", "--threads 8 --workers=3")):
+            with monkeypatch.context() as patched:
+                patched.setenv(name, value)
+                assert findings(deploy=True) == several
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, "uwsgi", uwsgi("enable-threads", "lazy-apps", processes="2"))
+            assert findings(deploy=True) == several
+
+
+def uwsgi(*flags: str, **options: str) -> ModuleType:
+    module = ModuleType("uwsgi")
+    vars(module)["opt"] = dict.fromkeys(flags, "true") | options
+    return module
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ((), ["perfkit.W003", "perfkit.I003"]),
+        (("threads", "lazy-apps"), []),
+        (("enable-threads",), ["perfkit.I003"]),
+        (("py-call-uwsgi-fork-hooks",), ["perfkit.W003"]),
+    ],
+)
+def test_checks_for_deployment_tell_of_flags_of_uwsgi(
+    flags: tuple[str, ...], found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi(*flags))
+    with override_settings(PERFKIT=SHARED):
+        assert findings(deploy=True) == found
+
+
+def test_checks_for_deployment_tell_of_an_open_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    with override_settings(PERFKIT={**SHARED, "dashboard": {"token": "sesame"}}):
+        assert findings(deploy=True) == ["perfkit.W006"]
+    with override_settings(PERFKIT={**SHARED, "dashboard": {"token": "s" * 43}}):
+        assert findings(deploy=True) == []
+        [site] = all_sites
+        monkeypatch.setitem(vars(site), "has_permission", lambda _: True)
+        assert findings(deploy=True) == ["perfkit.W007"]
+        assert b"<h1>perfkit</h1>" in Client().get("/back/perfkit/").content  # it is indeed
+        monkeypatch.setitem(vars(site), "has_permission", lambda request: request.session["staff"])
+        assert findings(deploy=True) == []
+
+
+def test_each_finding_says_what_to_do_and_is_in_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (REPOSITORY / "docs/getting-started.md").read_text()
+    said = set(re.findall(r"perfkit\.[EWI]\d+", Path(checks.__file__).read_text()))
+    assert set(re.findall(r"^\| (perfkit\.[EWI]\d+) \|", guide, re.MULTILINE)) == said
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi())
+    with override_settings(PERFKIT={"dashboard": {"token": "sesame"}}, MIDDLEWARE=MIDDLEWARE[1:]):
+        told = [m for m in run_checks(include_deployment_checks=True) if (m.id or "").startswith("perfkit")]
+        assert all(message.hint for message in told)
+        assert {message.id for message in told} > {"perfkit.W003", "perfkit.W004", "perfkit.W006", "perfkit.I003"}
 
 
 def test_checks_for_deployment_tell_of_a_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with override_settings(PERFKIT={"state": {"url": "sqlite:///state.db"}, "providers": {"openai": {}}}):
+    with override_settings(PERFKIT={**SHARED, "providers": {"openai": {}}}):
         assert findings(deploy=True) == ["perfkit.W005"]
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-    with override_settings(PERFKIT={"state": {"url": "sqlite:///state.db"}, "providers": {"openai": {}}}):
+    with override_settings(PERFKIT={**SHARED, "providers": {"openai": {}}}):
         assert findings(deploy=True) == []
 
 

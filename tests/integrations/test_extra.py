@@ -49,6 +49,26 @@ def test_missing_library_names_its_extra(name: str, call: str) -> None:
     assert run(code) == f"the package {name} is not installed; pip install 'perfkit[{name}]'"
 
 
+@pytest.mark.parametrize("name", ["celery", "flask"])
+def test_missing_framework_names_its_extra(name: str) -> None:
+    code = (
+        f"import sys; sys.modules['{name}'] = None\n"
+        f"try: import perfkit.integrations.{name}\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    assert run(code) == f"{name} is not installed; pip install 'perfkit[{name}]'"
+
+
+def test_a_command_that_misses_a_library_says_what_to_install() -> None:
+    code = (
+        "import importlib.util as found, sys; from perfkit import cli\n"
+        "find = found.find_spec; found.find_spec = lambda name, *a: None if name == 'xllamacpp' else find(name, *a)\n"
+        "sys.stderr = sys.stdout; print(cli.main(['bench', '--bundled']))"
+    )
+    said = "perfkit: the test server needs the llama.cpp wheel: pip install 'perfkit[demo]'"
+    assert run(code).splitlines() == [said, "2"]
+
+
 def test_library_that_misses_something_else_says_so_itself() -> None:
     with pytest.raises(ModuleNotFoundError):
         load_extra("no_such_package:thing", "openai")

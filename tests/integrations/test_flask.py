@@ -82,6 +82,16 @@ def test_calls_of_one_request_share_its_budget(fault: FaultServer) -> None:
     assert told == [{"paid": 0.009, "refused": ["request", name]} for name in ("r-1", "r-2")]
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_a_configuration_that_nobody_has_read_is_told(late: bool) -> None:
+    app = Flask("shop")
+    if late:
+        Perfkit(app)
+    app.config["PERFKIT"] = {"client": {"default_model": "m"}}
+    with app.app_context(), pytest.raises(ValueError, match=r"app.config\['PERFKIT'\] is not read: set it before"):
+        perfkit.chat("hi")
+
+
 def test_one_object_serves_several_apps_and_each_app_once(fault: FaultServer) -> None:
     extension = Perfkit()
     first, second = make(fault), make(fault)

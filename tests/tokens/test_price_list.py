@@ -40,6 +40,7 @@ def test_search_finds_all_words(capsys: pytest.CaptureFixture[str]) -> None:
     found = [row["model"] for row in prices(capsys, "search", "4O", "mini")["prices"]]
     assert "gpt-4o-mini" in found
     assert all("4o" in name and "mini" in name for name in found)
+    assert prices(capsys, "4O", "mini") == prices(capsys, "search", "4O", "mini")
     assert main(["prices", "search", "no such model"]) == 0
     assert capsys.readouterr().out == "nothing found\n"
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import Error, Info, Tags, Warning, register  # noqa: A004 - Django's own names
+from django.http import HttpRequest
 
 from perfkit._shared import current_config
 from perfkit.routing import ProviderRouter
@@ -21,6 +26,8 @@ __all__ = ["register_all"]
 MIDDLEWARE = "perfkit.integrations.django.middleware.PerfkitMiddleware"
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 GZIP = "django.middleware.gzip.GZipMiddleware"
+DASHBOARD = "perfkit_dashboard"  # the name of its URL in an admin site
+SHORT = 16  # characters; a token of fewer can be guessed
 
 refused: Exception | None = None  # why settings.PERFKIT was not taken
 
@@ -58,20 +65,26 @@ def check_middleware(**_: Any) -> list[CheckMessage]:
 
 
 def check_deployment(**_: Any) -> list[CheckMessage]:
-    """W003 to W005, I001: no threads, calls of nobody, providers without a key, workers that share nothing."""
-    messages: list[CheckMessage] = []
-    uwsgi = sys.modules.get("uwsgi")
-    if uwsgi is not None and not {"enable-threads", "threads"} & set(getattr(uwsgi, "opt", {})):
+    """W003 to W008, I001 to I003: threads, forks, calls of nobody, keys, the dashboard, what is not shared."""
+    return [*_uwsgi(), *_nobody(), *_keyless(), *_open(), *_apart()]
+
+
+def _uwsgi() -> Iterator[CheckMessage]:
+    flags = set(getattr(sys.modules.get("uwsgi"), "opt", ()))
+    if "uwsgi" in sys.modules and not {"enable-threads", "threads"} & flags:
         hint = "Start uWSGI with --enable-threads: metrics and upkeep need a background thread."
-        messages.append(Warning("uWSGI runs without threads", hint=hint, id="perfkit.W003"))
+        yield Warning("uWSGI runs without threads", hint=hint, id="perfkit.W003")
+    if "uwsgi" in sys.modules and not {"py-call-uwsgi-fork-hooks", "lazy-apps", "lazy"} & flags:
+        hint = (
+            "Start uWSGI with --py-call-uwsgi-fork-hooks: perfkit notices a fork without it, other libraries may not."
+        )
+        yield Info("uWSGI forks without telling Python", hint=hint, id="perfkit.I003")
+
+
+def _nobody() -> Iterator[CheckMessage]:
     if MIDDLEWARE not in settings.MIDDLEWARE:
         hint = f"Add {MIDDLEWARE} as the first line of MIDDLEWARE, or pass user= to each call."
-        messages.append(Warning("calls have no user: personal answers are not cached", hint=hint, id="perfkit.W004"))
-    messages += _keyless()
-    if current_config().table("state").url is None:
-        hint = "PERFKIT = {'state': {'url': 'redis://...'}} lets workers share what they can."
-        messages.append(Info("each worker has its own cache, budgets and health", hint=hint, id="perfkit.I001"))
-    return messages
+        yield Warning("calls have no user: personal answers are not cached", hint=hint, id="perfkit.W004")
 
 
 def _keyless() -> Iterator[CheckMessage]:
@@ -81,3 +94,61 @@ def _keyless() -> Iterator[CheckMessage]:
         if getattr(provider, "lacks_key", False):
             hint = f"Set {provider.options.key_variable} in the environment, or api_key of its table."
             yield Warning(f"the provider {name!r} has no key: its calls fail", hint=hint, id="perfkit.W005")
+
+
+def _open() -> Iterator[CheckMessage]:
+    token = current_config().table("dashboard").token
+    if token and len(token) < SHORT:
+        hint = "Make a longer one: python -c 'import secrets; print(secrets.token_urlsafe())'"
+        yield Warning(
+            f"the dashboard's token has {len(token)} characters and can be guessed", hint=hint, id="perfkit.W006"
+        )
+    for name in _open_sites() if apps.is_installed("django.contrib.admin") else ():
+        hint = "Let has_permission() of the site admit staff only: the dashboard asks it."
+        yield Warning(f"the admin site {name!r} shows the dashboard to everybody", hint=hint, id="perfkit.W007")
+
+
+def _open_sites() -> Iterator[str]:
+    """Give the admin sites whose dashboard somebody sees who has not logged in."""
+    from django.contrib.admin.sites import all_sites
+    from django.contrib.auth.models import AnonymousUser
+
+    request = HttpRequest()
+    request.user = AnonymousUser()
+    for site in all_sites:
+        with suppress(Exception):  # one that wants more of a request than there is here is not open to all
+            if site.has_permission(request) and any(one.name == DASHBOARD for one in site.get_urls()):
+                yield site.name
+
+
+def _apart() -> Iterator[CheckMessage]:
+    if current_config().table("state").url is None:
+        hint = "PERFKIT = {'state': {'url': 'redis://...'}} lets workers share what they can."
+        yield Info("each worker has its own budgets, limits and health", hint=hint, id="perfkit.I001")
+    alone, workers = _own_cache(), _workers()
+    if alone:
+        hint = "PERFKIT = {'cache': {'backend': 'redis'}}, or 'django' for CACHES, lets workers share answers."
+        if workers > 1:
+            yield Warning(f"{workers} workers, and {alone}", hint=hint, id="perfkit.W008")
+        else:
+            yield Info(f"with several workers {alone}", hint=hint, id="perfkit.I002")
+
+
+def _own_cache() -> str:
+    """Return why answers stay in the process, "" where they do not."""
+    kept = current_config().table("cache")
+    if kept.policy == "never":
+        return ""
+    if kept.backend == "memory":
+        return "each has a cache of its own"
+    backend = settings.CACHES.get(kept.alias, {}).get("BACKEND", "") if kept.backend == "django" else ""
+    name = backend.rpartition(".")[2]
+    return f"CACHES[{kept.alias!r}] is a {name}, of one process" if name in ("LocMemCache", "DummyCache") else ""
+
+
+def _workers() -> int:
+    """Return the number of workers that the environment tells of, 1 where it does not."""
+    told = getattr(sys.modules.get("uwsgi"), "opt", {})
+    given = re.search(r"(?:-w|--workers)[ =]?(\d+)", os.environ.get("GUNICORN_CMD_ARGS", ""))
+    found = (told.get("processes"), told.get("workers"), os.environ.get("WEB_CONCURRENCY"), given and given[1])
+    return max([1, *(int(number) for number in found if number and number.isdigit())])
