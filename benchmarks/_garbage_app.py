@@ -158,7 +158,7 @@ elif not OBJECTS:
     for _ in range(20):  # what the first requests write to is written before the fork
         client.get("/light")
         client.get("/collect")
-    perfkit.configure(gc={"immortal": WORKLOAD.endswith("immortal")})  # gunicorn's hook does the rest
+    perfkit.configure(gc={"immortal": not WORKLOAD.endswith("counted")})  # gunicorn's hook does the rest
 elif WORKLOAD:
     perfkit.configure(gc={"workload": WORKLOAD}, web={"collect_garbage": True})
     perfkit.prepare()

@@ -189,7 +189,7 @@ def main() -> None:
         result["lasting"] = dying(["", "low_latency"], objects, lasts(600.0, 5.0), RATE / 5, "/ask", "/session")
     if "preload" in parts:
         result["preload"] = [
-            preloaded(case) for case in ["", "fork_server", *(["fork_server immortal"] if possible() else [])]
+            preloaded(case) for case in ["", "fork_server", *(["fork_server counted"] if possible() else [])]
         ]
     print(json.dumps(result)) if options.json else show(result)
 

@@ -190,7 +190,7 @@ class GCSettings:
 
     workload: str | None = None  # what `perfkit.prepare()` sets the collector for
     compaction: bool = False  # and whether it gives memory back when idle
-    immortal: bool = False  # "fork_server": nothing counts references to what lives then, on Python 3.12 and 3.13
+    immortal: bool = True  # "fork_server": nothing counts references to what lives then, on Python 3.12 and 3.13
     pause: float = number(0.002, above=0)  # seconds that one collection should take
     deep_age: float = number(600.0, above=0)  # seconds until all that is frozen is looked at again, or
     deep_growth: float = number(0.6, above=0)  # this part of the resident memory added

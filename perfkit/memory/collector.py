@@ -120,8 +120,9 @@ class GCOptimizer(Shared):
         """Set collections up for a workload, in place of the one before.
 
         - "fork_server": in the parent, when all is loaded and before it forks: the heap is frozen, so that collections
-          in the children leave shared pages alone. A deep pass in a child would copy them. With `[gc] immortal` what
-          lives then is never freed, which `restore` cannot undo, and neither does a child's use of it copy pages.
+          in the children leave shared pages alone: they look at what was made since only. With `[gc] immortal`, as it
+          is unless set otherwise, on Python 3.12 and 3.13 what lives then is never freed, which `restore` cannot undo,
+          and neither does a child's use of it copy pages.
         - "high_throughput": after warm-up: freeze, and collect rarely.
         - "low_latency": the same, and `collect_between_requests` after each response keeps pauses out of requests.
         - "memory_constrained": thresholds stay; frozen garbage is looked for between requests, memory is trimmed.
@@ -172,7 +173,7 @@ class GCOptimizer(Shared):
             gc.set_threshold(*(does.thresholds if does.thresholds is not None else self._before[0]))
         gc.enable()
         if chosen.workload == "fork_server" and self.settings.immortal and make_immortal() is None:
-            log.warning("nothing is made immortal: this needs a regular build of Python 3.12 or 3.13")
+            log.info("nothing is made immortal: this needs a regular build of Python 3.12 or 3.13")
         if does.freeze:
             self._freeze(collect=does.collect)
         self._steering = None

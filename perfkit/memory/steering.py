@@ -10,7 +10,7 @@ however slow the machine, and does not mind that allocators keep what was freed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Steering:
     deep_age: float
     resident: int = 0
     interval: float = 0.1
-    refreeze: bool = True
+    refreeze: bool = field(init=False)
     collected_at: float = 0.0
     frozen_at: float = 0.0
     deep_at: float = 0.0
@@ -57,6 +57,9 @@ class Steering:
     found: int = 0  # by such passes since the last deep one
     pending: int = 0  # objects that survived young passes since the last pass over old ones,
     kept: int = 0  # and that such a pass left unfrozen
+
+    def __post_init__(self) -> None:
+        self.refreeze = "deep" in self.passes  # what died frozen would never be found
 
     def start(self, now: float, rss: int | None) -> None:
         """Count time and growth from here, in a process just set up or forked."""
@@ -68,7 +71,7 @@ class Steering:
         """Return the pass that is due, None when nothing is."""
         patience = 1.0 if idle else _BUSY
         if now >= self.rest_until:
-            if now - self.deep_at >= self.deep_age * patience:
+            if "deep" in self.passes and now - self.deep_at >= self.deep_age * patience:
                 return "deep"
             if self._growth(rss) >= patience * (1.0 if self.refreeze else _KNOWN):
                 return "deep" if self.refreeze else "old"

@@ -69,7 +69,8 @@ class Workload:
 
     Attributes:
         thresholds: for `gc.set_threshold`, None leaves those of before.
-        collect: collect everything once, before it is frozen. Not before a fork: freed holes would be written to.
+        collect: collect everything once, before it is frozen. Not before a fork: freed holes would be written to. There
+            the threshold is low too: garbage that waits to be collected is memory of each worker's own.
         freeze: leave what is alive now out of collections.
         passes: what `collect_between_requests` may do.
         trim: give the allocator's free memory back when idle.
@@ -83,7 +84,7 @@ class Workload:
 
 
 WORKLOADS = {
-    "fork_server": Workload(thresholds=(50_000, 50, 50), collect=False),
+    "fork_server": Workload(thresholds=(2_000, 20, 20), collect=False, passes=("young", "old")),
     "high_throughput": Workload(thresholds=(50_000, 50, 50)),
     "low_latency": Workload(thresholds=(50_000, 50, 50), passes=("young", "old", "deep")),
     "memory_constrained": Workload(passes=("old", "deep"), trim=True),

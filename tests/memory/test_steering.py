@@ -47,6 +47,14 @@ def test_what_is_not_among_the_passes_is_not_chosen() -> None:
     assert made.choose(600, None, 0, idle=True) == "deep"
 
 
+def test_without_deep_passes_nothing_more_is_frozen_and_growth_calls_for_a_look_at_the_unfrozen() -> None:
+    made = Steering(GCSettings(), ("young", "old"), deep_age=600.0)
+    made.start(0.0, 100 * MB)
+    assert not made.freezes("young", 10_000, idle=True)
+    assert made.choose(10_000, 100 * MB, 0, idle=True) == "young"
+    assert made.choose(10_000, 136 * MB, 0, idle=True) == "old"
+
+
 def test_the_interval_follows_the_cost() -> None:
     made = steering()
     for n in range(20):  # objects come at a steady rate: a collection costs in proportion to the interval
