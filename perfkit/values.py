@@ -73,6 +73,11 @@ class _Value:
         return copy
 
     @classmethod
+    def _made(cls, *values: Any) -> Self:
+        """Return one with all its fields as given: a frozen object's constructor at a quarter of its cost."""
+        return cls(*values)
+
+    @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Build from `to_dict`'s form; keys of a newer version are ignored."""
         return cls(**{name: data[name] for name in _names(cls) if name in data})
@@ -89,21 +94,30 @@ def _evolving(cls: type[V]) -> type[V]:
     """
     names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     twin = type(cls.__name__, (_Value,), {"__slots__": names})
-    scope: dict[str, Any] = {"new": object.__new__, "twin": twin, "cls": cls, "general": _Value.evolve}
-    exec(_EVOLVE.format("\n    ".join(f"copy.{name} = self.{name}" for name in names)), scope)  # noqa: S102
+    scope: dict[str, Any] = {"twin": twin, "cls": cls, "general": _Value.evolve}
+    copied = "\n    ".join(f"copy.{name} = self.{name}" for name in names)
+    taken = "\n    ".join(f"made.{name} = {name}" for name in names)
+    exec(_WRITTEN_OUT.format(copied=copied, taken=taken, names=", ".join(names)), scope)  # noqa: S102
     cls.evolve = functools.wraps(_Value.evolve)(scope["evolve"])  # type: ignore[method-assign]
+    cls._made = staticmethod(scope["made"])  # type: ignore[method-assign]
     return cls
 
 
-_EVOLVE = """def evolve(self, **changes):
+_WRITTEN_OUT = """def evolve(self, **changes):
     if self.__class__ is not cls:
         return general(self, **changes)
-    copy = new(twin)
-    {}
-    for name in changes:
-        setattr(copy, name, changes[name])
+    copy = twin()
+    {copied}
+    for name, value in changes.items():
+        setattr(copy, name, value)
     copy.__class__ = cls
     return copy
+
+def made({names}):
+    made = twin()
+    {taken}
+    made.__class__ = cls
+    return made
 """
 
 

@@ -13,6 +13,7 @@ most, are noted without a lock and counted when something else comes, or a thous
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -195,18 +196,19 @@ class CircuitBreaker:
 
     Args:
         name: what it protects, for log lines and repr.
-        rules: may be replaced at any time.
+        rules: None means those of `Rules()`.
         clock: None means the system's.
 
     Attributes:
         state: as it is now; replaced, never changed.
+        permit: what every call is given while it is closed, None otherwise.
     """
 
     def __init__(self, name: str = "", *, rules: Rules | None = None, clock: Clock | None = None) -> None:
         self.name = name
-        self.rules = rules if rules is not None else Rules()
+        self._rules = rules if rules is not None else Rules()
         self._clock = clock if clock is not None else SYSTEM_CLOCK
-        self.state = State()
+        self._become(State())
         self._well: list[int] = []  # permits of calls that succeeded in this half of the window and are not counted yet
         self._lock = threading.Lock()  # guards changes of state, and taking from _well
         _process.bind(self)
@@ -214,7 +216,25 @@ class CircuitBreaker:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         if self.state.mode == "half-open":  # the probe is the parent's
-            self.state = transition(self.state, "abandoned", self._clock.now(), self.rules)
+            self._become(transition(self.state, "abandoned", self._clock.now(), self.rules))
+
+    def _become(self, state: State) -> None:
+        """Be in `state` from now on."""
+        calm, rules = state.mode == "closed" and not state.failures, self._rules
+        self.state = state
+        self.permit = state.epoch if state.mode == "closed" else None
+        self._calm_until = (state.began + rules.window / 2 if rules.by_share else math.inf) if calm else 0.0
+
+    @property
+    def rules(self) -> Rules:
+        """When it opens and for how long; may be replaced at any time."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        with self._lock:
+            self._rules = rules
+            self._become(self.state)
 
     def close(self) -> None:
         """Nothing to let go."""
@@ -225,13 +245,14 @@ class CircuitBreaker:
 
     def acquire(self) -> int | None:
         """Return a permit for one call, or None: open, or another caller's probe is out."""
-        state = self.state
-        if state.mode == "closed":
-            return state.epoch
+        permit = self.permit
+        if permit is not None:
+            return permit
         now, jitter = self._clock.now(), random.random()
         with self._lock:
             before = self.state
-            self.state = after = transition(before, "ask", now, self.rules, jitter)
+            after = transition(before, "ask", now, self.rules, jitter)
+            self._become(after)
         return after.epoch if after.mode == "closed" or after is not before else None
 
     def record(self, permit: int, event: Event) -> None:
@@ -242,19 +263,26 @@ class CircuitBreaker:
             event: "success", "slow" (a success that took too long), "failure", "fatal" (opens at once), or "abandoned"
                 when the call says nothing.
         """
-        now, state, rules = self._clock.now(), self.state, self.rules
-        if event == "success" and state.mode == "closed" and not state.failures:
-            if rules.failure_rate >= 1 and rules.slow_rate >= 1:
-                return  # as it is already
-            if now - state.began < rules.window / 2 and len(self._well) < BUNCH:
-                self._well.append(permit)
-                return
+        if event == "success":
+            self.succeeded(permit, self._clock.now())
+        else:
+            self._count(permit, event, self._clock.now())
+
+    def succeeded(self, permit: int, now: float) -> None:
+        """Tell that the call succeeded, as `record` does, when the clock has just been read."""
+        if now < self._calm_until and len(self._well) < BUNCH:
+            self._well.append(permit)
+        else:
+            self._count(permit, "success", now)
+
+    def _count(self, permit: int, event: Event, now: float) -> None:
         jitter = random.random()
         with self._lock:
             before = self.state
             if permit != before.epoch:
                 return
-            self.state = after = transition(self._counted(before), event, now, rules, jitter)
+            after = transition(self._counted(before), event, now, self.rules, jitter)
+            self._become(after)
         if after.mode == "closed" and before.mode != "closed":
             log.info("circuit of %s closed again", self.name)
         elif after.openings > before.openings:
@@ -264,7 +292,7 @@ class CircuitBreaker:
         """Return `state` with the successes that were noted, under the lock."""
         noted = self._well[:]
         del self._well[: len(noted)]  # others may have noted since
-        number, recent = noted.count(state.epoch), state.recent
+        number, recent = noted.count(state.epoch) if self._rules.by_share else 0, state.recent
         return state._replace(recent=recent._replace(calls=recent.calls + number)) if number else state
 
     def hold_open(self, seconds: float) -> None:
@@ -274,14 +302,14 @@ class CircuitBreaker:
             state = self.state
             until = max(state.until, now + seconds) if state.mode == "open" else now + seconds
             epoch, openings = state.epoch + (state.mode != "open"), max(1, state.openings)
-            self.state = State("open", epoch, 0, openings, until)
+            self._become(State("open", epoch, 0, openings, until))
 
     def allow_probe(self) -> None:
         """Let the next caller be the probe: there is reason to think that it works again."""
         now = self._clock.now()
         with self._lock:
             if self.state.mode == "open":
-                self.state = self.state._replace(until=min(self.state.until, now))
+                self._become(self.state._replace(until=min(self.state.until, now)))
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self.describe()}>"

@@ -22,11 +22,12 @@ from perfkit.routing.trial import Trial
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from perfkit._settings import RouterSettings
     from perfkit.routing.health import Candidate
     from perfkit.routing.trial import Reserve
     from perfkit.values import ChatRequest
 
-__all__ = ["Call"]
+__all__ = ["Call", "share_of"]
 
 SHARE = 2 / 3  # of the time left that an attempt gets while somebody else could still be asked
 MOMENT = 0.001  # seconds: with less left the time is up
@@ -81,6 +82,13 @@ class Call(Course):
         reserve = self._options.reserve
         return trial if reserve is None or self._reserved(trial, reserve) else None
 
+    def take_over(self, trial: Trial, error: BaseException) -> bool:
+        """Note a first attempt that somebody else began and that failed; return as `fail` does."""
+        self._last = trial.candidate
+        self._tried.append(trial.candidate)
+        asked = self._options.reserve is None or trial.hold is not None
+        return self.fail(trial, error) if asked else self._refused(trial, error)
+
     def _may_go_on(self, now: float) -> bool:
         return len(self.attempts) < self._most and now < self._deadline - MOMENT
 
@@ -99,15 +107,7 @@ class Call(Course):
         """Return who was not tried yet and could be asked now, outliers only if there is nobody else."""
         model, tried, offers = self.request.model, self._tried, self._offers
         if not tried:  # mostly nothing is to be said against anybody
-            clear = [
-                c
-                for c in offers
-                if c.breaker.state.until <= now >= c.ejected_until
-                and c.cooldown_until <= now
-                and c.gates is None
-                and not c.missing
-                and not c.scarce
-            ]
+            clear = [c for c in offers if c.clouded <= now and c.breaker.permit is not None]
             self._clear = len(clear) == len(offers)
             if self._clear:
                 return clear
@@ -169,29 +169,29 @@ class Call(Course):
     def _reserved(self, trial: Trial, reserve: Reserve) -> bool:
         """Hold the money; False when there is too little and a cheaper model is to be asked instead."""
         try:
-            trial.hold = reserve(trial.request, trial.candidate.name)
+            trial.reserve(reserve)
         except BaseException as error:
-            trial.candidate.failed(trial.permit, trial.request, error, UNTOLD, 0.0)
-            if self._texts:  # what was shown cannot be asked for again
-                raise endings.broken(error, self.shown, self.attempts) from error
-            if isinstance(error, BudgetExceededError) and self._switch("cost"):
-                self._error = error
-                return False
-            self._error = None
-            self._sign(trial, error)
-            raise
-        bound = getattr(trial.hold, "max_tokens", None)
-        if bound is not None:
-            trial.request = trial.request.evolve(max_tokens=bound)
+            if not self._refused(trial, error):
+                raise
+            return False
         return True
+
+    def _refused(self, trial: Trial, error: BaseException) -> bool:
+        """Note that no money could be held; return whether a cheaper model is to be asked, else the error is final."""
+        trial.candidate.failed(trial.permit, trial.request, error, UNTOLD, 0.0)
+        if self._texts:  # what was shown cannot be asked for again
+            raise endings.broken(error, self.shown, self.attempts) from error
+        if isinstance(error, BudgetExceededError) and self._switch("cost"):
+            self._error = error
+            return True
+        self._error = None
+        self._sign(trial, error)
+        return False
 
     def _limited(self, chosen: Candidate, now: float, *, others: bool) -> ChatRequest:
         """Return the attempt's request: a stream that has begun to speak may use all the time there is."""
-        left, limit = self._deadline - now, self._setup.settings.attempt_timeout
-        if limit is not None:
-            share = min(left, limit)
-        else:
-            share = left * SHARE if others and len(self.attempts) + 1 < self._most else left
+        left, more = self._deadline - now, others and len(self.attempts) + 1 < self._most
+        share = share_of(left, self._setup.settings, others=more)
         if not self._options.streaming:
             return self.request.evolve(timeout=share)
         shown, request = self.shown, self.request
@@ -255,6 +255,13 @@ class Call(Course):
             return error
         late = now >= self._deadline - MOMENT
         return endings.exhausted(self._models[0], self.attempts, error, why=self._why, late=late)
+
+
+def share_of(left: float, settings: RouterSettings, *, others: bool) -> float:
+    """Return the seconds an attempt gets of those that are left; `others`: somebody else could be asked after it."""
+    if settings.attempt_timeout is not None:
+        return min(left, settings.attempt_timeout)
+    return left * SHARE if others else left
 
 
 def _short_of_room(candidates: Sequence[Candidate]) -> Sequence[Candidate]:

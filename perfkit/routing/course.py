@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from perfkit._settings import RouterSettings
     from perfkit.clock import Clock
-    from perfkit.metrics import PerformanceTracker
+    from perfkit.metrics import Handle, PerformanceTracker
     from perfkit.resilience.allowance import Allowance
     from perfkit.routing.health import Candidate
     from perfkit.routing.quality import Quality
@@ -30,10 +30,17 @@ if TYPE_CHECKING:
     from perfkit.routing.trial import Reserve, Trial
     from perfkit.values import ChatRequest, ChatResponse
 
-__all__ = ["LEFT", "UNTOLD", "Course", "Options", "Setup"]
+__all__ = ["LEFT", "UNTOLD", "Course", "Options", "Setup", "latencies"]
 
 UNTOLD = Verdict("abandoned", elsewhere=False)  # the provider was not asked, or not heard out
 LEFT = Verdict("success", elsewhere=False)  # output came: the provider works
+
+
+def latencies(candidate: Candidate, model: str, tracker: PerformanceTracker) -> Handle:
+    """Return the series of the seconds a provider took for a model's answers, found once."""
+    handle = tracker.handle("provider_latency", {"provider": candidate.name, "model": model})
+    candidate.handles[model] = handle
+    return handle
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class Course:
         offers: the providers that offer the model.
         tracker: gets latencies, failures and fallbacks.
         options: of the call.
+        now: monotonic second it began; None means now.
     """
 
     attempts: tuple[Attempt, ...] = ()
@@ -84,12 +92,14 @@ class Course:
         offers: Sequence[Candidate],
         tracker: PerformanceTracker,
         options: Options,
+        now: float | None = None,
     ) -> None:
         self._setup, self.request, self._offers, self.tracker = setup, request, offers, tracker
         self._options = options
         settings, timeout = setup.settings, request.timeout
         self._most = options.max_attempts if options.max_attempts is not None else settings.max_attempts
-        self._deadline = setup.clock.now() + (timeout if timeout is not None else settings.timeout)
+        now = setup.clock.now() if now is None else now
+        self._deadline = now + (timeout if timeout is not None else settings.timeout)
         self._first = offers  # with a pinned provider, nobody else is ever asked
         self._tried: list[Candidate] = []
         self._again: dict[Candidate, float] = {}  # tried, yet may be asked again from that monotonic second on
@@ -103,11 +113,8 @@ class Course:
         candidate, request, now = trial.candidate, trial.request, self._setup.clock.now()
         seconds = now - trial.began - trial.pauses
         candidate.served(trial.permit, self.request, response, seconds, now)
-        handle = candidate.handles.get(request.model)
-        if handle is None:
-            tags = {"provider": candidate.name, "model": request.model}
-            handle = candidate.handles[request.model] = self.tracker.handle("provider_latency", tags)
-        handle.record(seconds)
+        model = request.model
+        (candidate.handles.get(model) or latencies(candidate, model, self.tracker)).record(seconds)
         self._error = None
         score = None if self._options.quality is None else self._options.quality.judge(candidate, request, response)
         if self._setup.learn is not None:

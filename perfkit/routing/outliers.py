@@ -71,9 +71,8 @@ def eject(candidates: Sequence[Candidate], now: float, factor: float) -> list[Ca
         chosen = by_name[name]
         if chosen.ejected_until > now or chosen.breaker.state.mode != "closed":  # its probe decides
             continue
-        chosen.ejections += 1
-        length = min(LONGEST, BASE * chosen.ejections)
-        chosen.ejected_until = now + length * (1 - random.random() / 5)
+        length = min(LONGEST, BASE * (chosen.ejections + 1))
+        chosen.eject(now + length * (1 - random.random() / 5))
         ejected.append(chosen)
         out += 1
     return ejected

@@ -22,6 +22,7 @@ from perfkit.routing.fitness import NO_LIMITS, Limits, unfit
 from perfkit.routing.health import Candidate
 from perfkit.routing.hedge import Kind, Racer
 from perfkit.routing.lastresort import STALE, FallbackResponse, answer_instead, hopeless
+from perfkit.routing.straight import straight
 from perfkit.routing.strategies import called, choose, reasons, strategy_named
 from perfkit.routing.streams import checked, streamed
 from perfkit.values import ChatRequest, ChatResponse, finite
@@ -111,6 +112,7 @@ class ProviderRouter(Experiments):
         self._hedges = Allowance(settings.hedge_share, most=10.0, start=0.0, clock=self._clock)
         limits = Limits.of(settings, None)
         self._limits = NO_LIMITS if limits == NO_LIMITS else limits
+        self._plain = self._limits is NO_LIMITS and not settings.hedge
         self._setup = Setup(
             settings,
             strategy,
@@ -214,14 +216,30 @@ class ProviderRouter(Experiments):
         if deadline is not None:
             request = request.evolve(timeout=finite("deadline", deadline, above=0))
         try:
-            options = Options(max_attempts, provider is not None, reserve=reserve, quality=quality)
-            answer = self._answered(self._call(request, provider, options, limits), hedge)
+            answer: ChatResponse | Call
+            if self._plain and not hedge and (max_attempts, provider, quality, limits) == _PLAIN:
+                answer = self._straight(request, reserve)
+            else:
+                options = Options(max_attempts, provider is not None, reserve=reserve, quality=quality)
+                answer = self._call(request, provider, options, limits)
+            if isinstance(answer, Call):
+                answer = self._answered(answer, hedge)
             return self._mirrored(request, answer) if self._mirrors else answer
         except Exception as error:
             instead = self.instead(request, error, fallback_response)
             if instead is None:
                 raise
             return instead
+
+    def _straight(self, request: ChatRequest, reserve: Reserve | None) -> ChatResponse | Call:
+        now = self._clock.now()
+        if now >= self._tend_at:
+            self._tend()
+        table = self._candidates
+        offers = table.offers(request.model) or self._offers(request.model, None)
+        if not table.fit_all:
+            offers = self._fit(offers, request, None)
+        return straight(self._setup, request, offers, now, reserve, self._measured)
 
     def _answered(self, call: Call, hedge: bool | float | None) -> ChatResponse:
         response = None
@@ -348,4 +366,5 @@ def _ask(trial: Trial) -> ChatResponse:
         operations.end(trial)
 
 
+_PLAIN = (None, None, None, None)
 _WHOLE = Kind(_ask, Candidate.usual_latency, unused=lambda response: response)

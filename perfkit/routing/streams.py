@@ -34,7 +34,10 @@ def checked(response: Any, name: str) -> ChatResponse:
     Raises:
         ResponseFormatError: it is no ChatResponse, or one that cannot be told or counted.
     """
-    if not isinstance(response, ChatResponse):
+    if response.__class__ is ChatResponse and response.text.__class__ is str and response.model.__class__ is str:
+        if response.usage.__class__ is Usage:  # as mostly
+            return response
+    elif not isinstance(response, ChatResponse):
         kind = type(response).__name__
         raise ResponseFormatError(f"provider {name!r} returned {kind}, not a ChatResponse", provider=name)
     for field, kind_ in _KINDS:

@@ -45,16 +45,30 @@ class Trial:
         hold: money held for it.
     """
 
-    __slots__ = ("_clock", "began", "began_wall", "candidate", "hold", "left", "pauses", "permit", "reason", "request",
-                 "shown")  # fmt: skip
+    pauses = 0.0
+    shown = left = False
+    hold: Reservation | None = None
 
-    def __init__(self, candidate: Candidate, permit: int, request: ChatRequest, reason: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        candidate: Candidate,
+        permit: int,
+        request: ChatRequest,
+        reason: str,
+        clock: Clock,
+        began: float | None = None,
+    ) -> None:
         self.candidate, self.permit, self.request, self.reason = candidate, permit, request, reason
         self._clock = clock
-        self.began, self.began_wall = clock.now(), clock.wall()
-        self.pauses = 0.0
-        self.shown = self.left = False
-        self.hold: Reservation | None = None
+        self.began = clock.now() if began is None else began
+        self.began_wall = clock.wall()
+
+    def reserve(self, reserve: Reserve) -> None:
+        """Hold the money for it, which may bound its answer; raises as `reserve` does."""
+        self.hold = reserve(self.request, self.candidate.name)
+        bound = getattr(self.hold, "max_tokens", None)
+        if bound is not None:
+            self.request = self.request.evolve(max_tokens=bound)
 
     @property
     def seconds(self) -> float:

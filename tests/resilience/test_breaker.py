@@ -245,11 +245,11 @@ def test_a_change_of_mode_between_look_and_lock_is_seen() -> None:
     permit = breaker.acquire()
     assert permit is not None
     probing_meanwhile = State("half-open", permit + 1, openings=1, until=clock.now() + 60)
-    breaker._lock = Interrupted(lambda: setattr(breaker, "state", probing_meanwhile))  # type: ignore[assignment]
+    breaker._lock = Interrupted(lambda: breaker._become(probing_meanwhile))  # type: ignore[assignment]
     breaker.record(permit, "failure")
     assert breaker.state == probing_meanwhile
     closed_meanwhile = State("closed", permit + 2)
-    breaker._lock = Interrupted(lambda: setattr(breaker, "state", closed_meanwhile))  # type: ignore[assignment]
+    breaker._lock = Interrupted(lambda: breaker._become(closed_meanwhile))  # type: ignore[assignment]
     assert breaker.acquire() == permit + 2
 
 

@@ -6,6 +6,7 @@ import math
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from perfkit.routing.performance import quickest
 from perfkit.routing.prices import cost_per_1k
 from perfkit.routing.strategies import model_of
 
@@ -39,7 +40,7 @@ class LeastLatency:
 
     def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
         """Choose one of `candidates`."""
-        return min(candidates, key=self._rank)
+        return quickest(candidates, candidates[0].clock.now()) or min(candidates, key=self._rank)
 
     def reason(self, candidate: Candidate) -> str:
         """Say why `candidate` was chosen."""
