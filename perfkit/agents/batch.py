@@ -16,7 +16,7 @@ from operator import length_hint
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from perfkit.agents.belt import END, Belt
+from perfkit.agents.belt import Belt
 from perfkit.errors import DeadlineExceeded, RateLimitError
 from perfkit.values import finite
 
@@ -106,27 +106,48 @@ class _Work(Generic[T, R]):
     def cancel(self) -> None:
         """End the batch from any thread."""
         self._stop()
-        self.belt.put(CancelledError("the batch was cancelled"))
+        self._put(CancelledError("the batch was cancelled"))
+
+    def listen(self, until: float | None, done: int) -> None:
+        """Wait for a result until the deadline of the batch."""
+        try:
+            self.belt.listen(until)
+        except Empty:
+            raise DeadlineExceeded(f"the time of the batch ran out after {done} results", sent=False) from None
 
     def run(self) -> None:
         """Work until the items end or the caller stops; then leave a None behind."""
-        fn, take, put = self._fn, self.belt.take, self.belt.put
-        copy, clock = contextvars.copy_context, time.perf_counter
         try:
-            while (taken := take()) is not END:
-                index, item = taken
-                started = clock()
-                try:
-                    value = copy().run(fn, item)
-                except Exception as error:
-                    put(self._again(index, item, error, started))
-                else:
-                    seconds = clock() - started
-                    put(_made(Result, (index, value, None, seconds)), brief=seconds < _BRIEF)
+            while not self.belt.over:
+                self._work(self.belt.take())
         except BaseException as error:  # the iterator failed, or a call wants to end the program: for the caller
-            put(error)
+            self._put(error)
         finally:
-            put(None)
+            self._put(None)
+
+    def _work(self, items: Iterable[tuple[int, T]]) -> None:
+        """Work on items until a call is long."""
+        fn, belt, add = self._fn, self.belt, self.belt.results.append
+        copy, clock = contextvars.copy_context, time.perf_counter
+        for index, item in items:
+            if belt.ended:
+                return
+            belt.taken = index + 1
+            started = clock()
+            try:
+                value = copy().run(fn, item)
+            except Exception as error:
+                self._put(self._again(index, item, error, started))
+                return
+            seconds = clock() - started
+            add(_made(Result, (index, value, None, seconds)))
+            if seconds >= _BRIEF or not belt.brief:
+                belt.tell(brief=seconds < _BRIEF)
+                return
+
+    def _put(self, result: object) -> None:
+        self.belt.results.append(result)
+        self.belt.tell()
 
     def _wait_for_turn(self) -> None:
         """Wait until another item may be begun; others wait at the iterator meanwhile."""
@@ -206,7 +227,15 @@ def map_bounded(  # noqa: PLR0913 - all but what is done are options
     work = _Work(fn, items, window=4 * max_concurrent, rate=rate)
     if cancel is not None:
         cancel.add(work.cancel)
-    return _results(work, workers, ordered=ordered, progress=progress, fail_fast=fail_fast, timeout=timeout)
+
+    def watch(result: Result[R], done: int) -> None:
+        if fail_fast and result.error is not None:
+            raise result.error
+        if progress is not None:
+            progress(done)
+
+    watched = fail_fast or progress is not None
+    return _results(work, workers, ordered=ordered, watch=watch if watched else None, timeout=timeout)
 
 
 def _results(
@@ -214,36 +243,37 @@ def _results(
     workers: int,
     *,
     ordered: bool,
-    progress: Callable[[int], Any] | None,
-    fail_fast: bool,
+    watch: Callable[[Result[R], int], None] | None,
     timeout: float | None,
 ) -> Generator[Result[R], None, None]:
     early: dict[int, Result[R]] = {}
     done = wanted = 0
     deadline = None if timeout is None else time.monotonic() + timeout
-    get, left = work.belt.get, work.belt.left
+    belt = work.belt
+    get = belt.results.popleft
     try:
         work.start(workers)
         while workers:
-            result = get(deadline)
+            try:
+                result = get()
+            except IndexError:
+                work.listen(deadline, done)
+                continue
             if result.__class__ is not Result:
                 workers -= _ended(result)
                 continue
             done += 1
-            if fail_fast and result.error is not None:
-                raise result.error
-            if progress is not None:
-                progress(done)
-            if ordered and result.index != wanted:
-                early[result.index] = result
+            if watch is not None:
+                watch(result, done)
+            if ordered and result[0] != wanted:
+                early[result[0]] = result
                 continue
             while result is not None:
-                wanted += 1
-                left()
+                belt.left = wanted = wanted + 1
+                if not belt.brief:
+                    belt.wake()
                 yield result
                 result = early.pop(wanted, None) if early else None
-    except Empty:
-        raise DeadlineExceeded(f"the time of the batch ran out after {done} results", sent=False) from None
     finally:
         work.end()
 

@@ -7,7 +7,6 @@ call takes longer everybody is woken for everything, as they are when no result 
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import deque
@@ -15,14 +14,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["END", "Belt"]
+__all__ = ["Belt"]
 
 T = TypeVar("T")
-END: Any = (0, None)
 _QUIET = 0.001  # seconds without a result after which calls count as long
-_STRETCH = 16  # times the room, while they are brief
+_GRANT = 16  # items at most that a worker takes before it looks again whether there is room
+_STRETCH = 12  # times the room, while calls are brief: 16 times with what is granted
 _AWAKE, _DOZING, _ASLEEP = range(3)  # the reader: dozing it looks again after _QUIET
 
 
@@ -30,63 +29,68 @@ class Belt(Generic[T]):
     """Items to be worked on, and the results of those that were.
 
     Each attribute has one writer, or a step of it missed does no harm: who waits looks again after saying so, and may
-    be woken once too often; workers that look at the same moment may take one item each more than there is room for.
+    be woken once too often; workers that look at the same moment may take a grant each more than there is room for.
 
     Args:
         items: may be endless, and is never entered by two threads.
         room: items taken whose results have not left; of brief calls 16 times as many.
         pace: called before an item is taken, while nobody else can take one, where `paced` asks for it.
+
+    Attributes:
+        brief: the last call was.
+        left: results that have; the reader's.
+        ended: no further item may be begun.
+        over: there are no further items.
+        results: what workers add to, and then `tell`, unless calls were and stay brief; the reader takes from it.
+        taken: items that were; whoever takes one says so.
     """
 
     def __init__(self, items: Iterable[T], room: int, pace: Callable[[], None]) -> None:
-        self._numbers = itertools.count() if isinstance(items, list | tuple | range) else None
-        self._source: Any = enumerate(items) if self._numbers is None else items
+        self._source = enumerate(items)
         self._room = self._most = room
         self._pace = pace
         self.paced = False
-        self._taking = threading.Lock()  # guards _source, unless its items are taken by number
-        self._taken = 0
-        self._left = 0  # results; the reader's
-        self._over = False
+        self._taking = threading.Lock()  # guards _source
+        self.taken = 0
+        self.left = 0
+        self.ended = False
+        self.over = False
         self._resting: deque[None] = deque()  # one for each worker that waits for room, and
         self._wakes: SimpleQueue[None] = SimpleQueue()  # what they wait for
-        self._results: deque[Any] = deque()
+        self.results: deque[Any] = deque()
         self._reader = _AWAKE
         self._bell: SimpleQueue[None] = SimpleQueue()
-        self._brief = False  # the last call was
+        self.brief = False
 
     # --- workers
 
-    def take(self) -> tuple[int, T]:
-        """Return the next item with its number, END when there is none; wait until there is room."""
-        while self._taken - self._left >= self._most and not self._over:
+    def take(self) -> Iterator[tuple[int, T]]:
+        """Yield the next item with its number once there is room; while calls are brief a few, each when asked for.
+
+        So none waits behind a call that turns out to be long. None at all: look whether it is `over`.
+        """
+        while not self._has_room():
             self._rest()
-        if self._numbers is None or self.paced:
-            with self._taking:
+        source, enter, leave = self._source, self._taking.acquire, self._taking.release
+        for _ in range(_GRANT):
+            enter()  # `with` takes twice as long
+            try:
                 if self.paced:
                     self._pace()
-                found = END if self._over else self._next()
-        else:
-            found = END if self._over else self._next()
-        if found is END:
-            self.end()
-            return END  # type: ignore[no-any-return]
-        self._taken = found[0] + 1
-        if self._resting and not self._brief and self._has_room():
-            self._wake()
-        return found  # type: ignore[no-any-return]
-
-    def _next(self) -> Any:
-        if self._numbers is None:
-            return next(self._source, END)
-        number = next(self._numbers)
-        try:
-            return number, self._source[number]
-        except IndexError:
-            return END
+                found = None if self.over else next(source, None)
+            finally:
+                leave()
+            if found is None:
+                self._close()
+                return
+            if not self.brief:
+                self.taken = found[0] + 1
+                if self._has_room():
+                    self.wake()
+            yield found
 
     def _has_room(self) -> bool:
-        return self._over or self._taken - self._left < self._most
+        return self.over or self.taken - self.left < self._most
 
     def _rest(self) -> None:
         self._resting.append(None)
@@ -99,23 +103,23 @@ class Belt(Generic[T]):
         self._ring()
         self._wakes.get()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Wake a worker that rests."""
         try:
             self._resting.pop()
         except IndexError:  # all work
             return
         self._wakes.put(None)
 
-    def put(self, result: object, *, brief: bool = False) -> None:
-        """Hand a result to the reader; `brief`: it took less than waking a thread does."""
-        self._results.append(result)
-        if brief is not self._brief:
+    def tell(self, *, brief: bool = False) -> None:
+        """Say that there is a new one in `results`; `brief`: its call took less than waking a thread does."""
+        if brief is not self.brief:
             self._hurry(brief=brief)
         if self._reader and not (brief and self._reader == _DOZING):
             self._ring()
 
     def _hurry(self, *, brief: bool) -> None:
-        self._brief = brief
+        self.brief = brief
         self._most = self._room * _STRETCH if brief else self._room
 
     def _ring(self) -> None:
@@ -124,15 +128,19 @@ class Belt(Generic[T]):
             self._bell.put(None)
 
     def end(self) -> None:
-        """Give out no further item; from any thread."""
-        self._over = True
+        """Let no further item be begun; from any thread."""
+        self.ended = True
+        self._close()
+
+    def _close(self) -> None:
+        self.over = True
         while self._resting:
-            self._wake()
+            self.wake()
 
     # --- the reader
 
-    def get(self, until: float | None) -> Any:
-        """Return the next result.
+    def listen(self, until: float | None) -> None:
+        """Wait for a result, or a moment.
 
         Args:
             until: monotonic seconds.
@@ -140,30 +148,19 @@ class Belt(Generic[T]):
         Raises:
             Empty: there was none by then.
         """
-        while True:
-            try:
-                return self._results.popleft()
-            except IndexError:
-                self._listen(until)
-
-    def _listen(self, until: float | None) -> None:
         timeout = None if until is None else max(0.0, until - time.monotonic())
-        dozing = self._brief and (timeout is None or timeout > _QUIET)
-        self._reader = _DOZING if dozing else _ASLEEP
-        if self._results:
+        self._reader = _ASLEEP  # before it is asked whether calls are brief: who makes them so looks here afterwards
+        dozing = self.brief and (timeout is None or timeout > _QUIET)
+        if dozing:
+            self._reader = _DOZING
+        if self.results:
             self._reader = _AWAKE
             return
-        if self._resting and self._has_room():
-            self._wake()
+        if self._has_room():
+            self.wake()
         try:
             self._bell.get(timeout=_QUIET if dozing else timeout)
         except Empty:
             if not dozing:
                 raise
             self._hurry(brief=False)
-
-    def left(self) -> None:
-        """Note that a result has left: there is room for one more."""
-        self._left += 1
-        if self._resting and not self._brief:
-            self._wake()

@@ -283,6 +283,19 @@ def test_a_batch_is_cancelled_from_any_thread(before: bool, ahead: int) -> None:
     assert next(calls) <= (0 if before else ahead * 3 + 4)
 
 
+def test_an_item_that_comes_after_the_end_is_not_begun(ahead: int) -> None:
+    stop, begun = Cancellation(), list[int]()
+
+    def items() -> Iterator[int]:
+        yield 0
+        stop.cancel()
+        yield 1
+
+    with pytest.raises(CancelledError):
+        list(map_bounded(begun.append, items(), 1, cancel=stop))
+    assert begun == [0]
+
+
 def test_a_rate_is_kept_however_many_threads_there_are() -> None:
     began = time.monotonic()
     assert len(list(map_bounded(lambda n: n, range(11), 8, rate=50))) == 11
