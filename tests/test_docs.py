@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from _parts import REPOSITORY
+from _parts import REPOSITORY, needs_module
 
+from perfkit import cli
+from perfkit._registry import load
 from perfkit.config import Config
 from perfkit.testing import FaultServer
 
@@ -59,15 +64,75 @@ def test_the_settings_of_a_document_are_valid(document: Path) -> None:
         Config(file=tomllib.loads(text), environ={})
 
 
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    fences = {(identify(d), kind) for d in DOCUMENTS for kind in re.findall(r"^```(\w*)$", d.read_text(), re.MULTILINE)}
+    assert {kind for _, kind in fences} == {"", "python", "toml", "bash", "ini"}  # "" is what ends a block
+    assert all(d.read_text().count("```") % 2 == 0 for d in DOCUMENTS)
+
+
+def commands() -> list[list[str]]:
+    """Return the commands of the documents, in blocks and in the middle of sentences, as the shell would split them."""
+    shown = "\n".join(text for d in DOCUMENTS for _, text in blocks(d, "bash")).replace("\\\n", " ")
+    told = re.findall(r"`((?:perfkit|(?:manage\.py|flask) perfkit) [^`]+)`", "".join(d.read_text() for d in DOCUMENTS))
+    return [shlex.split(line, comments=True) for line in [*shown.splitlines(), *told] if line.strip()]
+
+
+def test_commands_are_taken_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "load", lambda target: (lambda _: 0) if target.endswith(":run") else load(target))
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = Counter[str]()
+    for name, *arguments in commands():
+        names[name] += 1
+        if "perfkit" in (name, *arguments[:2]) and name != "pip":
+            assert cli.main([name, *arguments][[name, *arguments].index("perfkit") + 1 :]) == 0, arguments
+        elif name == "pip":
+            assert re.findall(r"^perfkit\[([\w-]+)\]$", arguments[-1])[0] in extras, arguments
+        elif name == "gunicorn":
+            needs_module("gunicorn")
+            assert importlib.import_module("gunicorn.config").Config().parser().parse_args(arguments).args, arguments
+        else:
+            assert name in {"export", "python"}, name
+    assert names["perfkit"] > 20
+
+
+def test_the_options_for_uwsgi_are_its_own() -> None:
+    needs_module("pyuwsgi")
+    known = subprocess.run(
+        [str(Path(sys.executable).with_name("pyuwsgi")), "--help"],
+        capture_output=True, text=True, timeout=60, check=False,
+    ).stdout  # fmt: skip
+    options = [
+        line.split(" = ")[0] for d in DOCUMENTS for _, text in blocks(d, "ini") for line in text.splitlines()[1:]
+    ]
+    assert len(options) == 5
+    assert [name for name in options if f"--{name} " not in known] == []
+
+
+def anchors(document: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
 def test_links_lead_somewhere(document: Path) -> None:
-    text = document.read_text()
-    anchors = {
-        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
-        for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    }
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif "://" not in target:
-            assert (document.parent / target.partition("#")[0]).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        path, _, anchor = target.partition("#")
+        if target.startswith("http:"):
+            pytest.fail(f"{target} is not encrypted")
+        if "://" in target:
+            continue
+        there = document.parent / path if path else document
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+def test_every_guide_is_found_from_the_readme() -> None:
+    seen, ahead = set[Path](), [REPOSITORY / "README.md"]
+    while ahead:
+        document = ahead.pop().resolve()
+        if document in seen:
+            continue
+        seen.add(document)
+        linked = re.findall(r"\]\(([^)#\s]+\.md)[^)]*\)", document.read_text())
+        ahead += [document.parent / target for target in linked]
+    assert [identify(document) for document in DOCUMENTS if document not in seen] == []

@@ -208,6 +208,15 @@ def test_documents_are_found_and_the_budget_ends_it(llm: LlamaServer) -> None:
     assert lines[-1].startswith("no budget left: ")
 
 
+def test_the_official_clients_share_perfkits_connections(llm: LlamaServer) -> None:
+    needs_module("openai")
+    needs_module("anthropic")
+    done = script("sdks", llm)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^openai: .*\nopenai, streamed: \d+ pieces\nanthropic: .*\n", done.stdout), done.stdout
+    assert re.search(r"^\S+: [123] connections for 3 requests$", done.stdout, re.MULTILINE), done.stdout
+
+
 def test_users_are_shared_among_the_models_and_compared(llm: LlamaServer) -> None:
     done = script("ab_test", llm)
     assert done.returncode == 0, done.stderr

@@ -59,7 +59,7 @@ PERFKIT = {
     "routes": {"describe": {"model": os.environ.get("LLM_MODEL", "tiny"), "cacheable": True, "ttl": 86_400}},
     "tokens": {
         "prices": {"tiny": {"input": 0.15, "output": 0.60}},  # US dollars per million tokens
-        "budgets": [{"scope": ["global", "*"], "limit": 5.0, "period": "day"}],
+        "budgets": [{"scope": "global", "limit": 5.0, "period": "day"}],
     },
     "web": {"request_timeout": 20.0},
 }

@@ -7,16 +7,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from _parts import needs_module
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import Generation
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnablePassthrough
+from langchain_core.vectorstores import InMemoryVectorStore
 
 import perfkit
 from perfkit.integrations.langchain import ChatPerfkit, PerfkitCache
 from perfkit.testing import FaultServer, faults
+from perfkit.testing.llm import LlamaServer
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +64,7 @@ def test_fallback_and_answers_from_the_cache_are_those_of_perfkit(fault: FaultSe
 
 @pytest.fixture
 def caller() -> Iterator[tuple[str, list[Any]]]:
-    """Serve a model that calls the first tool it is given, twice: once with broken arguments."""
+    """Serve a model that calls the first tool it is given, twice: once with broken arguments; then it tells."""
     asked: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -72,6 +77,8 @@ def caller() -> Iterator[tuple[str, list[Any]]]:
                 for place, arguments in enumerate(['{"city": "Rome"}', '{"city": "Ro'])
             ]
             message = {"role": "assistant", "content": None, "tool_calls": calls}
+            if request["messages"][-1]["role"] == "tool":
+                message = {"role": "assistant", "content": f"{request['messages'][-1]['content']}, then"}
             usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
             reply = {"id": "1", "model": "m", "usage": usage}
             body = json.dumps({**reply, "choices": [{"message": message, "finish_reason": "tool_calls"}]}).encode()
@@ -109,6 +116,48 @@ def test_tools_go_out_and_come_back(caller: tuple[str, list[Any]]) -> None:
     model.invoke([SystemMessage("s"), HumanMessage("Rome?"), answer, ToolMessage("sunny", tool_call_id="c0")])
     assert [message["role"] for message in asked[1]["messages"]] == ["system", "user", "assistant", "tool"]
     assert asked[1]["messages"][2]["tool_calls"][0]["id"] == asked[1]["messages"][3]["tool_call_id"] == "c0"
+
+
+def test_retrieval_code_runs_on_it_unchanged_with_the_real_model(llm: LlamaServer) -> None:
+    perfkit.configure(providers={"local": {"kind": "openai", "base_url": llm.base_url, "api_key": "k"}})
+    texts = ["Returns are free.", "Shipping takes two days."]
+    store = InMemoryVectorStore.from_texts(texts, DeterministicFakeEmbedding(size=32))
+    prompt = ChatPromptTemplate.from_template("Answer from {context} only: {question}")
+    model = ChatPerfkit(model="tiny", provider="local", temperature=0, max_tokens=8, user="ann")
+    found = {"context": store.as_retriever(search_kwargs={"k": 1}), "question": RunnablePassthrough()}
+    chain = found | prompt | model
+    first, again = chain.invoke("Are returns free?"), chain.invoke("Are returns free?")
+    assert (first.response_metadata["cached"], again.response_metadata["cached"]) == (None, "exact")
+    assert again.text == first.text
+    assert first.usage_metadata is not None
+    assert first.usage_metadata["output_tokens"] <= 8
+    assert "".join(chunk.text for chunk in chain.stream("How long does shipping take?"))
+
+
+def test_a_graph_with_tools_runs_on_it_unchanged(caller: tuple[str, list[Any]]) -> None:
+    needs_module("langgraph")
+    from langgraph.graph import START, MessagesState, StateGraph
+    from langgraph.prebuilt import ToolNode, tools_condition
+
+    def weather(city: str) -> str:
+        """Tell the weather of a city."""
+        return f"sunny in {city}"
+
+    url, asked = caller
+    perfkit.configure(providers={"caller": {"kind": "openai", "base_url": url, "api_key": "k"}})
+    model = ChatPerfkit(model="m", provider="caller").bind_tools([weather])
+    graph: Any = StateGraph(MessagesState)
+    graph.add_node("model", lambda state: {"messages": [model.invoke(state["messages"])]})
+    graph.add_node("tools", ToolNode([weather]))
+    graph.add_edge(START, "model")
+    graph.add_conditional_edges("model", tools_condition)
+    graph.add_edge("tools", "model")
+    messages = graph.compile().invoke({"messages": [("user", "Rome?")]})["messages"]
+    assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
+    assert messages[2].text == "sunny in Rome"
+    assert messages[3].text == "sunny in Rome, then"
+    assert asked[1]["messages"][-1]["role"] == "tool"
+    assert perfkit.tracker.get_stats("agent_response_time", tags={"agent": "langchain"})["count"] == 2
 
 
 def test_the_cache_serves_other_models_and_keeps_users_apart() -> None:
