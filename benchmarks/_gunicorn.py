@@ -75,8 +75,11 @@ class Served:
         return seconds
 
     def saturate(self, path: str, duration: float) -> tuple[float, float]:
-        """Return the requests a second that 8 clients get answered, and the processor seconds each takes."""
-        cpu, began, done = self.cpu(), time.perf_counter(), [0] * CLIENTS
+        """Return the requests a second that clients get answered, and the processor seconds each takes.
+
+        They are twice as many as threads, so that no thread waits for the next request.
+        """
+        cpu, began, done = self.cpu(), time.perf_counter(), [0] * (2 * CLIENTS)
         end = began + duration
 
         def work(index: int) -> None:
@@ -87,7 +90,7 @@ class Served:
                 done[index] += 1
             connection.close()
 
-        threads = [threading.Thread(target=work, args=(index,)) for index in range(CLIENTS)]
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(len(done))]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -3,7 +3,7 @@
     python benchmarks/garbage.py [--quick] [--json] [--objects N] [--seconds N] [--part NAME]
 
 "latency": 100 requests a second arrive whether the app is ready or not, each reads a JSON reply of 100 KB; latency
-counts from the arrival. Then 8 clients ask as fast as they can. All cases run side by side and are asked in turns, so
+counts from the arrival. Then 16 clients ask as fast as they can. All cases run side by side and are asked in turns, so
 that a busy machine is as busy for one as for the other; "off" never collects, which is what the machine adds by itself.
 "stalled" is counted inside: the time requests stood still for collections, whoever made them.
 "sessions": each request leaves a session that dies as a cycle after 2 seconds.

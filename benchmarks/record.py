@@ -2,7 +2,8 @@
 
     python benchmarks/record.py [NAME ...] [-- ARGUMENTS]
 
-Arguments after "--", such as the path of data outside the project, are passed on.
+Arguments after "--", such as the path of data outside the project, are passed on. What depends on the Python that runs
+it is kept once for each, and for each list of arguments.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 NAMES = sorted(path.stem for path in HERE.glob("[a-z]*.py") if path.stem != "record")
+BY_PYTHON = {"garbage"}  # what these measure is the interpreter's own
 PACKAGES = [
     "urllib3",
     "cachetools",
@@ -40,6 +42,9 @@ PACKAGES = [
     "diskcache",
     "Django",
     "redis",
+    "gunicorn",
+    "Flask",
+    "SQLAlchemy",
     "pyinstrument",
 ]
 
@@ -67,17 +72,25 @@ def machine() -> dict[str, Any]:
     }
 
 
+def with_others(path: Path, row: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
+    """Return a row beside those that other Pythons, or the same with other arguments, have left at a path."""
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    major, minor, _ = platform.python_version_tuple()
+    return dict(sorted((kept | {" ".join([f"{major}.{minor}", *arguments]): row}).items()))
+
+
 def main() -> None:
     names, more = sys.argv[1:], list[str]()
     if "--" in names:
         names, more = names[: names.index("--")], names[names.index("--") + 1 :]
     for name in names or NAMES:
-        before = machine()
+        row = {"machine": machine()}
         command = [sys.executable, str(HERE / f"{name}.py"), "--json", *more]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=900, check=True)
         path = HERE / "results" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"machine": before, "result": json.loads(done.stdout)}, indent=1) + "\n")
+        row["result"] = json.loads(done.stdout)
+        path.write_text(json.dumps(with_others(path, row, more) if name in BY_PYTHON else row, indent=1) + "\n")
         print(f"{name}: {path.relative_to(HERE.parent)}", file=sys.stderr)
 
 

@@ -34,6 +34,7 @@ __all__ = ["GCOptimizer"]
 log = logging.getLogger("perfkit.memory")
 
 _DRAIN = 5.0  # seconds between recordings of the pauses seen
+_LOOK = 0.1  # seconds between looks at the resident memory; each costs as much as the rest of what is done per request
 _LOOKS = 10  # times per interval that compaction looks for a quiet moment
 
 
@@ -83,6 +84,7 @@ class GCOptimizer(Shared):
         self._tally: Tally | None = None
         self._report_before: GCReport | None = None
         self._passes: dict[Pass, int] = {"young": 0, "old": 0, "deep": 0}
+        self._looked: tuple[float, int | None] = -_LOOK, None  # when, and the resident memory then
 
     def _after_fork(self) -> None:
         # guards all that _clear sets; re-entrant, since finalisers run in a pass
@@ -234,7 +236,7 @@ class GCOptimizer(Shared):
         survivors are no longer frozen. Threads take turns without waiting. Without a workload it begins "low_latency".
 
         Args:
-            idle: False while other requests run: everything waits half as long again then.
+            idle: False while other requests run: all but growing memory waits half as long again then.
 
         Returns:
             What was done: "young", "old" (all that is not frozen), "deep" (everything), or None.
@@ -246,7 +248,7 @@ class GCOptimizer(Shared):
         try:
             steering = self._steering
             due = (
-                steering.choose(self._clock.now(), process_memory.rss(), _new_objects(), idle=idle)
+                steering.choose(now := self._clock.now(), self._resident(now), _new_objects(), idle=idle)
                 if steering is not None
                 else None
             )
@@ -268,12 +270,17 @@ class GCOptimizer(Shared):
         finally:
             self._pauses.between = False
         now = self._clock.now()
-        steering.done(kind, now, now - started, found, process_memory.rss(), self._left(kind, found, new))
+        steering.done(kind, now, now - started, found, self._resident(now, anew=True), self._left(kind, found, new))
         if steering.freezes(kind, now, idle=idle):
             gc.freeze()
             steering.froze(now)
         self._frozen = self._frozen if kind != "deep" else steering.frozen_at == now
         self._passes[kind] += 1
+
+    def _resident(self, now: float, *, anew: bool = False) -> int | None:
+        if anew or not 0 <= now - self._looked[0] < _LOOK:
+            self._looked = now, process_memory.rss()
+        return self._looked[1]
 
     def _left(self, kind: Pass, found: int, new: int) -> int:
         """Return how many objects a pass has left that are not frozen; a count takes a tenth of what a pass does."""
@@ -352,7 +359,7 @@ class GCOptimizer(Shared):
             "thresholds": gc.get_threshold(),
             "counts": gc.get_count(),
             "collections": [generation["collections"] for generation in gc.get_stats()],
-            "pauses": _pauses(tally) if tally is not None else None,
+            "pauses": tally.figures() if tally is not None else None,
             "frozen": self._frozen,
             "refreezes": steering.refreeze if steering is not None else False,
             "interval": steering.interval if steering is not None else None,
@@ -381,14 +388,3 @@ def _new_objects() -> int:
     """Return how many objects were made, less those freed, since young ones were last collected; automatically too."""
     young, collections, _ = gc.get_count()
     return young + collections * gc.get_threshold()[0]
-
-
-def _pauses(tally: Tally) -> dict[str, Any]:
-    return {
-        "count": list(tally.collections),
-        "seconds": list(tally.seconds),
-        "longest": tally.longest[False],
-        "longest_between": tally.longest[True],
-        "found": tally.found,
-        "uncollectable": tally.uncollectable,
-    }

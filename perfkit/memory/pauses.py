@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from perfkit.memory.rss import process_memory
 
@@ -81,6 +81,17 @@ class Tally:
         self.longest[between] = max(self.longest[between], seconds)
         self.found += info["collected"] + info["uncollectable"]
         self.uncollectable += info["uncollectable"]
+
+    def figures(self) -> dict[str, Any]:
+        """Return what was counted, as JSON has it."""
+        return {
+            "count": list(self.collections),
+            "seconds": list(self.seconds),
+            "longest": self.longest[False],
+            "longest_between": self.longest[True],
+            "found": self.found,
+            "uncollectable": self.uncollectable,
+        }
 
     def report(self, now: float, rss: int | None) -> GCReport:
         """Return what was counted until now."""
