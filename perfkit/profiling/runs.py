@@ -199,7 +199,8 @@ class Operation:
             rss = around.rss if now < around.due else around.look(now)
             operations.running[run] = None
             try:
-                value = function(*args, **kwargs)
+                # to hand on an empty mapping costs 50 ns
+                value = function(*args, **kwargs) if kwargs else function(*args)  # type: ignore[call-arg]
             except BaseException as error:
                 run.collections, run.rss = before, rss
                 self.end(run, failure(error))
