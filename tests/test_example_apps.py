@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from _noon import noon
 from _parts import REPOSITORY, needs_module
 from _servers import Redis, Server, environment, polled
 
@@ -24,15 +25,17 @@ TOKEN, PASSWORD = "for-the-dashboard", "tea-for-two"
 
 
 def script(name: str, llm: LlamaServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = environment(LLM_BASE_URL=llm.base_url, PERFKIT_TOKENS__TIMEZONE=noon())
     return subprocess.run(
         [sys.executable, str(REPOSITORY / "examples" / f"{name}.py"), *arguments],
-        env=environment(LLM_BASE_URL=llm.base_url), capture_output=True, text=True, timeout=60, check=False,
+        env=env, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
 def gunicorn(app: str, llm: LlamaServer, *options: str, **more: str) -> Server:
     needs_module("gunicorn")
-    env = environment(LLM_BASE_URL=llm.base_url, DASHBOARD_TOKEN=TOKEN, **more)
+    day = {"PERFKIT_TOKENS__TIMEZONE": noon()}
+    env = environment(LLM_BASE_URL=llm.base_url, DASHBOARD_TOKEN=TOKEN, **day, **more)
     return Server("gunicorn", "--bind", "fd://{fd}", "--threads", "8", *options, app, env=env)
 
 

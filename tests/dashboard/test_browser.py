@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _noon import noon
 from _parts import needs_axe, needs_module, needs_program
 from flask import Flask
 from werkzeug.serving import make_server
@@ -44,7 +45,10 @@ def url(fault: FaultServer) -> Iterator[str]:
     """Serve the dashboard of an app that has been used, below a prefix."""
     app = Flask(__name__)
     providers = {name: {"kind": name, "base_url": fault.base_url, "api_key": "k"} for name in ("openai", "anthropic")}
-    app.config["PERFKIT"] = {"providers": providers, "tokens": {"fallback_price": {"input": 1, "output": 2}}}
+    app.config["PERFKIT"] = {
+        "providers": providers,
+        "tokens": {"fallback_price": {"input": 1, "output": 2}, "timezone": noon()},
+    }
     Perfkit(app, dashboard=lambda: True)
     for number in range(40):
         ask(number)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _noon import noon
 
 import perfkit
 from perfkit import FakeClock, PerformanceTracker
@@ -24,7 +25,7 @@ def dashboard(fault: FaultServer) -> Dashboard:
     """Return the dashboard of a process that has made 12 calls: 3 answered by the cache, 1 failed."""
     perfkit.configure(
         providers={"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-secret"}},
-        tokens={"fallback_price": {"input": 1e6, "output": 1e6}},
+        tokens={"fallback_price": {"input": 1e6, "output": 1e6}, "timezone": noon()},
     )
     for number in range(11):
         perfkit.chat(f"question {number % 8}", model="m", temperature=0, agent="support")
@@ -86,7 +87,7 @@ def test_history_adds_up_to_the_overview(dashboard: Dashboard, chosen: str) -> N
 
 
 def test_a_day_s_history_counts_every_slot_once() -> None:
-    now = FakeClock(wall=1_800_000_000.0)
+    now = FakeClock(wall=3_600_000_000.0)  # what the shared tracker has not forgotten
     past = PerformanceTracker(clock=now)
     for _ in range(24 * 60):
         past.increment("llm_cache", tags={"result": "miss"})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _noon import noon
 from _parts import needs_module
 from _servers import Server, environment, polled
 
@@ -63,6 +64,7 @@ class Load:
 def test_totals_of_all_workers_are_those_of_the_load(fault: FaultServer, tmp_path: Path) -> None:
     needs_module("flask")
     needs_module("gunicorn")
+    zone = noon()
     tables: dict[str, Any] = {
         "providers": {"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}},
         "tokens": {"fallback_price": PRICE},
@@ -79,7 +81,7 @@ def test_totals_of_all_workers_are_those_of_the_load(fault: FaultServer, tmp_pat
     assert workers & load.old
     assert workers - load.old
 
-    perfkit.configure(metrics=tables["metrics"])
+    perfkit.configure(metrics=tables["metrics"], tokens={"timezone": zone})
     told = json.loads(Dashboard().respond("GET", "data.json", {}).body)
     kinds = Counter(answer["cached"] or "miss" for answer in load.answers)
     assert told["overview"]["calls"] == len(load.answers)

@@ -54,7 +54,7 @@ def answer(question: str) -> dict[str, Any]:
         "text": text,
         "pid": os.getpid(),
         "born": BORN,
-        "background": _background_threads(),
+        "background": polled(_background_threads),  # another request may just be starting it
         "held": locks.held(),
         "stuck": locks.stuck(os.getpid()),
     }
