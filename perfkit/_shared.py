@@ -99,6 +99,10 @@ class Shared(ABC):
 
 def current_config() -> Config:
     """Return the active configuration, read from file and environment on first use."""
+    config = _state.config  # replaced as a whole, so that no lock is needed, which a bare fork may have left locked
+    if config is not None:
+        return config
+    _process.check()
     with _state.lock:
         if _state.config is None:
             _state.config = Config()

@@ -103,6 +103,7 @@ class Candidate(Performance):
 
     def _after_fork(self) -> None:
         super()._after_fork()
+        self.breaker._after_fork()  # noqa: SLF001 - bound itself, but later than the router, which sets its rules
         if self.gates is not None:
             self.gates._after_fork()  # noqa: SLF001 - its owner
 
