@@ -6,11 +6,12 @@ is refused here, before any I/O.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn, Self
+
+from perfkit._copied import Value, copied, names_of
 
 __all__ = ["AgentResult", "Attempt", "ChatRequest", "ChatResponse", "Usage", "finite"]
 
@@ -39,91 +40,9 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value.to_dict() if isinstance(value, _Value) else value
-
-
-_names_of: dict[type[Any], tuple[str, ...]] = {}
-
-
-def _names(cls: type[Any]) -> tuple[str, ...]:
-    found = _names_of.get(cls)
-    if found is None:
-        found = _names_of[cls] = tuple(f.name for f in fields(cls))
-    return found
-
-
-class _Value:
-    """JSON form of a frozen dataclass."""
-
-    __slots__ = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a dict of JSON types; nested mappings are the value's own, not copies."""
-        return {name: _plain(getattr(self, name)) for name in _names(type(self))}
-
-    def evolve(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed and nothing checked: dataclasses.replace at a tenth of its cost."""
-        cls = type(self)
-        copy = object.__new__(cls)
-        for name in _names(cls):
-            object.__setattr__(copy, name, changes[name] if name in changes else getattr(self, name))
-        return copy
-
-    @classmethod
-    def _made(cls, *values: Any) -> Self:
-        """Return one with all its fields as given: a frozen object's constructor at a quarter of its cost."""
-        return cls(*values)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build from `to_dict`'s form; keys of a newer version are ignored."""
-        return cls(**{name: data[name] for name in _names(cls) if name in data})
-
-
-V = TypeVar("V", bound=_Value)
-
-
-def _evolving(cls: type[V]) -> type[V]:
-    """Give a class its `evolve` written out, as dataclasses writes its methods: every call makes several copies.
-
-    The fields of a frozen object are slow to write, so they are written into a twin with the same slots, which then
-    becomes one of `cls`.
-    """
-    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    twin = type(cls.__name__, (_Value,), {"__slots__": names})
-    scope: dict[str, Any] = {"twin": twin, "cls": cls, "general": _Value.evolve}
-    copied = "\n    ".join(f"copy.{name} = self.{name}" for name in names)
-    taken = "\n    ".join(f"made.{name} = {name}" for name in names)
-    exec(_WRITTEN_OUT.format(copied=copied, taken=taken, names=", ".join(names)), scope)  # noqa: S102
-    cls.evolve = functools.wraps(_Value.evolve)(scope["evolve"])  # type: ignore[method-assign]
-    cls._made = staticmethod(scope["made"])  # type: ignore[method-assign]
-    return cls
-
-
-_WRITTEN_OUT = """def evolve(self, **changes):
-    if self.__class__ is not cls:
-        return general(self, **changes)
-    copy = twin()
-    {copied}
-    for name, value in changes.items():
-        setattr(copy, name, value)
-    copy.__class__ = cls
-    return copy
-
-def made({names}):
-    made = twin()
-    {taken}
-    made.__class__ = cls
-    return made
-"""
-
-
-@_evolving
+@copied()
 @dataclass(frozen=True, slots=True)
-class Usage(_Value):
+class Usage(Value):
     """Tokens of one call.
 
     `prompt_tokens` always includes `cached_tokens` and `cache_write_tokens`, and `completion_tokens` always includes
@@ -155,9 +74,9 @@ class Usage(_Value):
         return cls(**counts, estimated=any(usage.estimated for usage in every))
 
 
-@_evolving
+@copied()
 @dataclass(frozen=True, slots=True)
-class Attempt(_Value):
+class Attempt(Value):
     """One try at one provider.
 
     Attributes:
@@ -241,9 +160,9 @@ def _check_text(name: str, value: Any) -> None:
         raise ValueError(f"{name} is empty")
 
 
-@_evolving
+@copied("timeout")
 @dataclass(frozen=True, slots=True)
-class ChatRequest(_Value):
+class ChatRequest(Value):
     """One question to a model, checked when made.
 
     Attributes:
@@ -310,12 +229,20 @@ class ChatRequest(_Value):
             finite("max_tokens", self.max_tokens, least=1)
 
 
-_OF_SDKS = ("choices", "content", "message", "model_dump", "model_dump_json", "output_text")  # where they have it
+class _OfSDKs:
+    """What the answer of an SDK has and a ChatResponse has not; `__getattr__` would slow every reading of a field."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, answer: object, _: object) -> NoReturn:
+        told = f"a ChatResponse has no {self._name!r}; its text is .text, to_dict() is for JSON"
+        raise AttributeError(told, name=self._name, obj=answer)
 
 
-@_evolving
+@copied("attempts", "provider")
 @dataclass(frozen=True, slots=True)
-class ChatResponse(_Value):
+class ChatResponse(Value):
     """One answer and all that is known of it.
 
     Attributes:
@@ -354,25 +281,23 @@ class ChatResponse(_Value):
     raw: Mapping[str, Any] | None = None
     saved_tokens: int = 0
 
-    if not TYPE_CHECKING:  # for a type checker any name would do
-
-        def __getattr__(self, name: str) -> NoReturn:
-            hint = "; its text is .text, to_dict() is for JSON" if name in _OF_SDKS else ""
-            raise AttributeError(f"a ChatResponse has no {name!r}{hint}", name=name, obj=self)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Build from `to_dict`'s form."""
-        known = {name: data[name] for name in _names(cls) if name in data}
+        known = {name: data[name] for name in names_of(cls) if name in data}
         known["usage"] = Usage.from_dict(data["usage"])
         known["attempts"] = tuple(Attempt.from_dict(a) for a in data.get("attempts", ()))
         known["tool_calls"] = tuple(data.get("tool_calls", ()))
         return cls(**known)
 
 
-@_evolving
+for _name in ("choices", "content", "message", "model_dump", "model_dump_json", "output_text"):
+    setattr(ChatResponse, _name, _OfSDKs(_name))
+
+
+@copied()
 @dataclass(frozen=True, slots=True)
-class AgentResult(_Value):
+class AgentResult(Value):
     """What a run of an agent came to (RAAF's result).
 
     Attributes:

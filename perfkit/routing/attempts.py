@@ -22,14 +22,12 @@ from perfkit.routing.trial import Trial
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perfkit._settings import RouterSettings
     from perfkit.routing.health import Candidate
     from perfkit.routing.trial import Reserve
     from perfkit.values import ChatRequest
 
-__all__ = ["Call", "share_of"]
+__all__ = ["Call"]
 
-SHARE = 2 / 3  # of the time left that an attempt gets while somebody else could still be asked
 MOMENT = 0.001  # seconds: with less left the time is up
 
 
@@ -191,7 +189,7 @@ class Call(Course):
     def _limited(self, chosen: Candidate, now: float, *, others: bool) -> ChatRequest:
         """Return the attempt's request: a stream that has begun to speak may use all the time there is."""
         left, more = self._deadline - now, others and len(self.attempts) + 1 < self._most
-        share = share_of(left, self._setup.settings, others=more)
+        share = self._setup.share(left, others=more)
         if not self._options.streaming:
             return self.request.evolve(timeout=share)
         shown, request = self.shown, self.request
@@ -255,13 +253,6 @@ class Call(Course):
             return error
         late = now >= self._deadline - MOMENT
         return endings.exhausted(self._models[0], self.attempts, error, why=self._why, late=late)
-
-
-def share_of(left: float, settings: RouterSettings, *, others: bool) -> float:
-    """Return the seconds an attempt gets of those that are left; `others`: somebody else could be asked after it."""
-    if settings.attempt_timeout is not None:
-        return min(left, settings.attempt_timeout)
-    return left * SHARE if others else left
 
 
 def _short_of_room(candidates: Sequence[Candidate]) -> Sequence[Candidate]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEFT", "UNTOLD", "Course", "Options", "Setup", "latencies"]
 
+SHARE = 2 / 3  # of the time left that an attempt gets while somebody else could still be asked
 UNTOLD = Verdict("abandoned", elsewhere=False)  # the provider was not asked, or not heard out
 LEFT = Verdict("success", elsewhere=False)  # output came: the provider works
 
@@ -49,6 +50,7 @@ class Setup:
 
     settings: RouterSettings
     strategy: Strategy
+    pick: Strategy  # the same, as a function where it is an object
     clock: Clock
     retries: Allowance
     offers: Callable[[str], list[Candidate]]  # who may be asked for a model, whatever his health
@@ -56,6 +58,13 @@ class Setup:
     reason: Callable[[Candidate], str]  # the strategy's, and what it wants to hear of attempts
     learn: Callable[..., None] | None
     eases: bool  # who has little room left is passed over now and then
+
+    def share(self, left: float, *, others: bool) -> float:
+        """Return the seconds an attempt gets of those left; `others`: somebody else could be asked after it."""
+        limit = self.settings.attempt_timeout
+        if limit is not None:
+            return min(left, limit)
+        return left * SHARE if others else left
 
 
 class Options(NamedTuple):

@@ -211,7 +211,9 @@ class Candidate(Performance):
     def served(self, permit: int, request: ChatRequest, response: ChatResponse, seconds: float, now: float) -> None:
         """Note an attempt that succeeded."""
         breaker, gates, room = self.breaker, self.gates, getattr(self.provider, "room", ())
-        lock = taken(self._lock)
+        lock = self._lock
+        if not lock.acquire(NO_WAIT):
+            taken(lock)
         try:
             self.in_flight -= 1
             self._last_model = request.model

@@ -40,21 +40,22 @@ class Table(dict[str, Candidate]):
     """Candidates by name, and who of them offers a model; never changed, replaced: read without a lock.
 
     Attributes:
+        by_model: who offers what was asked for until now.
         fit_all: of nobody is anything known that a request could ask too much of.
     """
 
     def __init__(self, candidates: Mapping[str, Candidate] | None = None) -> None:
         super().__init__(candidates or {})
         self.fit_all = all(candidate.fits_all for candidate in self.values())
-        self._offers: dict[str | None, list[Candidate]] = {}
+        self.by_model: dict[str | None, list[Candidate]] = {}
 
     def offers(self, model: str | None) -> list[Candidate]:
         """Return who offers `model`; the list is not to be changed."""
-        found = self._offers.get(model)
+        found = self.by_model.get(model)
         if found is None:
             found = [candidate for candidate in self.values() if candidate.offers(model)]
-            if found and len(self._offers) < MOST_MODELS:
-                self._offers[model] = found
+            if found and len(self.by_model) < MOST_MODELS:
+                self.by_model[model] = found
         return found
 
 

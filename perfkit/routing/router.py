@@ -116,6 +116,7 @@ class ProviderRouter(Experiments):
         self._setup = Setup(
             settings,
             strategy,
+            getattr(strategy, "__call__", strategy),  # noqa: B004 - looked up once, not at every call
             self._clock,
             retries,
             offers=self._asked_for,
@@ -236,7 +237,7 @@ class ProviderRouter(Experiments):
         if now >= self._tend_at:
             self._tend()
         table = self._candidates
-        offers = table.offers(request.model) or self._offers(request.model, None)
+        offers = table.by_model.get(request.model) or self._offers(request.model, None)
         if not table.fit_all:
             offers = self._fit(offers, request, None)
         return straight(self._setup, request, offers, now, reserve, self._measured)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from perfkit.metrics.operations import operations
 from perfkit.routing import audit
-from perfkit.routing.attempts import Call, share_of
+from perfkit.routing.attempts import Call
 from perfkit.routing.course import Options, Setup, latencies
 from perfkit.routing.strategies import named
 from perfkit.routing.streams import checked
@@ -55,13 +55,13 @@ def straight(
     trial = _first(setup, request, offers, now)
     if trial is None:
         return Call(setup, request, offers, tracker(), Options(reserve=reserve), now)
-    candidate = trial.candidate
-    step = "provider", candidate.name, get_ident(), now
+    candidate, model, thread = trial.candidate, request.model, get_ident()
+    name = candidate.name
     try:
         if reserve is not None:
             trial.reserve(reserve)
-        operations.open[trial] = step
-        response = checked(candidate.provider.chat_completion(trial.request), candidate.name)
+        operations.open[trial] = "provider", name, thread, now
+        response = checked(candidate.provider.chat_completion(trial.request), name)
     except BaseException as error:
         call = Call(setup, request, offers, tracker(), Options(reserve=reserve), now)
         if not call.take_over(trial, error):
@@ -70,8 +70,19 @@ def straight(
     finally:
         operations.open.pop(trial, None)
     end = setup.clock.now()
-    operations.finished.append((*step, end))
-    return _answered(setup, trial, request.model, response, end, tracker)
+    seconds = end - now
+    operations.finished.append(("provider", name, thread, now, end))
+    candidate.served(trial.permit, request, response, seconds, end)
+    (candidate.handles.get(model) or latencies(candidate, model, tracker())).record(seconds)
+    if setup.learn is not None:
+        setup.learn(candidate, trial.request, seconds, response, None)
+    setup.retries.earn()
+    attempt = Attempt.made(name, model, trial.began_wall, seconds, "ok", None, trial.reason)
+    if audit.TRACE in sys.modules:
+        audit.note(attempt)
+    if trial.hold is not None:
+        response = response.evolve(**trial.hold.settle(response) or {})
+    return response.but((attempt,), name)
 
 
 def _first(setup: Setup, request: ChatRequest, offers: list[Candidate], now: float) -> Trial | None:
@@ -83,7 +94,7 @@ def _first(setup: Setup, request: ChatRequest, offers: list[Candidate], now: flo
     if others:
         if request.metadata and "warm_provider" in request.metadata:
             return None
-        wanted = setup.strategy(offers[:], request)
+        wanted = setup.pick(offers[:], request)
         chosen = wanted if wanted in offers else named(setup.strategy, offers, wanted)
         reason, others = setup.reason(chosen), settings.max_attempts > 1
     else:
@@ -94,28 +105,5 @@ def _first(setup: Setup, request: ChatRequest, offers: list[Candidate], now: flo
     left = request.timeout
     if left is None:
         left = settings.timeout
-    sent = request.evolve(timeout=share_of(left, settings, others=others))
+    sent = request.but(setup.share(left, others=others))
     return Trial(chosen, permit, sent, reason, setup.clock, now)
-
-
-def _answered(
-    setup: Setup,
-    trial: Trial,
-    model: str,
-    response: ChatResponse,
-    now: float,
-    tracker: Callable[[], PerformanceTracker],
-) -> ChatResponse:
-    candidate, seconds = trial.candidate, now - trial.began
-    candidate.served(trial.permit, trial.request, response, seconds, now)
-    (candidate.handles.get(model) or latencies(candidate, model, tracker())).record(seconds)
-    if setup.learn is not None:
-        setup.learn(candidate, trial.request, seconds, response, None)
-    setup.retries.earn()
-    name = candidate.name
-    attempt = Attempt._made(name, model, trial.began_wall, seconds, "ok", None, trial.reason)  # noqa: SLF001 - quick
-    if audit.TRACE in sys.modules:
-        audit.note(attempt)
-    if trial.hold is None:
-        return response.evolve(attempts=(attempt,), provider=name)
-    return response.evolve(**trial.hold.settle(response) or {}, attempts=(attempt,), provider=name)
