@@ -136,6 +136,7 @@ class ProviderError(PerfkitError):
         status: HTTP status.
         code: the provider's own error code or type.
         retry_after: seconds the provider asked to wait, None when it did not say.
+        should_retry: the provider's own word on asking it again (`x-should-retry`), None when it did not say.
         request_id: the provider's id of the request.
     """
 
@@ -144,6 +145,7 @@ class ProviderError(PerfkitError):
     status: int | None = None
     code: str | None = None
     retry_after: float | None = None
+    should_retry: bool | None = None
     request_id: str | None = None
 
 
@@ -160,7 +162,7 @@ class ContentFilterError(BadRequestError):
 
 
 class AuthenticationError(ProviderError, PermissionError):
-    """The key is missing, wrong or not allowed to (401, 402, 403)."""
+    """The key is missing, wrong or not allowed to (401, 402, 403), or its account may not spend more (402, 429)."""
 
 
 class ModelNotFoundError(ProviderError, LookupError):

@@ -392,7 +392,7 @@ PEERS = [
     Row("422", _told(422), BadRequestError, "answered 422"),
     Row("429", faults.rate_limited(), RateLimitError, "answered 429"),
     Row("429 with a wait", faults.rate_limited(60), RateLimitError, "asks to wait 60 s"),
-    Row("no money left", faults.quota_exhausted(), RateLimitError, "quota|spend limit"),
+    Row("no money left", faults.quota_exhausted(), AuthenticationError, "may not spend more"),
     Row("500", faults.server_error(), ServerError, "answered 500"),
     Row("503 in HTML", faults.status(503, body=f"<p>{KEY}"), ServerError, r"answered 503.*<p>\*\*\*"),
     Row("529", faults.overloaded(), ServerError, "answered 529 overloaded"),

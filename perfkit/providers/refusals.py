@@ -29,6 +29,7 @@ __all__ = ["Refusals"]
 
 SHOWN = 200  # characters of a reply that is not understood
 LONGEST = 500  # characters of a provider's own words
+_SHOULD_RETRY = {"true": True, "false": False}
 _REDIRECTS = range(300, 400)
 
 
@@ -84,6 +85,7 @@ class Refusals:
             status=status,
             code=told.name,
             retry_after=wait,
+            should_retry=_SHOULD_RETRY.get(headers.get("x-should-retry", "").lower()),
             request_id=self._request_id(headers, document),
         )
 
@@ -96,6 +98,8 @@ class Refusals:
         self, cls: type[ProviderError], status: int, headers: Mapping[str, str], told: Complaint, wait: float | None
     ) -> str:
         """Say what to do, where it is known."""
+        if told.spent:
+            return f"; its account may not spend more: add credit or raise the limit there, or {self._key_hint}"
         if cls is AuthenticationError:
             return f"; {self._key_hint}"
         if cls is ModelNotFoundError and "model" not in f"{told.name} {told.message}".lower():
@@ -129,6 +133,7 @@ class Refusals:
             status=getattr(error, "status", None),
             code=getattr(error, "code", None),
             retry_after=getattr(error, "retry_after", None),
+            should_retry=getattr(error, "should_retry", None),
             request_id=getattr(error, "request_id", None),
         )
 

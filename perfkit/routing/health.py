@@ -81,7 +81,7 @@ class Candidate(Performance):
         self.prices: dict[str | None, tuple[Any, Any]] = {}
         self.ejected_until = 0.0
         self.ejections = 0
-        self._last_error: tuple[str, float] | None = None  # class name, epoch seconds
+        self._last_error: tuple[str, float, str] | None = None  # class name, epoch seconds, with the provider's code
         self._last_model: str | None = None
         self.cooldown_until = 0.0
         self.scarce = False
@@ -145,7 +145,7 @@ class Candidate(Performance):
 
     def why_not(self, model: str | None) -> str:
         """Return why no attempt may begin now, in words."""
-        now, error = self.clock.now(), self._last_error[0] if self._last_error else "no error"
+        now, error = self.clock.now(), self._last_error[2] if self._last_error else "no error"
         if self.cooldown_until > now:
             return f"cooling down for {self.cooldown_until - now:.1f} s after {error}"
         if self.missing.get(model or "", now) > now:
@@ -253,7 +253,8 @@ class Candidate(Performance):
         with self._lock:
             self.in_flight -= 1
             if verdict.elsewhere:
-                self._last_error = type(error).__name__, wall
+                kind, code = type(error).__name__, getattr(error, "code", None)
+                self._last_error = kind, wall, f"{kind} ({code})" if code else kind
                 self._failed(seconds, now, cost=verdict.event != "success")
                 cooled, missing = self._cool(error, request.model, now)
                 self._cloud()

@@ -1,7 +1,8 @@
 """What each error of a provider means: for its breaker, for other providers, and for asking it again.
 
 The same request is never executed twice at one provider: it is asked again only after errors which tell that the
-request was not served. Trying another provider after a timeout is a second request, counted as one.
+request was not served, or where the provider itself says so (`x-should-retry`, which the vendors' SDKs obey too).
+Trying another provider after a timeout is a second request, counted as one.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def judge(error: BaseException) -> Verdict:
         return _NOT_SENT
     if type(error).__name__ == "SoftTimeLimitExceeded":  # Celery ends the task; it is an Exception, yet not a failure
         return TABLE[BaseException]
-    return next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+    verdict = next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+    told = error.should_retry if isinstance(error, ProviderError) else None
+    return verdict if told is None or not verdict.elsewhere else verdict._replace(again=told)
 
 
 _TROUBLE: dict[type[BaseException], str] = {

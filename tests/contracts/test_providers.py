@@ -325,7 +325,6 @@ REFUSALS = [
     (faults.status(403), AuthenticationError, 403),
     (faults.model_not_found(), ModelNotFoundError, 404),
     (faults.rate_limited(), RateLimitError, 429),
-    (faults.quota_exhausted(), RateLimitError, 429),
     (faults.status(400), BadRequestError, 400),
     (faults.status(413), BadRequestError, 413),
     (faults.status(422), BadRequestError, 422),
@@ -355,6 +354,29 @@ def test_a_refusal_has_its_class_and_is_asked_once(
     assert error.request_id == "req_1"
     assert fault.stats()["requests"] == 1
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_account_without_money_is_no_matter_of_waiting(
+    provider: Provider, form: Format, fault: FaultServer, stream: bool
+) -> None:
+    fault.behave(faults.quota_exhausted())
+    error = fail(provider, stream=stream)
+    if form.quota in (None, "RESOURCE_EXHAUSTED"):  # Ollama and Gemini tell no more than that it is too much
+        assert type(error) is RateLimitError
+    else:
+        assert type(error) is AuthenticationError
+        assert "its account may not spend more: add credit or raise the limit there" in str(error)
+
+
+@pytest.mark.parametrize(("told", "means"), [("true", True), ("false", False), ("perhaps", None)])
+def test_the_providers_word_on_asking_again_is_kept(
+    provider: Provider, fault: FaultServer, told: str, means: bool | None
+) -> None:
+    fault.behave(faults.status(503, headers={"x-should-retry": told}))
+    error = fail(provider, stream=False)
+    assert isinstance(error, ProviderError)
+    assert error.should_retry is means
 
 
 def test_what_the_provider_said_is_told_with_what_to_do(provider: Provider, kind: str, fault: FaultServer) -> None:

@@ -37,14 +37,12 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "invalid_api_key": AuthenticationError,
     "authentication_error": AuthenticationError,
     "permission_error": AuthenticationError,
-    "billing_error": AuthenticationError,
     "model_not_found": ModelNotFoundError,
     "model_decommissioned": ModelNotFoundError,
     "invalid_model": ModelNotFoundError,
     "not_found_error": ModelNotFoundError,
     "rate_limit_exceeded": RateLimitError,  # Groq answers 413 with it when one request is above a minute's tokens
     "rate_limit_error": RateLimitError,
-    "insufficient_quota": RateLimitError,
     "overloaded_error": ServerError,
     "api_error": ServerError,
     "server_error": ServerError,
@@ -60,6 +58,18 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "request_too_large": BadRequestError,
     "invalid_request_error": BadRequestError,  # the type of most of OpenAI's errors: below the status
 }
+# An account that may not spend more, whatever the status: waiting some seconds does not help (vendors' error guides).
+SPENT = frozenset(
+    {
+        "insufficient_quota",  # OpenAI, as code or type, and the ones below with it
+        "billing_error",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "enforced_spend_limit_reached",  # Anthropic, beside type "rate_limit_error"
+    }
+)
 _BY_STATUS: dict[int, type[ProviderError]] = {
     401: AuthenticationError,
     402: AuthenticationError,
@@ -78,6 +88,7 @@ _TOO_LONG = re.compile(
     r"|reduce the length of the (?:messages|prompt)|tokens \+ `?max_new_tokens",
     re.IGNORECASE,
 )
+_CAPPED = re.compile(r"you have reached your specified (?:workspace )?api usage limits", re.IGNORECASE)  # Anthropic
 _FILTERED = re.compile(r"content[ _-]?(?:filter|policy|management)|safety system|flagged|usage polic", re.IGNORECASE)
 
 
@@ -102,6 +113,11 @@ class Complaint(NamedTuple):
     def name(self) -> str | None:
         """The most exact of code and type."""
         return self.code if self.code is not None else self.type
+
+    @property
+    def spent(self) -> bool:
+        """Whether the account may not spend more."""
+        return self.code in SPENT or self.type in SPENT or _CAPPED.match(self.message) is not None
 
 
 def complaint(document: Any) -> Complaint:
@@ -148,6 +164,8 @@ def failure_class(status: int, told: Complaint) -> type[ProviderError]:
     named = _BY_CODE.get(told.code or "") or _BY_CODE.get(told.type or "")
     if named in (ContextWindowExceededError, ContentFilterError):
         return named
+    if told.spent:
+        return AuthenticationError
     if status in _BY_STATUS:
         filtered = status == 403 and _FILTERED.search(told.message)  # noqa: PLR2004 - OpenRouter's moderation
         return ContentFilterError if filtered else _BY_STATUS[status]
