@@ -3,17 +3,21 @@
 After vCache (arXiv 2502.03771): no fixed threshold is safe, so what is safe is learned from verified matches. A risk is
 estimated for each match from its similarity, from how far the next other answer is, from how many of the nearest
 questions have this answer, and from how often this answer was verified right and wrong (so an entry has a threshold of
-its own). A match is served when its risk is below the largest one under which, among the matches verified of late, the
-upper confidence bound of the wrong ones is still below the wanted rate (Chernoff's bound with the relative entropy).
-When more turn out wrong than the estimates can explain (Page's CUSUM test), the questions have changed: nothing is
-served until enough of the new ones are verified.
+its own). Where vCache bounds the wrong ones among all answers, this bounds them among those served, and tests it: for
+each of some risks a bet is kept that fewer than the wanted share of the matches up to it are wrong, and what is served
+is up to where the bets were won. They may be looked at after each match without being believed too often (Ville's
+inequality; "Learn then Test", arXiv 2110.01052, of series begun at fixed risks). The nearer a bet is to being lost, the
+more is verified. When more turn out wrong than the estimates can explain (Page's CUSUM test), the questions have
+changed: nothing is served until enough of the new ones are verified.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 import threading
 from collections import deque
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from perfkit.values import finite
@@ -26,13 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = ["ErrorBound", "Evidence", "upper_bound"]
 
-CONFIDENCE = 0.95  # that the rate among what is served is below the bound, at each time it is looked at
-FIRST = 100  # verified matches before anything is served
-EVERY = 50  # verified matches between two looks
+CONFIDENCE = 0.95  # of upper_bound
+FIRST = 100  # verified matches before the bets begin: the risks are rough until then
+EVERY = 50  # verified matches between two fits
+LEVELS = tuple(0.1 * 1.5**step for step in range(14))  # risks up to which may be served, as shares of the wanted one
+STARTS = (2, 6)  # where a series of tests begins; it goes on to the next risk when this one is passed
+CHANCE = 0.1  # that more is ever taken for safe than is, while questions stay as they are
+BET = 0.25  # the true rate that is bet on, as a share of the wanted one
+NEEDED = math.log(len(STARTS) / CHANCE)
+MOST = NEEDED + 3.0  # no more is kept, so that what was right long ago does not outweigh what is wrong today
 STEPS = 8  # of Newton's method, started from the last result
-# What is known before the first verified match: fitted on halves of banking77 and CLINC150 that no figure is told of.
-PRIOR = (-2.669, -1.55, 1.151, -0.774, -0.494, 1.238)
-PULL = (0.8, 10.0, 10.0, 10.0, 10.0, 10.0)  # how strongly the prior holds each of them: less, and it follows noise
+# What is known before the first verified match: fitted on every second intent of banking77 and CLINC150.
+PRIOR = (-2.81, -0.64, 0.78, -0.83, -0.84, 1.68, -0.7)
+PULL = (0.8, *(10.0,) * 6)  # how strongly the prior holds each of them: less, and it follows noise
 WORSE = (2.0, 4.0)  # what CUSUM looks for: wrong matches that many times as likely as estimated
 ALARM = 6.0  # logarithm of the odds at which it is believed
 KEPT = 150  # verified matches that are kept then
@@ -50,7 +60,8 @@ class Evidence(NamedTuple):
     def features(self) -> tuple[float, ...]:
         """Return the numbers the risk is computed from."""
         near = 10 * max(-0.1, min(self.margin, 0.3))
-        return (1.0, self.vote, 10 * (1 - self.similarity), near, math.log1p(self.right), math.log1p(self.wrong))
+        proven = (math.log1p(self.right), math.log1p(self.wrong), 0.0 if self.right else 1.0)
+        return (1.0, self.vote, 10 * (1 - self.similarity), near, *proven)
 
 
 def upper_bound(wrong: float, of: int, *, confidence: float = CONFIDENCE) -> float:
@@ -65,11 +76,6 @@ def upper_bound(wrong: float, of: int, *, confidence: float = CONFIDENCE) -> flo
     return high
 
 
-def _is_below(rate: float, wrong: int, of: int) -> bool:
-    """Tell whether `upper_bound(wrong, of)` is at most `rate`, without looking for it."""
-    return wrong < rate * of and _divergence(wrong / of, rate) * of >= -math.log(1 - CONFIDENCE)
-
-
 def _divergence(p: float, q: float) -> float:
     if q >= 1:
         return math.inf
@@ -81,8 +87,6 @@ class _Verified(NamedTuple):
 
     features: tuple[float, ...]
     wrong: bool
-    risk: float  # as estimated before
-    proven: bool  # its answer had been verified right before
 
 
 class ErrorBound:
@@ -98,7 +102,8 @@ class ErrorBound:
         self._seen: deque[_Verified] = deque(maxlen=window)
         self._learned = self._changes = 0
         self._weights: tuple[float, ...] = PRIOR
-        self._most = -1.0  # risk up to which is served
+        self._most, self._doubt = -1.0, 1.0  # risk up to which is served
+        self._wealth = _Wealth(self.max_error_rate)
         self._worse = [0.0] * len(WORSE)  # CUSUM sums
         self.renew()
 
@@ -106,13 +111,25 @@ class ErrorBound:
         """Make the lock new, after a fork."""
         self._lock = threading.Lock()  # guards all of the above
 
+    def aim(self, rate: float) -> None:
+        """Promise another rate from now on; what was verified before proves nothing about it."""
+        with self._lock:
+            if rate != self.max_error_rate:
+                self.max_error_rate, self._wealth = rate, _Wealth(rate)
+                self._most, self._doubt = -1.0, 1.0
+
     def risk(self, evidence: Evidence) -> float:
         """Return the estimated probability that a match is wrong."""
         return _risk(self._weights, evidence.features())
 
     def trusts(self, evidence: Evidence) -> bool:
-        """Tell whether a match may be served: an answer that was never verified may not."""
-        return evidence.right > 0 and self.risk(evidence) <= self._most
+        """Tell whether a match may be served."""
+        return self.risk(evidence) <= self._most
+
+    @property
+    def doubt(self) -> float:
+        """How near the evidence for what is served is to being too little: 1 just enough, 0 as much as is kept."""
+        return self._doubt
 
     def learn(self, evidence: Evidence, *, right: bool, risk: float | None = None) -> None:
         """Take in a verified match, and now and then what follows from all of them.
@@ -125,17 +142,19 @@ class ErrorBound:
         if risk is None:
             risk = self.risk(evidence)
         with self._lock:
-            self._seen.append(_Verified(evidence.features(), not right, risk, evidence.right > 0))
+            self._seen.append(_Verified(evidence.features(), not right))
             self._learned += 1
             if self._has_changed(risk, wrong=not right):
                 self._start_anew()
-            due = self._learned % EVERY == 0 and len(self._seen) >= FIRST
+            if self._learned > FIRST:
+                self._wealth.bet(risk, wrong=not right)
+                self._most, self._doubt = self._wealth.safe()
+            due = self._learned % EVERY == 0
             seen = list(self._seen) if due else []
         if due:
             weights = _fit(seen, self._weights)
-            most = _largest_safe(seen, self.max_error_rate)
             with self._lock:
-                self._weights, self._most = weights, most
+                self._weights = weights
 
     def _has_changed(self, risk: float, *, wrong: bool) -> bool:
         p = min(0.5, max(0.002, risk))
@@ -145,7 +164,8 @@ class ErrorBound:
         return max(self._worse) > ALARM
 
     def _start_anew(self) -> None:
-        self._most = -1.0
+        self._most, self._doubt = -1.0, 1.0
+        self._wealth = _Wealth(self.max_error_rate)
         self._worse = [0.0] * len(WORSE)
         self._changes += 1
         while len(self._seen) > KEPT:
@@ -164,17 +184,35 @@ class ErrorBound:
             }
 
 
-def _largest_safe(seen: list[_Verified], rate: float) -> float:
-    """Return the largest risk up to which what was verified is safe, -1 if there is none.
+class _Wealth:
+    """What bets against "more than `rate` of the matches up to this risk are wrong" have won, for each of LEVELS.
 
-    The risks are those estimated before the truth was known: no fit has made them look better than they are.
+    Where that is true a bet cannot be expected to win, so the odds are CHANCE that any passes 1 / CHANCE, at however
+    many times it is looked at (Ville's inequality): the stakes may be looked at after each match, and are.
+
+    Args:
+        rate: the wanted one.
     """
-    ordered = sorted((one.risk, one.wrong) for one in seen if one.proven)
-    safe, wrong = len(ordered), sum(wrong for _, wrong in ordered)
-    while safe and not _is_below(rate, wrong, safe):
-        safe -= 1
-        wrong -= ordered[safe][1]
-    return ordered[safe - 1][0] if safe else -1.0
+
+    def __init__(self, rate: float) -> None:
+        self._rate = min(rate, 0.5)
+        self._won = [0.0] * len(LEVELS)  # logarithms
+
+    def bet(self, risk: float, *, wrong: bool) -> None:
+        """Take in a match, with its risk as estimated before its truth was known."""
+        rate = self._rate
+        gain = math.log(BET) if wrong else math.log((1 - BET * rate) / (1 - rate))
+        for at in range(bisect.bisect_left(LEVELS, risk / rate), len(LEVELS)):
+            self._won[at] = min(MOST, self._won[at] + gain)
+
+    def safe(self) -> tuple[float, float]:
+        """Return the largest risk that a series reaches, -1 if none does, and the doubt that is left there."""
+        best, least = -1, MOST
+        for start in STARTS:
+            reached = list(takewhile(lambda at: self._won[at] >= NEEDED, range(start, len(LEVELS))))
+            if reached and reached[-1] > best:
+                best, least = reached[-1], min(self._won[at] for at in reached)
+        return (LEVELS[best] * self._rate, (MOST - least) / (MOST - NEEDED)) if best >= 0 else (-1.0, 1.0)
 
 
 def _risk(weights: tuple[float, ...], features: tuple[float, ...]) -> float:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Found", "Question", "SemanticCache", "same_text"]
 
 log = logging.getLogger("perfkit.caching")
+CARE = 1.0  # how many times more is verified where the evidence is just enough
 
 
 class Question(NamedTuple):
@@ -124,7 +125,7 @@ class SemanticCache(Shared):
         self._identity = identity_of(self.settings, self._given, self._judge)
         with self._lock:
             for bound in self._bounds.values():
-                bound.max_error_rate = self.settings.max_error_rate or bound.max_error_rate
+                bound.aim(self.settings.max_error_rate or bound.max_error_rate)
 
     def _after_fork(self) -> None:
         self._renew()
@@ -234,10 +235,14 @@ class SemanticCache(Shared):
             trusted = own and self._is_up_to_date() and self._bound(question.route).trusts(match.evidence)
         if not trusted:
             return "learn"
-        verified = settings.shadow or self._rng.random() < settings.verify
+        verified = settings.shadow or self._rng.random() < settings.verify * self._care(question.route)
         if settings.shadow:
             self._count("semantic_shadow")
         return "verify" if verified else "serve"
+
+    def _care(self, route: str) -> float:
+        """Return how many times more often than usual a match is verified: the less sure, the more."""
+        return 1.0 if self.settings.max_error_rate is None else 1 + CARE * self._bound(route).doubt
 
     def _is_up_to_date(self) -> bool:
         """Tell whether all that other processes had learned when this one began is known here."""
