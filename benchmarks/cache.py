@@ -30,7 +30,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
+from _pairs import CLASSES, SAME, pairs
+
+from benchmarks._gptcache import exact, served_pairs
 from perfkit.caching.entry import Entry, Life, keep
 from perfkit.caching.response import ResponseCache
 from perfkit.caching.store import Store
@@ -176,13 +180,22 @@ def litellm_memory() -> Rival | None:
     return rival.get_cache, rival.set_cache
 
 
+def gptcache_map() -> Rival | None:
+    return exact(ROOM)
+
+
 RIVALS = {
     "cachetools LRU + Lock": cachetools_lru,
     "dogpile memory (no bound)": dogpile_memory,
     "Django locmem": django_locmem,
     "litellm memory": litellm_memory,
+    "GPTCache map": gptcache_map,
     "diskcache": diskcache_file,
 }
+
+
+def absent() -> dict[str, str]:
+    return {name: "not installed" for name, make in RIVALS.items() if make() is None}
 
 
 def cpu_ns(run: Run, threads: int, times: int) -> float:
@@ -536,6 +549,9 @@ def measure(*, quick: bool) -> dict[str, Any]:
         "hit, 16 threads": costs(hits, 16, rounds, times),
         "set with eviction, 1 thread": costs(evictions, 1, rounds, times),
         "set with eviction, 16 threads": costs(evictions, 16, rounds, times),
+        "rivals left out": absent(),
+        "pairs made to differ, served": served_pairs([pair for kind in CLASSES for pair in pairs(kind)][::5]),
+        "pairs that mean the same, served": served_pairs(SAME),
         "hit ratio %": hit_ratios(quick=quick),
         "64 threads, one missing key": stampede(fails=False),
         "64 threads, upstream fails": stampede(fails=True),

@@ -40,6 +40,7 @@ PACKAGES = [
     "ddsketch",
     "dogpile.cache",
     "diskcache",
+    "gptcache",
     "Django",
     "redis",
     "gunicorn",
