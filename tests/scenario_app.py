@@ -10,7 +10,7 @@ from pathlib import Path
 from flask import Response, jsonify, request
 
 import perfkit
-from examples.flask_app import app
+from examples.flask_app import app, retrieve
 from perfkit.integrations.flask import Perfkit
 
 __all__ = ["app"]
@@ -30,6 +30,12 @@ if "ALERTS" in os.environ:
 @app.get("/tale")
 def tale() -> Response:
     return Response(perfkit.stream(request.args["q"], model="tale"), mimetype="text/plain")
+
+
+@app.get("/faq")
+def faq() -> Response:
+    answer = perfkit.chat(retrieve(request.args["q"]), model="faq", max_tokens=32)
+    return jsonify(text=answer.text, cached=answer.cached, cost=answer.cost)
 
 
 @app.get("/main")

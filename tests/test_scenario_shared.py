@@ -2,7 +2,8 @@
 
 The Flask example under gunicorn again, eight clients, a real Redis and three servers that echo: one whose key is
 revoked, one that allows so many requests a minute, and one that takes the rest. Questions come again, are personal,
-are streamed, and one user is poor. Nothing dies, so everything has to add up: to the request, and to the dollar.
+are streamed or put in other words, and one user is poor. Nothing dies, so everything has to add up: to the request,
+and to the dollar.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from perfkit.testing.faults import unauthorized
 A_MINUTE = 1200  # requests that one provider takes: 20 a second, and 12 at once
 MONEY = 0.0005  # US dollars that the poor user has a day
 PRICE = {"input": 1.0, "output": 1.0}  # dollars per million tokens
+FAQ, OTHER = (
+    "How long is a parcel of 30 kg on its way to the shop?",
+    "How long is a parcel of 90 kg on its way to the shop?",
+)
 SAMPLE = re.compile(r'[a-z_:]+(\{([a-z_]+="[^"\n]*",?)+\})? -?([0-9.e+-]+|\+Inf)')
 
 
@@ -78,6 +83,8 @@ class Stage:
             },
             "state": {"url": self.redis.url, "timeout": 2.0},  # a busy machine is not to be taken for a dead Redis
             "cache": {"backend": "redis"},
+            "routes": {"faq": {"model": "tiny", "cacheable": True, "semantic": True}},
+            "semantic": {"embedder": "hashed", "threshold": 0.8, "verify": 0.0},
             "metrics": {"store": str(self.metrics)},
             "dashboard": {"token": TOKEN},
         }
@@ -104,9 +111,29 @@ def revoke(stage: Stage, story: Story, workers: set[int]) -> None:
     polled(everywhere)
 
 
+def ask_by_meaning(story: Story, workers: set[int]) -> None:
+    """Ask the same in other words until both workers take it for what one was asked, and then with another number."""
+    assert story.ask(Asked("/faq", FAQ)).told["cached"] is None
+    served: set[int] = set()
+    wordings = (f"{begin}{FAQ}{end}" for begin in ("", "Hi, ", "Hello ") for end in map("!".__mul__, range(1, 99)))
+
+    def by_both() -> bool:
+        seen = story.ask(Asked("/faq", next(wordings)))
+        if seen.told["cached"] == "semantic":
+            served.add(seen.worker)
+        return served == workers
+
+    polled(by_both)
+    assert story.ask(Asked("/faq", OTHER)).told["cached"] is None
+
+
+def is_by_meaning(seen: Visit) -> bool:
+    return seen.asked.path == "/faq" and seen.told["cached"] == "semantic"
+
+
 def answered_cost(seen: Visit) -> float:
     """Return what an answer cost: what it says, or for a stream what the echo counts as tokens."""
-    if seen.asked.path == "/ask":
+    if seen.asked.path in {"/ask", "/faq"}:
         return float(seen.told["cost"])
     return (len(prompt(seen.asked.question).split()) + len(seen.text.split())) / 1e6
 
@@ -129,12 +156,16 @@ def check_poverty(story: Story) -> None:
 
 def check_answers(story: Story, stage: Stage) -> None:
     """Check that no question of one person was asked twice, and that everybody has got his own answer."""
-    answered = [seen for seen in story.visits if seen.ok]
+    meant = [seen for seen in story.visits if seen.ok and is_by_meaning(seen)]
+    assert all("90" not in seen.told["text"] and "parcel of 30 kg" in seen.told["text"] for seen in meant)
+    answered = [seen for seen in story.visits if seen.ok and seen not in meant]
     times = stage.upstream()
     times["Answer in one sentence: the one that is refused"] -= 1
     wanted = {(seen.asked.question, "my" in seen.asked.question and seen.asked.user) for seen in answered}
     assert times == Counter(prompt(question) for question, _ in wanted)
-    texts = [(seen.asked.question, seen.told["text"] if seen.asked.path == "/ask" else seen.text) for seen in answered]
+    texts = [
+        (seen.asked.question, seen.text if seen.asked.path == "/stream" else seen.told["text"]) for seen in answered
+    ]
     assert [(question, text) for question, text in texts if text != f"echo: {prompt(question)}"] == []
     asks = [seen for seen in answered if seen.asked.path == "/ask"]
     asked_by = {seen.asked: seen.worker for seen in asks if seen.told["cached"] is None}
@@ -178,6 +209,7 @@ def test_what_two_workers_share_adds_up(stage: Stage) -> None:
         workers = warmed_up(server, story)
         warm_ups = stage.revoked.counters()["paths"]["/v1/chat/completions"]
         revoke(stage, story, workers)
+        ask_by_meaning(story, workers)
         before, began = stage.limited.counters()["requests"], SYSTEM_CLOCK.now()
         story.tell(questions())
         check_limit(stage.limited.counters()["requests"] - before, SYSTEM_CLOCK.now() - began)
