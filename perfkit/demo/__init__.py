@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     needed = ["requests", "rich"]
     if options.base_url is None:
-        needed += ["trustme", "xllamacpp"]
+        needed += ["numpy", "trustme", "xllamacpp"]
         for option in ("model", "api_key_env"):
             if getattr(options, option) is not None:
                 raise ConfigError(f"--{option.replace('_', '-')} goes with --base-url only", key=option)
@@ -102,6 +102,7 @@ def _run_real(options: argparse.Namespace) -> int:
 
 
 def _compare(stage: Stage, options: argparse.Namespace, calls: int, threads: int) -> int:
+    from perfkit.demo.meaning import by_meaning
     from perfkit.demo.race import WAYS, compare
     from perfkit.demo.report import Report, progress
     from perfkit.demo.workload import workload
@@ -111,7 +112,8 @@ def _compare(stage: Stage, options: argparse.Namespace, calls: int, threads: int
     asked = workload(options.seed, calls, dying_threads=threads if stage.kill_first is not None else 0)
     with progress(list(WAYS), calls) as advance:
         rows = list(compare(stage, asked, threads, advance))
-    report = Report(rows, stage, threads, options.seed)
+    told = by_meaning(stage.setting) if stage.kill_first is not None else []  # a provider's calls cost money
+    report = Report(rows, stage, threads, options.seed, told)
     report.print_json() if options.json else report.print_table()
     return _code(rows)
 

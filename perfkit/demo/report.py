@@ -20,6 +20,7 @@ from perfkit.demo.servers import CONNECT_LATENCY, PIECE_LATENCY, PRICE, PROVIDER
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from perfkit.demo.meaning import Told
     from perfkit.demo.race import Row, Stage
 
 __all__ = ["Report", "progress"]
@@ -62,6 +63,12 @@ _REAL = (
 )
 
 
+def _fate(one: Told) -> str:
+    if one.served:
+        return "got the answer of the same question in other words"
+    return "was asked" if one.refused_by is None else f"was asked, since the {one.refused_by} differ"
+
+
 @contextmanager
 def progress(names: Sequence[str], calls: int) -> Iterator[Callable[[str, int], None]]:
     """Show a bar for each way on stderr; yields what to tell the way and how many of its calls are done."""
@@ -82,8 +89,9 @@ def progress(names: Sequence[str], calls: int) -> Iterator[Callable[[str, int], 
 class Report:
     """The rows and how they came about."""
 
-    def __init__(self, rows: Sequence[Row], stage: Stage, threads: int, seed: int) -> None:
+    def __init__(self, rows: Sequence[Row], stage: Stage, threads: int, seed: int, told: Sequence[Told]) -> None:
         self._rows = rows
+        self._told = told
         self._setting = stage.setting
         self._killed = stage.kill_first is not None
         self._threads, self._seed = threads, seed
@@ -105,7 +113,8 @@ class Report:
         rows = [
             {**asdict(row), "failed": row.failed, "cost_per_1000_answers": row.cost_per_thousand} for row in self._rows
         ]
-        print(json.dumps({**about, "rows": rows, "notes": self._notes}, indent=2))
+        told = {"by_meaning": [asdict(one) for one in self._told]}
+        print(json.dumps({**about, "rows": rows, **told, "notes": self._notes}, indent=2))
 
     def print_table(self) -> None:
         """Print the table, what it comes to, and how to read it."""
@@ -115,7 +124,8 @@ class Report:
         console.print(self._table())
         failures = [f"[bold]Failures[/] {row.name}: {_kinds(row)}." for row in self._rows if row.failures]
         shorts = [f"[bold]In short:[/] {_in_short(self._rows)}"] if all(row.answered for row in self._rows) else []
-        console.print(Padding("\n".join(shorts + failures), (0, 1, 1, 1)))
+        meant = [f"[bold]By meaning:[/] {one.question} [dim]{_fate(one)}[/]" for one in self._told]
+        console.print(Padding("\n".join(shorts + failures + meant), (0, 1, 1, 1)))
         notes = Table.grid(padding=(0, 1))
         for note in self._notes:
             notes.add_row("[dim]•[/]", f"[dim]{escape(note)}[/]")

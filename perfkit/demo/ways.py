@@ -25,6 +25,7 @@ from perfkit.values import Usage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from perfkit.caching import CachePolicy
     from perfkit.demo.workload import Call
 
 __all__ = ["Answer", "Endpoint", "Perfkit", "Setting", "Today", "Way"]
@@ -204,6 +205,16 @@ class Perfkit:
             saved = self._optimizer.calculate_cost(response.usage, self._setting.model)
             return Answer(Usage(0, 0), response.cost, cached=True, saved=saved)
         return Answer(response.usage, response.cost)
+
+    def cached(self, question: str, policy: CachePolicy) -> str | None:
+        """Ask, and return from which cache the answer came, None for a provider."""
+        asked: dict[str, Any] = {
+            "model": self._setting.model,
+            "temperature": 0,
+            "max_tokens": 16,
+            "timeout": self._setting.timeout,
+        }
+        return self._client.chat(question, cache=policy, **asked).cached
 
     def _stream(self, call: Call) -> Answer:
         started, first_token, spoke = SYSTEM_CLOCK.now(), None, 0.0

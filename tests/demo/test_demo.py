@@ -78,7 +78,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Demo, dict[str, Any]]:
     """Return a run under everything in a user's surroundings that could change its figures, and what it printed."""
-    for package in ("xllamacpp", "requests", "trustme", "rich"):
+    for package in ("numpy", "xllamacpp", "requests", "trustme", "rich"):
         needs_module(package)
     directory = tmp_path_factory.mktemp("demo")
     (directory / "perfkit.toml").write_text("this is no TOML")
@@ -197,6 +197,11 @@ def test_answer_from_the_cache_sends_nothing_and_saves_its_price(fault: FaultSer
     assert (second.usage.prompt_tokens == 0) is cache
     assert (second.cost or 0) + (second.saved or 0) == pytest.approx(first.cost)
     assert (second.cost == 0) is cache
+
+
+def test_other_words_are_served_by_meaning_and_another_number_is_not(finished: tuple[Demo, dict[str, Any]]) -> None:
+    told = [(one["served"], one["refused_by"]) for one in finished[1]["by_meaning"]]
+    assert told == [(False, None), (True, None), (False, "numbers")]
 
 
 def test_all_rows_are_priced_alike(finished: tuple[Demo, dict[str, Any]]) -> None:
