@@ -40,7 +40,11 @@ data = {"plain": ["a string of the application", 10**30, (1.5, b"bytes")], "node
 watched, file = Node(), open("told", "w")
 reference = weakref.ref(watched)
 file.write("at exit")
-GCOptimizer(immortal=True).optimize_for_workload("fork_server")
+node = Node()
+GCOptimizer(immortal=False).optimize_for_workload("fork_server")
+assert not immortal(node)
+gc.unfreeze()
+GCOptimizer().optimize_for_workload("fork_server")
 kept = [data, *data["plain"], *data["plain"][2], data["node"], Node, immortal, immortal.__code__]
 assert all(map(immortal, kept)), kept
 assert not immortal(watched) and not immortal(file)

@@ -35,10 +35,11 @@ class Background:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def every(self, interval: float, work: Callable[[], None], *, wait: bool = True) -> bool:
+    def every(self, interval: float, work: Callable[[], None], *, wait: bool = True, start: bool = True) -> bool:
         """Run the bound method `work` every `interval` seconds while its owner lives; asking again changes it.
 
         Without `wait` it gives up, and returns False, when the lock is held: for code that may interrupt this class.
+        Without `start` it waits for the thread that another job or `ensure` starts.
         """
         check()
         hook_exit_of_workers()
@@ -46,7 +47,8 @@ class Background:
             return False
         try:
             self._jobs[weakref.WeakMethod(work)] = (interval, time.monotonic() + interval)
-            self._start()
+            if start:
+                self._start()
         finally:
             self._lock.release()
         self._wake.set()

@@ -92,9 +92,8 @@ class GCOptimizer(Shared):
         self._pauses.after_fork()
         if self._tally is not None:
             self._retally()
-            _process.background.every(_DRAIN, self._drain)  # of "fork_server" the children begin it
         if self._steering is not None:
-            self._steering.start(self._clock.now(), process_memory.rss())
+            self._steering.start(self._clock.now(), None)
 
     def _apply(self) -> None:
         with self._lock:
@@ -145,8 +144,8 @@ class GCOptimizer(Shared):
             self._watch_anew()
             self._plan = chosen
             self._set(chosen)
-        if workload != "fork_server":  # a thread before a fork is what Python 3.12 warns of
-            _process.background.every(_DRAIN, self._drain)
+        before_fork = workload == "fork_server"  # a thread then is what Python 3.12 warns of
+        _process.background.every(_DRAIN, self._drain, start=not before_fork)
         if chosen.does.trim and self._compaction is None:
             self.enable_gc_compaction()
         if chosen.left_out:

@@ -70,6 +70,7 @@ class Steering:
     def choose(self, now: float, rss: int | None, new_objects: int, *, idle: bool) -> Pass | None:
         """Return the pass that is due, None when nothing is."""
         patience = 1.0 if idle else _BUSY
+        self.base = self.base if self.base is not None else rss
         if now >= self.rest_until:
             if "deep" in self.passes and now - self.deep_at >= self.deep_age * patience:
                 return "deep"

@@ -119,7 +119,8 @@ def test_a_workload_takes_effect_and_is_taken_back(
     assert gc.get_freeze_count() > 10_000
     assert (plan.workload, plan.left_out) == (workload, ())
     assert optimizer.stats()["workload"] == workload
-    assert has_job(optimizer) == (workload != "fork_server")
+    assert has_job(optimizer)
+    assert (background._thread is None) == (workload == "fork_server")
     optimizer.restore()
     assert not has_job(optimizer)
     background.close()
@@ -138,10 +139,11 @@ def test_garbage_is_collected_before_it_is_frozen(optimizer: GCOptimizer) -> Non
 
 def test_before_a_fork_nothing_is_collected_and_no_thread_begins(optimizer: GCOptimizer) -> None:
     gc.disable()
+    background.close()
     node = dying()
     optimizer.optimize_for_workload("fork_server")
     assert node() is not None
-    assert not has_job(optimizer)
+    assert background._thread is None
 
 
 def test_where_counts_are_not_known_nothing_becomes_immortal(
@@ -275,6 +277,21 @@ def test_a_preloaded_worker_collects_what_was_made_since_the_fork_and_never_thaw
     assert len(living) > steered.stats()["passes"]["deep"] == 0
     assert frozen - 100 < gc.get_freeze_count() <= frozen  # fewer, where one has died meanwhile
     assert frozen_with(inherited)
+
+
+def test_the_memory_is_read_ten_times_a_second_and_after_each_pass(
+    steered: GCOptimizer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steered.optimize_for_workload("low_latency")
+    reads: list[float] = []
+    monkeypatch.setattr(rss.process_memory, "rss", lambda: reads.append(clock.now()))
+    for _ in range(10):
+        assert steered.collect_between_requests() is None
+        clock.advance(0.009)
+    assert len(reads) == 1
+    clock.advance(0.1)
+    assert steered.collect_between_requests() == "young"
+    assert len(reads) == 3
 
 
 def test_threads_take_turns_without_waiting(optimizer: GCOptimizer) -> None:
