@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import threading
 from pathlib import Path
 
 from flask import Response, jsonify, request
@@ -51,7 +52,14 @@ def team() -> Response:
     if done.error is not None:
         raise done.error
     answer = done.value
-    return jsonify(text=answer.text if answer is not None else "", lent=perfkit.agent_pool.stats()["writer"]["lent"])
+    return jsonify(text=answer.text if answer is not None else "", pool=perfkit.agent_pool.stats()["writer"])
+
+
+@app.get("/stalled")
+def stalled() -> Response:
+    with perfkit.profile("stall"):
+        threading.Event().wait(0.5)
+    return jsonify({slow.operation: str(slow.where) for slow in perfkit.profiler.slow_captures()})
 
 
 @app.get("/profiled")

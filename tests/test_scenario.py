@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from perfkit.testing import LlamaServer
 
 QUESTIONS, SEED = 360, 11
+AGENTS = 0.2  # share of new questions that an agent answers, lent from a pool of three to eight threads
 LINE = re.compile(r"perfkit\.[\w.-]+:-?\d+(\.\d+)?(e-?\d+)?\|(c|ms|g)")
 PRICE = {"input": 1.0, "output": 1.0}  # dollars per million tokens
 UNSENT = 1.0  # seconds before its death of which a killed worker may not have sent the metrics yet
@@ -53,11 +54,14 @@ THRESHOLD = 5  # failures in a row that open a circuit
 
 
 def questions() -> Iterator[Asked]:
-    """Yield what the clients ask: a third are streams, some tales, half of the others come again."""
+    """Yield what the clients ask: a third are streams, some tales, half of the others come again; some ask agents."""
     rng = random.Random(SEED)
     for number in range(QUESTIONS):
         path = rng.choice(["/ask", "/ask", "/ask", "/ask", "/stream", "/tale"])
-        yield Asked(path, f"often asked {rng.randrange(20)}" if rng.random() < 1 / 2 else f"fresh {number}")
+        again = f"often asked {rng.randrange(20)}" if rng.random() < 1 / 2 else None
+        if again is None and path == "/ask" and rng.random() < AGENTS:
+            path = "/team"
+        yield Asked(path, again if again is not None else f"fresh {number}")
 
 
 def scenario(stage: Stage) -> str:
@@ -183,10 +187,15 @@ def resolved(story: Story, stage: Stage, fresh: Iterator[str]) -> bool:
 
 
 def profiled(story: Story, question: str) -> bool:
-    """Have a pooled agent answer, and tell whether a worker has measured that and, though nobody said so, the rest."""
+    """Have an agent answer, and tell whether a worker has measured that and, though nobody said so, the rest."""
     story.ask(Asked("/team", question))
     seen = visit(story.port, Asked("/profiled"))
     return {"team", "GET /team", "GET /ask", "chat tiny", "stream tale"} <= seen.told.keys()
+
+
+def caught(story: Story) -> bool:
+    """Have a request stall, and tell whether it was caught in the act, in the right line."""
+    return "stalled " in story.ask(Asked("/stalled")).told.get("stall", "")
 
 
 # --- what came of it
@@ -213,6 +222,11 @@ def check_answers(answered: list[Visit], llm: LlamaServer) -> None:
     assert {said["cached"] for question, said in asks if times[question] == 1} == {None}
     streams = [seen for seen in answered if seen.asked.path == "/stream"]
     assert all(seen.text for seen in streams)
+    agents = [seen.told for seen in answered if seen.asked.path == "/team"]
+    assert all(told["text"] for told in agents)
+    pools = [told["pool"] for told in agents]
+    assert max(pool["lent"] for pool in pools) > 3 >= max(pool["size"] for pool in pools)
+    assert {pool[wrong] for pool in pools for wrong in ("lost", "timeouts", "broken")} == {0}
     echoed = [seen for seen in streams if seen.text.startswith("echo: ")]
     assert {seen.text == f"echo: {prompt(seen.asked.question)}" for seen in echoed} == {True}
     assert {seen.text for seen in answered if seen.asked.path == "/tale"} == {TALE}
@@ -277,6 +291,7 @@ def test_web_app_survives_the_death_of_a_provider_of_redis_and_of_a_worker(stage
                 polled(lambda: recovered(story, worker, next(fresh)))  # noqa: B023 - called at once
             polled(lambda: resolved(story, stage, fresh))
             polled(lambda: profiled(story, next(fresh)))
+            polled(lambda: caught(story))
 
             assert server.stop() == 0
             assert server.processes() == []

@@ -102,6 +102,7 @@ def _run_real(options: argparse.Namespace) -> int:
 
 
 def _compare(stage: Stage, options: argparse.Namespace, calls: int, threads: int) -> int:
+    from perfkit.demo.inside import measure
     from perfkit.demo.meaning import by_meaning
     from perfkit.demo.race import WAYS, compare
     from perfkit.demo.report import Report, progress
@@ -113,7 +114,7 @@ def _compare(stage: Stage, options: argparse.Namespace, calls: int, threads: int
     with progress(list(WAYS), calls) as advance:
         rows = list(compare(stage, asked, threads, advance))
     told = by_meaning(stage.setting) if stage.kill_first is not None else []  # a provider's calls cost money
-    report = Report(rows, stage, threads, options.seed, told)
+    report = Report(rows, measure(), told, stage, threads, options.seed)
     report.print_json() if options.json else report.print_table()
     return _code(rows)
 

@@ -20,6 +20,7 @@ from perfkit.demo.servers import CONNECT_LATENCY, PIECE_LATENCY, PRICE, PROVIDER
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from perfkit.demo.inside import Inside
     from perfkit.demo.meaning import Told
     from perfkit.demo.race import Row, Stage
 
@@ -89,9 +90,16 @@ def progress(names: Sequence[str], calls: int) -> Iterator[Callable[[str, int], 
 class Report:
     """The rows and how they came about."""
 
-    def __init__(self, rows: Sequence[Row], stage: Stage, threads: int, seed: int, told: Sequence[Told]) -> None:
-        self._rows = rows
-        self._told = told
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        inside: Sequence[Inside],
+        told: Sequence[Told],
+        stage: Stage,
+        threads: int,
+        seed: int,
+    ) -> None:
+        self._rows, self._inside, self._told = rows, inside, told
         self._setting = stage.setting
         self._killed = stage.kill_first is not None
         self._threads, self._seed = threads, seed
@@ -113,7 +121,7 @@ class Report:
         rows = [
             {**asdict(row), "failed": row.failed, "cost_per_1000_answers": row.cost_per_thousand} for row in self._rows
         ]
-        told = {"by_meaning": [asdict(one) for one in self._told]}
+        told = {"inside": [asdict(one) for one in self._inside], "by_meaning": [asdict(one) for one in self._told]}
         print(json.dumps({**about, "rows": rows, **told, "notes": self._notes}, indent=2))
 
     def print_table(self) -> None:
@@ -122,6 +130,7 @@ class Report:
         console.width = min(console.width, _WIDTH)
         console.print(Padding(self._title(), (1, 1, 0, 1)))
         console.print(self._table())
+        console.print(self._within())
         failures = [f"[bold]Failures[/] {row.name}: {_kinds(row)}." for row in self._rows if row.failures]
         shorts = [f"[bold]In short:[/] {_in_short(self._rows)}"] if all(row.answered for row in self._rows) else []
         meant = [f"[bold]By meaning:[/] {one.question} [dim]{_fate(one)}[/]" for one in self._told]
@@ -148,6 +157,14 @@ class Report:
                 if any(text != _UNKNOWN for text in cells):
                     table.add_row(label, *cells)
             table.add_section()
+        return table
+
+    def _within(self) -> Table:
+        table = Table("inside the process", box=box.ROUNDED, header_style="bold")
+        for header in ("today\n[dim]queue, executor", "[cyan]perfkit"):
+            table.add_column(header, justify="right")
+        for one in self._inside:
+            table.add_row(one.what, _UNKNOWN if one.today is None else one.today, one.perfkit)
         return table
 
 

@@ -224,6 +224,13 @@ def test_stops_for_garbage_are_told(finished: tuple[Demo, dict[str, Any]]) -> No
     assert all(0 < row["garbage_longest_ms"] <= row["garbage_ms"] < row["seconds"] * 1000 for row in rows(finished))
 
 
+def test_what_happens_inside_the_process_is_told_too(finished: tuple[Demo, dict[str, Any]]) -> None:
+    served, waited, item, profile, stall = finished[1]["inside"]
+    assert served["perfkit"] == "16"
+    assert all(float(one["perfkit"]) > 0 for one in (waited, item, profile))
+    assert (stall["today"], stall["perfkit"]) == (None, "_stall()")
+
+
 def test_notes_say_what_the_figures_rest_on(finished: tuple[Demo, dict[str, Any]]) -> None:
     notes = " ".join(finished[1]["notes"])
     for said in (
@@ -324,6 +331,7 @@ def test_table_is_plain_text_where_there_is_no_terminal(tmp_path: Path, fault: F
     assert {request["headers"].get("authorization") for request in fault.stats()["recent"]} == {None}
     assert "\x1b" not in out + err
     assert "calls answered" in out
+    assert "inside the process" in out
     assert max(map(len, out.splitlines())) <= 100
 
 
