@@ -235,7 +235,7 @@ class GCOptimizer(Shared):
         survivors are no longer frozen. Threads take turns without waiting. Without a workload it begins "low_latency".
 
         Args:
-            idle: False while other requests run: all but growing memory waits half as long again then.
+            idle: False while other requests run: all but what bounds the memory waits half as long again then.
 
         Returns:
             What was done: "young", "old" (all that is not frozen), "deep" (everything), or None.

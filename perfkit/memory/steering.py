@@ -21,8 +21,8 @@ __all__ = ["Steering"]
 
 _SHORTEST, _LONGEST = 0.02, 1.0  # seconds between young collections
 _CROWD = 20_000  # more new than freed objects since the last: do not wait for the interval
-_BUSY = 1.5  # times longer all but growth waits while requests run
-_SLACK = 48 * 2**20  # bytes of growth that mean nothing
+_BUSY = 1.5  # times longer everything waits while requests run, but for what bounds the memory
+_SLACK = 32 * 2**20  # bytes of growth that mean nothing
 _REST = 10.0  # times its cost between two passes over old objects: at most a tenth of the time
 _KNOWN = 1 / 3  # of the growth allowed, where it is known to be garbage: a heap that only fills is left alone longer
 _SURVIVORS = 50_000  # objects that an old pass is worth, where nothing is frozen, or
@@ -74,9 +74,9 @@ class Steering:
         if now >= self.rest_until:
             if "deep" in self.passes and now - self.deep_at >= self.deep_age * patience:
                 return "deep"
-            if self._growth(rss) >= (1.0 if self.refreeze else _KNOWN):  # with every request, so do not wait for fewer
+            if self._growth(rss) >= (1.0 if self.refreeze else _KNOWN):
                 return "deep" if self.refreeze else "old"
-        if not self.refreeze and self.pending + new_objects >= max(_SURVIVORS, self.kept * _PART) * patience:
+        if not self.refreeze and self.pending + new_objects >= max(_SURVIVORS, self.kept * _PART):
             return "old"
         waited = now - self.collected_at
         due = waited >= self.interval * patience or (new_objects >= _CROWD and waited >= _SHORTEST)
