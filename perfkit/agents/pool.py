@@ -238,7 +238,8 @@ class AgentPool(Shared):
         Keys: size, idle, in_use, waiters; counts of lent, created, failed (factory), replaced (old or not valid when
         lent), broken (not fit when returned), discarded, retired (too old or too many), reaped, lost (interrupted
         threads), leaked (out for longer than `leak_after`), timeouts, shed, refused (shut down); wait: count, avg, max
-        and percentiles of the seconds callers waited when no agent was idle.
+        and percentiles of the seconds callers waited when no agent was idle, and as `histogram` how many waited no
+        longer than each of ten bounds.
         """
         return {name: lender.stats() for name, lender in list(self._lenders.items())}
 

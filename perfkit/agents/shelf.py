@@ -26,6 +26,7 @@ __all__ = ["EMPTY", "Refused", "Shelf", "Slot"]
 
 EMPTY: Any = object()
 _ERAS = count(1)
+_BOUNDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # seconds, of the histogram of waits
 _UNCOUNTED = 256  # waits and events that may wait to be counted
 
 
@@ -325,6 +326,11 @@ class Shelf:
             idle = len(self.idle)
             now = {"size": self.size, "idle": idle, "in_use": self._made - idle, "waiters": len(self.waiters)}
             lent = self._counts["lent"] + sum(slot.uses for place in self._places if (slot := place()) is not None)
-            result = {**now, **self._counts, "lent": lent, "wait": self._waited.stats()}
+            result = {**now, **self._counts, "lent": lent, "wait": self._waits()}
         self.settle()
         return result
+
+    def _waits(self) -> dict[str, Any]:
+        waited = self._waited
+        histogram = dict(zip(_BOUNDS, waited.at_most(_BOUNDS), strict=True)) if waited.count else {}
+        return {**waited.stats(), "histogram": histogram}

@@ -306,3 +306,4 @@ def test_stats_and_repr_tell_of_waits(pool: AgentPool, shop: Workshop, clock: Fa
     joined(threads)
     wait = now(pool, "wait")[0]
     assert (wait["count"], wait["min"], wait["max"], wait["p99"]) == (2, 0, 2, 2)
+    assert [wait["histogram"][bound] for bound in (0.001, 1.0, 3.0, 30.0)] == [1, 1, 2, 2]
