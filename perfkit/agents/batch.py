@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from perfkit.agents.belt import Belt
 from perfkit.errors import DeadlineExceeded, RateLimitError
+from perfkit.resilience.cancel import Cancellation
 from perfkit.values import finite
 
 if TYPE_CHECKING:
@@ -46,30 +47,6 @@ class Result(NamedTuple, Generic[R]):
     def ok(self) -> bool:
         """True when the call returned."""
         return self.error is None
-
-
-class Cancellation:
-    """Ends batches from any thread, before or while they run."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards both below
-        self._works: list[Callable[[], None]] = []
-        self.cancelled = False
-
-    def add(self, end: Callable[[], None]) -> None:
-        """Have `end` called on `cancel`, at once if that has happened."""
-        with self._lock:
-            if not self.cancelled:
-                self._works.append(end)
-                return
-        end()
-
-    def cancel(self) -> None:
-        """End them: no further item is begun, and whoever reads the results gets a CancelledError."""
-        with self._lock:
-            works, self._works, self.cancelled = self._works, [], True
-        for end in works:
-            end()
 
 
 class _Work(Generic[T, R]):

@@ -18,13 +18,12 @@ INTERVAL = 0.01  # seconds between two looks
 def sampled(sampler: Sampler) -> dict[str, Any]:
     """Return what a stopped sampler saw, as fields of a CPUReport."""
     stacks = Stacks(sampler.seconds())
-    return {
-        "engine": "sampler",
-        "total_time": stacks.total,
-        "samples": sampler.samples,
-        "methods": tuple(stacks.methods()),
-        "stacks": stacks,
-    }
+    return _seen("sampler", stacks, stacks.total, sampler.samples)
+
+
+def _seen(engine: str, stacks: Stacks, total: float, samples: int) -> dict[str, Any]:
+    methods = tuple(stacks.methods())
+    return {"engine": engine, "total_time": total, "samples": samples, "methods": methods, "stacks": stacks}
 
 
 class OwnThread:
@@ -75,14 +74,7 @@ class Pyinstrument:
             if own > 0 and stack:
                 seconds[stack] += own
             waiting.extend((child, stack) for child in frame.children)
-        stacks = Stacks(dict(seconds))
-        return {
-            "engine": "pyinstrument",
-            "total_time": session.duration,
-            "samples": session.sample_count,
-            "methods": tuple(stacks.methods()),
-            "stacks": stacks,
-        }
+        return _seen("pyinstrument", Stacks(dict(seconds)), session.duration, session.sample_count)
 
 
 def _called(frame: Any) -> str:

@@ -14,18 +14,37 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Scope", "watch"]
+__all__ = ["Cancellation", "Scope", "watch"]
 
 _current: ContextVar[Scope | None] = ContextVar("perfkit_cancellation", default=None)
 
 
-class Scope:
-    """A call that can be cancelled; entered in the thread that makes it, once."""
+class Cancellation:
+    """Ends from any thread what was told to it, before or while that runs: batches, and connections of a call."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _drops and cancelled
-        self._drops: list[Callable[[], None]] = []
+        self._lock = threading.Lock()  # guards _ends and cancelled
+        self._ends: list[Callable[[], None]] = []
         self.cancelled = False
+
+    def add(self, end: Callable[[], None]) -> None:
+        """Have `end` called on `cancel`, at once if that has happened; it must be harmless when all is over."""
+        with self._lock:
+            if not self.cancelled:
+                self._ends.append(end)
+                return
+        end()
+
+    def cancel(self) -> None:
+        """End it all; of a batch no further item is begun, and whoever reads the results gets a CancelledError."""
+        with self._lock:
+            ends, self._ends, self.cancelled = self._ends, [], True
+        for end in ends:
+            end()
+
+
+class Scope(Cancellation):
+    """A call that can be cancelled; entered in the thread that makes it, once."""
 
     def __enter__(self) -> Self:
         self._entered = _current.set(self)
@@ -33,21 +52,6 @@ class Scope:
 
     def __exit__(self, *_: object) -> None:
         _current.reset(self._entered)
-
-    def add(self, drop: Callable[[], None]) -> None:
-        """Have `drop` called on `cancel`, at once if that has happened; it must be harmless when all is over."""
-        with self._lock:
-            if not self.cancelled:
-                self._drops.append(drop)
-                return
-        drop()
-
-    def cancel(self) -> None:
-        """Let go of everything, from any thread."""
-        with self._lock:
-            drops, self._drops, self.cancelled = self._drops, [], True
-        for drop in drops:
-            drop()
 
 
 def watch(drop: Callable[[], None]) -> None:
