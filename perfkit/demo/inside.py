@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from perfkit.profiling.frames import Frame
+
 __all__ = ["Inside", "measure"]
 
 _THREADS, _AGENTS = 16, 4
 _SECONDS, _HELD = 0.3, 0.002
 _ITEMS, _WORKERS = 10_000, 8
 _CALLS, _ROUNDS = 200, 20
-_STALL = 0.25
+_SLOW, _STALL = 0.1, 2.0
 _MS, _US = 1e3, 1e6
 
 
@@ -122,11 +124,17 @@ def _profile() -> Inside:
 
 
 def _stall() -> Inside:
-    """Stall once, and tell whether that was caught, and where it was said to be."""
-    profiler = Profiler(tracker=PerformanceTracker(), slow_capture="on", slow_threshold=_STALL / 3)
+    """Stall until that is noticed, and tell when it was, and where it was said to be."""
+    profiler = Profiler(tracker=PerformanceTracker(), slow_capture="on", slow_threshold=_SLOW)
     with profiler.profile("request"):
-        threading.Event().wait(_STALL)
-    stacks = [took.stack for slow in profiler.slow_captures() for took in slow.captures]
+        end, pause = SYSTEM_CLOCK.now() + _STALL, threading.Event()
+        while not profiler.slow_captures() and SYSTEM_CLOCK.now() < end:
+            pause.wait(_SLOW / 10)
+    captures = [capture for slow in profiler.slow_captures() for capture in slow.captures]
     profiler.close()
-    places = [frame.function for stack in stacks for frame in stack if frame.function == _stall.__name__]
-    return Inside(f"a stall of {_STALL * _MS:.0f} ms, caught in", None, f"{places[0]}()" if places else "not caught")
+    seen = [f"{one.age * _MS:.0f} ms, in {frame.function}()" for one in captures for frame in one.stack if _own(frame)]
+    return Inside(f"a request slower than {_SLOW * _MS:.0f} ms, caught at", None, seen[0] if seen else "not caught")
+
+
+def _own(frame: Frame) -> bool:
+    return frame.function == _stall.__name__
