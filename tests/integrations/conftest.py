@@ -9,7 +9,7 @@ from transport.conftest import _tls_server, any_fault, peer, tls_fault
 
 from perfkit.metrics import PerformanceTracker
 from perfkit.testing.faults import FaultServer
-from perfkit.transport import ConnectionPool
+from perfkit.transport import ConnectionPool, hosts
 
 __all__ = ["_tls_server", "any_fault", "peer", "tls_fault"]
 
@@ -19,6 +19,13 @@ def connections(any_fault: FaultServer) -> Iterator[ConnectionPool]:
     pool = ConnectionPool(proxy="", ca_file=any_fault.ca_file if any_fault.root_url.startswith("https") else None)
     yield pool
     pool.close()
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for the last bytes of a stream that has been read, however busy the server's machine is: tests count."""
+    for name in ("_LEAST_DRAIN", "_LONGEST_DRAIN"):
+        monkeypatch.setattr(hosts, name, 20.0)
 
 
 @pytest.fixture

@@ -14,11 +14,14 @@ from _shop import MIDDLEWARE
 from django.contrib.admin.sites import all_sites
 from django.contrib.auth import get_user_model
 from django.core.checks import run_checks
-from django.core.management import call_command
-from django.test import Client, override_settings
+from django.core.management import call_command, execute_from_command_line
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory, override_settings
 
 import perfkit
 from perfkit.integrations.django import checks
+from perfkit.integrations.django.middleware import PerfkitMiddleware
+from perfkit.pipeline.scoping import current_scope
 from perfkit.testing import FaultServer, faults
 
 SHARED = {"state": {"url": "sqlite:///state.db"}, "cache": {"backend": "sqlite"}}
@@ -187,6 +190,20 @@ def test_commands_run_from_manage_py(capsys: pytest.CaptureFixture[str]) -> None
         call_command("perfkit", "config", "show", "--json")
     assert ended.value.code == 0
     assert '"value": 77' in capsys.readouterr().out
+    with override_settings(PERFKIT={"cache": {"ttl": 78}}), pytest.raises(SystemExit) as ended:
+        execute_from_command_line(["manage.py", "perfkit", "config", "show", "--json"])
+    assert ended.value.code == 0
+    assert '"value": 78' in capsys.readouterr().out
+
+
+def test_a_request_that_ends_the_server_is_ended_too() -> None:
+    def view(_: HttpRequest) -> HttpResponse:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        PerfkitMiddleware(view)(RequestFactory().get("/"))
+    assert perfkit.tracker.get_stats(METRIC, tags={"method": "GET", "route": "", "status": "5xx"})["count"] == 1
+    assert current_scope() is None
 
 
 def test_a_wrong_setting_is_a_failed_check_not_a_crash_at_start() -> None:

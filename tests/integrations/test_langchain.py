@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from _parts import needs_module
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
@@ -40,8 +41,18 @@ def test_a_chain_runs_on_it_unchanged() -> None:
     assert (chain | StrOutputParser()).batch([{"q": "a"}, {"q": "b"}]) == ["echo: a", "echo: b"]
 
 
+class Listening(BaseCallbackHandler):
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+
+    def on_llm_new_token(self, token: Any, **_: Any) -> None:
+        self.tokens.append(token)
+
+
 def test_a_stream_carries_the_text_and_then_the_usage() -> None:
-    chunks = list(ChatPerfkit(model="m").stream("one two three"))
+    told = Listening()
+    chunks = list(ChatPerfkit(model="m").stream("one two three", config={"callbacks": [told]}))
+    assert "".join(told.tokens) == "echo: one two three"
     assert "".join(chunk.text for chunk in chunks) == "echo: one two three"
     assert len(chunks) > 2
     whole = sum(chunks[1:], chunks[0])

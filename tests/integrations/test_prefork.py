@@ -31,6 +31,7 @@ def test_what_is_loaded_before_the_fork_is_frozen(command: tuple[str, ...]) -> N
         first = told(server)
         assert first["workload"] == "fork_server"
         assert first["frozen"] > 10_000
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize("command", [GUNICORN, (*UWSGI, "--lazy-apps")], ids=["gunicorn", "uwsgi"])
@@ -39,3 +40,4 @@ def test_garbage_is_collected_after_requests(command: tuple[str, ...]) -> None:
     with Server(*command, env=environment()) as server:
         assert told(server)["workload"] is None  # the first request that ends begins "low_latency"
         assert polled(lambda: (now := told(server))["passes"]["young"] and now)["workload"] == "low_latency"
+        assert server.stop() == 0
