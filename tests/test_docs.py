@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -138,3 +139,20 @@ def test_every_guide_is_found_from_the_readme() -> None:
         linked = re.findall(r"\]\(([^)#\s]+\.md)[^)]*\)", document.read_text())
         ahead += [document.parent / target for target in linked]
     assert [identify(document) for document in DOCUMENTS if document not in seen] == []
+
+
+def test_the_readme_quotes_of_promises_what_the_benchmark_measured() -> None:
+    kept = json.loads((REPOSITORY / "benchmarks/results/promises.json").read_text())["result"]["promises"]
+    [pooling] = [one for one in kept if one["promise"] == "pooling: response time" and "800 ms" in one["condition"]]
+    quoted = (
+        f"pooling alone makes a model of 0.8 s {pooling['measured']:.0f} % faster, not {pooling['promised']:.0f} %."
+    )
+    assert quoted in (REPOSITORY / "README.md").read_text()
+
+
+def test_the_readme_quotes_how_far_the_benchmark_is_from_the_servers_count() -> None:
+    kept = json.loads((REPOSITORY / "benchmarks/results/agreement.json").read_text())["result"]
+    counted = [one for one in kept if "second" not in one["figure"] and "ms" not in one["figure"]]
+    assert [one for one in counted if one["difference"]] == []
+    assert max(abs(one["difference"]) for one in kept) < 0.5
+    assert "tokens a second and times within 0.5 %" in (REPOSITORY / "README.md").read_text()

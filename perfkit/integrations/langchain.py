@@ -107,16 +107,13 @@ class ChatPerfkit(BaseChatModel):
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - LangChain tells its callbacks itself
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         asked = convert_to_openai_messages(messages)
         with Client.instance().stream(asked, **self._parameters(kwargs, stop)) as stream:
             for text in stream:
-                chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
-                if run_manager is not None:
-                    run_manager.on_llm_new_token(text, chunk=chunk)
-                yield chunk
+                yield ChatGenerationChunk(message=AIMessageChunk(content=text))
         if stream.response is not None:
             yield ChatGenerationChunk(message=_last_chunk(stream.response))
 

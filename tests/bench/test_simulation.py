@@ -34,9 +34,9 @@ def fixed(seconds: float, number: int = 200, every: float = 0.01) -> dict[str, A
 
 
 def test_durations_have_the_median_and_tail_they_should() -> None:
-    found = simulate([Model("a", median=0.3, p99=0.9)], ["random"], rate=200.0, seconds=50.0, settings=QUIET)
+    found = simulate([Model("a", median=0.3, p99=0.9)], ["random"], rate=200.0, seconds=25.0, settings=QUIET)
     summary = found.summary("random")
-    assert summary.calls > 9000
+    assert summary.calls > 4500
     assert summary.p50 == pytest.approx(0.3, rel=0.05)
     assert summary.p99 == pytest.approx(0.9, rel=0.1)
 
