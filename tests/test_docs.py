@@ -18,6 +18,7 @@ from _parts import REPOSITORY, needs_module
 from perfkit import cli
 from perfkit._registry import load
 from perfkit.config import Config
+from perfkit.dashboard.panels import PANELS
 from perfkit.testing import FaultServer
 
 DOCUMENTS = sorted([REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *(REPOSITORY / "docs").rglob("*.md")])
@@ -139,6 +140,14 @@ def test_every_guide_is_found_from_the_readme() -> None:
         linked = re.findall(r"\]\(([^)#\s]+\.md)[^)]*\)", document.read_text())
         ahead += [document.parent / target for target in linked]
     assert [identify(document) for document in DOCUMENTS if document not in seen] == []
+
+
+def test_every_panel_and_example_is_told_of() -> None:
+    told = (REPOSITORY / "docs/dashboard.md").read_text()
+    assert [name for name in PANELS if f"`{name}`" not in told and f"panels/{name}.json" not in told] == []
+    linked = set(re.findall(r"\(examples/(\w+)", "".join(document.read_text() for document in DOCUMENTS)))
+    linked |= set(re.findall(r"\(\.\./examples/(\w+)", "".join(document.read_text() for document in DOCUMENTS)))
+    assert {path.stem for path in (REPOSITORY / "examples").glob("[a-z]*")} - linked == set()
 
 
 def test_the_readme_quotes_of_promises_what_the_benchmark_measured() -> None:
