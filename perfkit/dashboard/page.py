@@ -141,18 +141,18 @@ def _overview(data: Mapping[str, Any]) -> str:
 def _charts(data: Mapping[str, Any], chosen: str) -> str:
     moments = data["moments"]
 
-    def chart(title: str, lines: Sequence[Line], value: Callable[[float], str]) -> str:
+    def chart(title: str, lines: Sequence[Line], value: Callable[[float], str], unit: str = "") -> str:
         drawn = line_chart(moments, lines, title=f"{title}, last {chosen}", value=value, moment=formats.moment)
         names = "".join(f'<span class="key-{place}">{escape(line.name)}</span>' for place, line in enumerate(lines))
-        return f"<figure><figcaption>{escape(title)} {names}</figcaption>{drawn}</figure>"
+        return f'<figure data-unit="{unit}"><figcaption>{escape(title)} {names}</figcaption>{drawn}</figure>'
 
     return (
         '<div class="charts">'
         + "".join(
             (
                 chart("Calls", [Line("calls", data["calls"]), Line("errors", data["errors"])], formats.count),
-                chart("Response time", [Line("p50", data["p50"]), Line("p95", data["p95"])], formats.seconds),
-                chart("Cost", [Line("cost", data["cost"])], formats.dollars),
+                chart("Response time", [Line("p50", data["p50"]), Line("p95", data["p95"])], formats.seconds, "s"),
+                chart("Cost", [Line("cost", data["cost"])], formats.dollars, "$"),
             )
         )
         + "</div>"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import struct
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from _noon import noon
 from _parts import needs_axe, needs_module, needs_program
+from _servers import polled
 from flask import Flask
 from werkzeug.serving import make_server
 
@@ -104,6 +109,21 @@ def test_all_panels_are_filled_and_charts_drawn(page: Page) -> None:
     assert page.locator("th", has_text="Provider / model").is_visible()
 
 
+@pytest.mark.parametrize(("place", "shown"), [(0, r"calls:?\s*[1-9]"), (1, r"\d m?s"), (2, r"\$0\.000\d")])
+def test_charts_tell_values_with_their_units(page: Page, place: int, shown: str) -> None:
+    area, legend = (page.locator(f".uplot >> nth={place} >> .u-{part}") for part in ("over", "legend"))
+    page.locator("#pause").click()
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box is not None
+
+    def told(left_of_end: int) -> bool:
+        page.mouse.move(box["x"] + box["width"] - left_of_end, box["y"] + box["height"] / 2)
+        return re.search(shown, legend.inner_text()) is not None
+
+    polled(lambda: any(map(told, range(1, 40, 3))))  # the calls may be in the last step or the one before it
+
+
 def test_page_stays_live_until_it_is_paused(page: Page) -> None:
     page.locator("#every").fill("1")
     for number in range(40, 45):
@@ -160,3 +180,20 @@ def test_axe_finds_nothing_serious(page: Page, scheme: Any) -> None:
     found = page.evaluate("axe.run()")["violations"]
     serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
     assert serious == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 380)])
+def test_pictures_are_light_or_dark_and_as_wide_as_the_window(
+    page: Page, scheme: Any, width: int, tmp_path: Path
+) -> None:
+    """PERFKIT_PICTURES names a directory to keep them in."""
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 700})
+    page.reload()
+    page.wait_for_selector("svg.chart.drawn >> nth=2", state="attached")
+    path = Path(os.environ.get("PERFKIT_PICTURES", tmp_path)) / f"dashboard-{scheme}-{width}.png"
+    found = struct.unpack(">II", page.screenshot(path=path, full_page=True)[16:24])
+    assert found[0] == width
+    assert found[1] > 1000
+    shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (min(map(int, re.findall(r"\d+", shade)[:3])) > 200) is (scheme == "light")

@@ -7,6 +7,12 @@
   const pause = document.getElementById("pause");
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const utc = (seconds, length) => new Date(seconds * 1000).toISOString().slice(11, 11 + length);
+  const amount = (value, unit) => {
+    if (value == null) return "";
+    const short = unit === "s" && value < 1;
+    const digits = (short ? 1000 * value : value).toLocaleString("en", { maximumSignificantDigits: 4 });
+    return unit === "s" ? `${digits} ${short ? "ms" : "s"}` : unit + digits;
+  };
   let plots = [];
   let timer = 0;
 
@@ -16,17 +22,19 @@
       const data = JSON.parse(svg.dataset.chart);
       const box = document.createElement("div");
       const axis = { stroke: colour("--soft"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { show: false } };
+      const unit = svg.closest("figure").dataset.unit;
       const when = (plot, value) => (value == null ? "" : utc(value, 8));
       const hours = { ...axis, values: (plot, values) => values.map((value) => utc(value, 5)) };
+      const amounts = { ...axis, size: 64, values: (plot, values) => values.map((value) => amount(value, unit)) };
       const strokes = ["--first", "--second"].map(colour);
       svg.after(box);
       const plot = new uPlot({
-        width: box.clientWidth, height: 160, axes: [hours, { ...axis, size: 56 }], legend: { live: true },
+        width: box.clientWidth, height: 160, axes: [hours, amounts], legend: { live: true },
         tzDate: (value) => uPlot.tzDate(new Date(value * 1000), "UTC"),
         series: [{ label: "UTC", value: when }, ...data.lines.map((label, i) => ({
           label, stroke: strokes[i], width: 2, points: { show: true, size: 4, fill: strokes[i] },
           fill: data.lines.length === 1 ? `${strokes[i]}22` : undefined,
-          value: (plot, value) => (value == null ? "" : Number(value.toPrecision(4)).toLocaleString("en")),
+          value: (plot, value) => amount(value, unit),
         }))],
       }, [data.x, ...data.y], box);
       svg.setAttribute("hidden", "");
