@@ -134,6 +134,8 @@ def test_a_copy_of_a_subclass_is_one_too() -> None:
 
     request = Mine("hello", "m").evolve(model="other")  # type: ignore[arg-type]
     assert (type(request), request.model) == (Mine, "other")
+    changed = request.but(3.0)
+    assert (type(changed), changed.model, changed.timeout) == (Mine, "other", 3.0)
 
 
 def test_an_answer_asked_for_as_an_sdk_gives_it_says_where_the_text_is() -> None:
@@ -145,3 +147,11 @@ def test_an_answer_asked_for_as_an_sdk_gives_it_says_where_the_text_is() -> None
         answer.txt  # noqa: B018 - asked for, not used
     assert not hasattr(answer, "choices")
     assert pickle.loads(pickle.dumps(answer)) == copy.deepcopy(answer) == answer
+
+
+def test_the_quick_ways_to_make_a_value_give_what_the_slow_ones_do() -> None:
+    answer = ChatResponse("hi", Usage(1, 1), "m", "p", cost=0.5, raw={"id": 1})
+    attempt = Attempt("p", "m", 1.0, 2.0, "ok", None, "only candidate")
+    assert Attempt.made("p", "m", 1.0, 2.0, "ok", None, "only candidate") == attempt
+    assert answer.but((attempt,), "other") == answer.evolve(attempts=(attempt,), provider="other")
+    assert answer.provider == "p"

@@ -81,11 +81,11 @@ def test_catching_slow_calls_adds_few_functions() -> None:
 
 def test_a_miss_enters_few_functions() -> None:
     number = count()
-    assert entered(lambda: perfkit.chat(MESSAGES, model="tiny", temperature=0, context={"n": next(number)})) <= 346
+    assert entered(lambda: perfkit.chat(MESSAGES, model="tiny", temperature=0, context={"n": next(number)})) <= 332
 
 
 def test_a_call_without_cache_enters_few_functions() -> None:
-    assert entered(lambda: perfkit.chat(MESSAGES, model="tiny", cache="never")) <= 253
+    assert entered(lambda: perfkit.chat(MESSAGES, model="tiny", cache="never")) <= 239
 
 
 def test_the_router_enters_few_functions() -> None:
@@ -95,7 +95,7 @@ def test_the_router_enters_few_functions() -> None:
 
     perfkit.router.register_provider("instant", Instant(), models=["m"])
     request = ChatRequest([{"role": "user", "content": "hi"}], "m", timeout=30)
-    assert entered(lambda: perfkit.router.execute_with_fallback(request)) <= 38
+    assert entered(lambda: perfkit.router.execute_with_fallback(request)) <= 26
 
 
 def test_each_piece_of_a_stream_enters_few_functions() -> None:
