@@ -31,6 +31,9 @@ def test_what_is_loaded_before_the_fork_is_frozen(command: tuple[str, ...]) -> N
         first = told(server)
         assert first["workload"] == "fork_server"
         assert first["frozen"] > 10_000
+        later = polled(lambda: (now := told(server))["passes"]["young"] and now)
+        assert later["passes"]["deep"] == 0
+        assert later["frozen"] <= first["frozen"]  # what was made since may die in cycles
         assert server.stop() == 0
 
 
