@@ -46,6 +46,14 @@ def test_every_attempt_is_an_event_on_the_applications_span(
     assert "secret words" not in str(failed.attributes)
 
 
+def test_an_attempt_that_answers_at_once_is_one_too(spans: Any, router: MakeRouter, request_: ChatRequest) -> None:
+    tracer, exporter = spans
+    with tracer.start_as_current_span("view"):
+        router(a=0.0).execute_with_fallback(request_)
+    ((event,),) = (span.events for span in exporter.get_finished_spans())
+    assert (event.attributes["perfkit.provider"], event.attributes["perfkit.outcome"]) == ("a", "ok")
+
+
 def test_calls_outside_of_a_span_are_told_nobody(spans: Any, router: MakeRouter, request_: ChatRequest) -> None:
     router(a=0.0).execute_with_fallback(request_)
     assert spans[1].get_finished_spans() == ()

@@ -111,3 +111,21 @@ def test_money_refused_is_the_callers_error_and_nobody_is_asked() -> None:
         ask(router, reserve=refuse)
     health = router.health()["p0"]
     assert (provider.asked, health["in_flight"], health["success_rate"]) == (0, 0, None)
+
+
+def test_who_has_the_prefix_of_a_conversation_is_asked() -> None:
+    router = routed(Provider(), Provider(), strategy="priority")
+    request = ChatRequest(HELLO, "m", timeout=5, metadata={"warm_provider": "p1"})
+    (attempt,) = router.execute_with_fallback(request).attempts
+    assert (attempt.provider, attempt.reason) == ("p1", "has the prefix of the conversation")
+
+
+def test_every_call_earns_its_part_of_a_retry() -> None:
+    router = routed(Provider(), retry_share=0.5, retries_per_second=0.0)
+    retries = router._setup.retries
+    while retries.spend():
+        continue
+    ask(router)
+    assert not retries.spend()
+    ask(router)
+    assert retries.spend()
