@@ -226,7 +226,10 @@ def embedders(known: dict[str, Stream], every: Stream, options: argparse.Namespa
         return
     others = [row for rows in known.values() for row in chosen(rows, (1,) if options.tuned else (0,))]
     yield "learned", Learned(others).vectors(texts)
-    yield "hashed n-grams", dict(zip(texts, hashed(texts), strict=True))
+    yield (
+        "hashed n-grams",
+        {text: vector / np.linalg.norm(vector) for text, vector in zip(texts, hashed(texts), strict=True)},
+    )
     for name, errors in (
         ("errors in pairs", PAIRS),
         ("errors anywhere", ANYWHERE),
