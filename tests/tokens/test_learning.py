@@ -68,4 +68,4 @@ def test_a_strange_tokenizer_is_followed_text_by_text() -> None:
             judged = [(measure(piece), measure(piece, tokenizer).tokens) for piece in pieces[1::2]]
             off["raw"].append(fmean(abs(mix.tokens / exact - 1) for mix, exact in judged))
             off["learned"].append(fmean(abs(mix.tokens * correction.of(mix) / exact - 1) for mix, exact in judged))
-    assert fmean(off["learned"]) < min(0.08, fmean(off["raw"]) / 2)
+    assert fmean(off["learned"]) < min(0.1, fmean(off["raw"]) / 2)
