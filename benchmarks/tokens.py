@@ -32,14 +32,13 @@ if TYPE_CHECKING:
 Sample = dict[str, Any]
 
 
-OWN = Path(__file__).resolve().parent.parent / "tests/tokens/texts.json"
+HELD_OUT = Path(__file__).resolve().parent / "texts/held_out.jsonl.gz"
 
 
 def read(path: Path) -> list[Sample]:
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8") as lines:
-        found: list[Sample] = json.load(lines) if path.suffix == ".json" else [json.loads(line) for line in lines]
-    return found
+        return [json.loads(line) for line in lines]
 
 
 def errors(samples: list[Sample], tokenizer: str, count: Callable[[str], float]) -> dict[str, float]:
@@ -118,7 +117,7 @@ def speed(samples: list[Sample]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--samples", type=Path, default=OWN, help="JSON lines, plain or gzipped, or a JSON list")
+    parser.add_argument("--samples", type=Path, default=HELD_OUT, help="JSON lines, plain or gzipped")
     parser.add_argument("--quick", action="store_true", help="the same: it takes a few seconds")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What perfkit does inside of the process, where no provider is asked: agents, a batch, calls measured, a stall."""
+"""What perfkit does inside of the process, where no provider is asked: budget, agents, batch, calls measured, stall."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.agents import AgentPool, map_bounded
 from perfkit.clock import SYSTEM_CLOCK
+from perfkit.errors import BudgetExceededError
 from perfkit.metrics import PerformanceTracker
 from perfkit.profiling import Profiler
+from perfkit.tokens import TokenOptimizer
+from perfkit.values import ChatRequest, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +28,7 @@ __all__ = ["Inside", "measure"]
 
 _THREADS, _AGENTS = 16, 4
 _SECONDS, _HELD = 0.3, 0.002
+_LIMIT, _ANSWER = 1.0, 1000  # dollars, and tokens that cost a hundredth of them
 _ITEMS, _WORKERS = 10_000, 8
 _CALLS, _ROUNDS = 200, 20
 _SLOW, _STALL = 0.1, 2.0
@@ -42,7 +46,43 @@ class Inside:
 
 def measure() -> list[Inside]:
     """Measure all of it, within two seconds."""
-    return [*_agents(), _batch(), _profile(), _stall()]
+    return [_budget(), *_agents(), _batch(), _profile(), _stall()]
+
+
+def _budget() -> Inside:
+    """Spend a budget from many threads: by looking whether something is left and adding afterwards, and by holds."""
+    optimizer = TokenOptimizer(tracker=PerformanceTracker(), prices={"model": {"input": 0, "output": 10}})
+    optimizer.set_budget("global", _LIMIT, "total")
+    asked, price = ChatRequest([{"role": "user", "content": "How are you?"}], "model"), _LIMIT / 100
+    today: list[float] = []
+    perfkit: list[float] = []
+
+    def look_first() -> bool:
+        left = sum(today) < _LIMIT - price / 2
+        if left:
+            pause.wait(_HELD)
+            today.append(price)
+        return left
+
+    def hold() -> bool:
+        try:
+            admission = optimizer.admit(asked, "p")
+        except BudgetExceededError:
+            return False
+        pause.wait(_HELD)
+        cost = optimizer.calculate_cost(Usage(0, min(_ANSWER, admission.max_tokens or _ANSWER)), "model")
+        if admission.hold is not None:
+            admission.hold.settle(cost)
+        perfkit.append(cost or 0.0)
+        return True
+
+    pause = threading.Event()
+    for call in (look_first, hold):
+        with ThreadPoolExecutor(_THREADS) as threads:
+            for _ in threads.map(lambda _, call=call: call(), range(2 * round(_LIMIT / price))):
+                pass
+    optimizer.close()
+    return Inside(f"spent of ${_LIMIT:.2f} by {_THREADS} threads", f"${sum(today):.2f}", f"${sum(perfkit):.2f}")
 
 
 def _agents() -> list[Inside]:

@@ -159,7 +159,7 @@ def test_ranges_are_chosen_with_the_keyboard(page: Page) -> None:
 
 def test_page_fits_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 380, "height": 700})
-    page.wait_for_function("document.documentElement.scrollWidth === 380")  # once the charts have been drawn anew
+    polled(lambda: page.evaluate("document.documentElement.scrollWidth") == 380)  # once the charts are drawn anew
 
 
 def test_page_works_without_javascript(browser: Browser, url: str) -> None:
