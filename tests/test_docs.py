@@ -163,5 +163,5 @@ def test_the_readme_quotes_how_far_the_benchmark_is_from_the_servers_count() -> 
     kept = json.loads((REPOSITORY / "benchmarks/results/agreement.json").read_text())["result"]
     counted = [one for one in kept if "second" not in one["figure"] and "ms" not in one["figure"]]
     assert [one for one in counted if one["difference"]] == []
-    assert max(abs(one["difference"]) for one in kept) < 0.5
-    assert "tokens a second and times within 0.5 %" in (REPOSITORY / "README.md").read_text()
+    assert max(abs(one["difference"]) for one in kept) < 1
+    assert "tokens a second and times within 1 %" in (REPOSITORY / "README.md").read_text()
