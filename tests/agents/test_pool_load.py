@@ -87,7 +87,8 @@ def test_sixty_four_threads_share_eight_agents_evenly(pool: AgentPool, shop: Wor
     pool.register("a", shop.make, size=8)
     joined(started(*[worker(number) for number in range(64)]))
     assert sum(counts.values()) == 3200
-    assert min(counts.values()) >= 15  # of 50; with queue.LifoQueue most get none
+    # Jain's index, which is below 0.2 with queue.LifoQueue; a machine under load may keep one thread from running.
+    assert sum(counts.values()) ** 2 / (64 * sum(count**2 for count in counts.values())) > 0.9
     assert len(shop.made) == 8
 
 

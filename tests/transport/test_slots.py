@@ -142,7 +142,9 @@ def test_sixty_four_threads_share_ten_slots_evenly() -> None:
     for thread in threads:
         thread.join(60)
     assert sum(counts.values()) == 6400
-    assert min(counts.values()) >= 30  # of 100; a LIFO queue leaves some with none
+    # Jain's index of fairness: 1 if all get the same; 0.1 to 0.4 of a LIFO queue, which leaves most with nothing. The
+    # machine may keep a thread from running for a while, so the least served one tells little.
+    assert sum(counts.values()) ** 2 / (64 * sum(count**2 for count in counts.values())) > 0.9
     assert slots.qsize() == 10
 
 
