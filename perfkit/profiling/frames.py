@@ -1,11 +1,13 @@
 """Stacks of running threads, as text: function, file and line, never a value, so that no secret gets out.
 
 Looking into other threads' frames has crashed free-threaded builds (cpython#152355) and been reported to crash 3.11
-(cpython#106883, #99110): whoever looks often, or without being asked to, asks `allowed` first.
+(cpython#99110): whoever looks often, or without being asked to, asks `allowed` first. All look through `current`, since
+3.11 may stand still for ever there (cpython#106883).
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -14,10 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from perfkit import _process
+
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-__all__ = ["FREE_THREADED", "Frame", "allowed", "cpu_seconds", "own_place", "stack_of"]
+__all__ = ["FREE_THREADED", "Frame", "allowed", "cpu_seconds", "current", "described", "own_place", "stack_of"]
 
 FREE_THREADED = "t" in sys.abiflags
 _DEEPEST = 200  # frames of a stack, the innermost
@@ -36,6 +40,50 @@ class Frame(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.function} ({self.file}:{self.line})"
+
+
+class _NoCollecting:
+    """Switches garbage collection off for a moment: the switch is the process's, so one at a time."""
+
+    def __init__(self) -> None:
+        self._off = False
+        self._after_fork()
+        _process.bind(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards the switch while it is turned
+        if self._off:
+            self.__exit__()
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._off = gc.isenabled()
+        gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        if self._off:
+            gc.enable()
+        self._off = False
+        if self._lock.locked():
+            self._lock.release()
+
+
+_no_collecting = _NoCollecting()
+
+
+def current() -> dict[int, FrameType]:
+    """Return the innermost frame of each thread.
+
+    Python 3.11 holds a lock of the interpreter meanwhile, which a thread that ends or begins wants while it holds the
+    interpreter itself; a garbage collection in between lets go of that and never gets it back. So there is none.
+    """
+    if sys.version_info >= (3, 12):  # collects only between two steps of Python code
+        return sys._current_frames()  # noqa: SLF001 - its documented name
+    with _no_collecting:
+        return sys._current_frames()  # noqa: SLF001
 
 
 def allowed(wish: str) -> bool:

@@ -6,13 +6,12 @@ every call slows a request by more than half. A look at 64 threads takes 0.2 ms.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from perfkit.profiling.frames import FREE_THREADED, described
+from perfkit.profiling.frames import FREE_THREADED, current, described
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,8 +83,7 @@ class Sampler:
     def _look(self) -> None:
         self.samples += 1
         own = threading.get_ident()
-        frames = sys._current_frames()  # noqa: SLF001 - its documented name
-        for thread, frame in frames.items():
+        for thread, frame in current().items():
             if thread != own and (self._only is None or thread == self._only):
                 self._counts[_codes(frame)] += 1
 

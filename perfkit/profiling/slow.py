@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 import threading
 from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from perfkit.profiling.frames import Frame, cpu_seconds, own_place, stack_of
+from perfkit.profiling.frames import Frame, cpu_seconds, current, own_place, stack_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -198,7 +197,7 @@ class Watchdog:
     def _stacks(self, runs: Iterable[Running], now: float) -> dict[Running, tuple[Frame, ...]]:
         """Return where those are that may be slow, and have not ended before that was known."""
         least = self._settings().slow_threshold
-        frames = sys._current_frames()  # noqa: SLF001 - its documented name
+        frames = current()
         found = {run: stack_of(frames.get(run.thread)) for run in runs if now - run.started >= least}
         return {run: stack for run, stack in found.items() if run in self._operations.running}
 
