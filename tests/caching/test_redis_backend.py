@@ -28,6 +28,7 @@ from perfkit.values import ChatResponse, Usage
 @pytest.fixture
 def make(redis: Redis) -> Iterator[Callable[..., ResponseCache]]:
     made = []
+    StateHub.instance().configure(timeout=5.0)  # a busy machine is no outage
 
     def one(**settings: Any) -> ResponseCache:
         cache = ResponseCache(backend="redis", tracker=PerformanceTracker(), **{"url": redis.url, **settings})
