@@ -226,7 +226,7 @@ def test_stops_for_garbage_are_told(finished: tuple[Demo, dict[str, Any]]) -> No
 
 def test_what_happens_inside_the_process_is_told_too(finished: tuple[Demo, dict[str, Any]]) -> None:
     spent, served, waited, item, profile, stall = finished[1]["inside"]
-    assert float(spent["today"][1:]) >= float(spent["perfkit"][1:]) == 1.0
+    assert 0.97 <= float(spent["perfkit"][1:]) <= 1.0 <= float(spent["today"][1:])
     assert served["perfkit"] == "16"
     assert all(float(one["perfkit"]) > 0 for one in (waited, item, profile))
     assert stall["perfkit"].endswith(" ms, in _stall()")
