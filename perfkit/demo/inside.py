@@ -28,11 +28,12 @@ __all__ = ["Inside", "measure"]
 
 _THREADS, _AGENTS = 16, 4
 _SECONDS, _HELD = 0.3, 0.002
-_LIMIT, _ANSWER = 1.0, 1000  # dollars, and tokens that cost a hundredth of them
+_LIMIT, _PRICE, _ANSWER, _TRIES = 1.0, 0.01, 1000, 100  # dollars, and tokens of an answer at that price
 _ITEMS, _WORKERS = 10_000, 8
 _CALLS, _ROUNDS = 200, 20
 _SLOW, _STALL = 0.1, 2.0
 _MS, _US = 1e3, 1e6
+_pause = threading.Event()  # never set
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,38 +52,55 @@ def measure() -> list[Inside]:
 
 def _budget() -> Inside:
     """Spend a budget from many threads: by looking whether something is left and adding afterwards, and by holds."""
+    return Inside(f"spent of ${_LIMIT:.2f} by {_THREADS} threads", f"${_by_looking():.2f}", f"${_by_holds():.2f}")
+
+
+def _by_looking() -> float:
+    paid: list[float] = []
+
+    def spend(_: int) -> None:
+        if sum(paid) < _LIMIT - _PRICE / 2:
+            _pause.wait(_HELD)
+            paid.append(_PRICE)
+
+    _from_many_threads(spend)
+    return sum(paid)
+
+
+def _by_holds() -> float:
+    paid: list[float] = []
     optimizer = TokenOptimizer(tracker=PerformanceTracker(), prices={"model": {"input": 0, "output": 10}})
     optimizer.set_budget("global", _LIMIT, "total")
-    asked, price = ChatRequest([{"role": "user", "content": "How are you?"}], "model"), _LIMIT / 100
-    today: list[float] = []
-    perfkit: list[float] = []
 
-    def look_first() -> bool:
-        left = sum(today) < _LIMIT - price / 2
-        if left:
-            pause.wait(_HELD)
-            today.append(price)
-        return left
+    def spend(_: int) -> None:
+        for _ in range(_TRIES):
+            if sum(paid) > _LIMIT - _PRICE / 2:
+                return
+            try:
+                paid.append(_spent(optimizer))
+            except BudgetExceededError:  # others hold what is left, and may spend less of it
+                _pause.wait(_HELD)
+            else:
+                return
 
-    def hold() -> bool:
-        try:
-            admission = optimizer.admit(asked, "p")
-        except BudgetExceededError:
-            return False
-        pause.wait(_HELD)
-        cost = optimizer.calculate_cost(Usage(0, min(_ANSWER, admission.max_tokens or _ANSWER)), "model")
-        if admission.hold is not None:
-            admission.hold.settle(cost)
-        perfkit.append(cost or 0.0)
-        return True
-
-    pause = threading.Event()
-    for call in (look_first, hold):
-        with ThreadPoolExecutor(_THREADS) as threads:
-            for _ in threads.map(lambda _, call=call: call(), range(2 * round(_LIMIT / price))):
-                pass
+    _from_many_threads(spend)
     optimizer.close()
-    return Inside(f"spent of ${_LIMIT:.2f} by {_THREADS} threads", f"${sum(today):.2f}", f"${sum(perfkit):.2f}")
+    return sum(paid)
+
+
+def _from_many_threads(spend: Callable[[int], None]) -> None:
+    with ThreadPoolExecutor(_THREADS) as threads:
+        list(threads.map(spend, range(2 * round(_LIMIT / _PRICE))))
+
+
+def _spent(optimizer: TokenOptimizer) -> float:
+    """Do what a call does that says nothing of its length: what is left bounds it."""
+    admission = optimizer.admit(ChatRequest([{"role": "user", "content": "How are you?"}], "model"), "p")
+    _pause.wait(_HELD)
+    cost = optimizer.calculate_cost(Usage(0, min(_ANSWER, admission.max_tokens or _ANSWER)), "model") or 0.0
+    if admission.hold is not None:
+        admission.hold.settle(cost)
+    return cost
 
 
 def _agents() -> list[Inside]:
@@ -119,7 +137,7 @@ def _line_of_pool() -> Callable[[], AbstractContextManager[Any]]:
 
 def _served(lent: Callable[[], AbstractContextManager[Any]]) -> tuple[int, float]:
     """Return how many threads were lent one at all, and the longest that one waited, seconds."""
-    together, pause = threading.Barrier(_THREADS), threading.Event()
+    together = threading.Barrier(_THREADS)
 
     def borrow(_: int) -> tuple[bool, float]:
         served, longest = False, 0.0
@@ -129,7 +147,7 @@ def _served(lent: Callable[[], AbstractContextManager[Any]]) -> tuple[int, float
             try:
                 with lent():
                     served, longest = True, max(longest, SYSTEM_CLOCK.now() - asked)
-                    pause.wait(_HELD)
+                    _pause.wait(_HELD)
             except queue.Empty:
                 longest = max(longest, SYSTEM_CLOCK.now() - asked)
         return served, longest
@@ -167,9 +185,9 @@ def _stall() -> Inside:
     """Stall until that is noticed, and tell when it was, and where it was said to be."""
     profiler = Profiler(tracker=PerformanceTracker(), slow_capture="on", slow_threshold=_SLOW)
     with profiler.profile("request"):
-        end, pause = SYSTEM_CLOCK.now() + _STALL, threading.Event()
+        end = SYSTEM_CLOCK.now() + _STALL
         while not profiler.slow_captures() and SYSTEM_CLOCK.now() < end:
-            pause.wait(_SLOW / 10)
+            _pause.wait(_SLOW / 10)
     captures = [capture for slow in profiler.slow_captures() for capture in slow.captures]
     profiler.close()
     seen = [f"{one.age * _MS:.0f} ms, in {frame.function}()" for one in captures for frame in one.stack if _own(frame)]
