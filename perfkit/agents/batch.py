@@ -204,15 +204,18 @@ def map_bounded(  # noqa: PLR0913 - all but what is done are options
     work = _Work(fn, items, window=4 * max_concurrent, rate=rate)
     if cancel is not None:
         cancel.add(work.cancel)
+    watch = _watcher(progress, fail_fast=fail_fast) if fail_fast or progress is not None else None
+    return _results(work, workers, ordered=ordered, watch=watch, timeout=timeout)
 
-    def watch(result: Result[R], done: int) -> None:
+
+def _watcher(progress: Callable[[int], Any] | None, *, fail_fast: bool) -> Callable[[Result[Any], int], None]:
+    def watch(result: Result[Any], done: int) -> None:
         if fail_fast and result.error is not None:
             raise result.error
         if progress is not None:
             progress(done)
 
-    watched = fail_fast or progress is not None
-    return _results(work, workers, ordered=ordered, watch=watch if watched else None, timeout=timeout)
+    return watch
 
 
 def _results(

@@ -179,17 +179,11 @@ def cached(  # noqa: PLR0913 - the options of a decorator, each with a default
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-            raise TypeError(f"{function.__qualname__} returns no JSON value: only plain functions can be cached")
-        signature = inspect.signature(function)
-        where = f"{function.__module__}.{function.__qualname__}"
+        asked_by = _asked_by(function, key)
 
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            made = key(*args, **kwargs) if key is not None else dict(bound.arguments)
-            asked = {"perfkit.function": where, "of": made}
+            asked = asked_by(*args, **kwargs)
             owner = scope(*args, **kwargs) if callable(scope) else scope
             kept = cache if cache is not None else ResponseCache.instance()
             result: R = kept.get(
@@ -200,3 +194,18 @@ def cached(  # noqa: PLR0913 - the options of a decorator, each with a default
         return wrapper
 
     return decorate if function is None else decorate(function)
+
+
+def _asked_by(function: Callable[P, Any], key: Callable[..., Any] | None) -> Callable[P, dict[str, Any]]:
+    """Return what makes a function's arguments the key of its result."""
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise TypeError(f"{function.__qualname__} returns no JSON value: only plain functions can be cached")
+    signature = inspect.signature(function)
+    where = f"{function.__module__}.{function.__qualname__}"
+
+    def asked(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return {"perfkit.function": where, "of": key(*args, **kwargs) if key is not None else dict(bound.arguments)}
+
+    return asked

@@ -172,7 +172,10 @@ def _moved(average: float | None, sample: float, weight: float) -> float:
 
 
 def quickest(candidates: Sequence[P], now: float) -> P | None:
-    """Return who is expected to cost the least seconds, None where two are equal."""
+    """Return who is expected to cost the least seconds, None where two are equal or one is untried.
+
+    `expected_at` is written out here: every routed call asks it of every candidate.
+    """
     least, chosen = math.inf, None
     for one in candidates:
         cost, excess = one.cost, one.excess

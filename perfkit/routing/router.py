@@ -217,14 +217,11 @@ class ProviderRouter(Experiments):
         if deadline is not None:
             request = request.evolve(timeout=finite("deadline", deadline, above=0))
         try:
-            answer: ChatResponse | Call
             if self._plain and not hedge and (max_attempts, provider, quality, limits) == _PLAIN:
                 answer = self._straight(request, reserve)
             else:
                 options = Options(max_attempts, provider is not None, reserve=reserve, quality=quality)
-                answer = self._call(request, provider, options, limits)
-            if isinstance(answer, Call):
-                answer = self._answered(answer, hedge)
+                answer = self._answered(self._call(request, provider, options, limits), hedge)
             return self._mirrored(request, answer) if self._mirrors else answer
         except Exception as error:
             instead = self.instead(request, error, fallback_response)
@@ -232,7 +229,7 @@ class ProviderRouter(Experiments):
                 raise
             return instead
 
-    def _straight(self, request: ChatRequest, reserve: Reserve | None) -> ChatResponse | Call:
+    def _straight(self, request: ChatRequest, reserve: Reserve | None) -> ChatResponse:
         now = self._clock.now()
         if now >= self._tend_at:
             self._tend()
@@ -240,7 +237,8 @@ class ProviderRouter(Experiments):
         offers = table.by_model.get(request.model) or self._offers(request.model, None)
         if not table.fit_all:
             offers = self._fit(offers, request, None)
-        return straight(self._setup, request, offers, now, reserve, self._measured)
+        answer = straight(self._setup, request, offers, now, reserve, self._measured)
+        return self._answered(answer, None) if isinstance(answer, Call) else answer
 
     def _answered(self, call: Call, hedge: bool | float | None) -> ChatResponse:
         response = None

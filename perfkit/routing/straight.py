@@ -43,14 +43,11 @@ def straight(
 
     Args:
         setup: of the router.
-        request: what is asked.
+        request: what is asked; raises what the attempt raises, where nobody else is to be asked after it.
         offers: who may be asked; not changed.
         now: monotonic second.
         reserve: holds money for the attempt.
         tracker: returns what gets the metrics.
-
-    Raises:
-        Exception: the attempt's, after which nobody else is to be asked.
     """
     trial = _first(setup, request, offers, now)
     if trial is None:

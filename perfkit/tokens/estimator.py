@@ -61,7 +61,7 @@ _APART = {
     }.items()
 }
 _ONE = tuple(bytes((byte,)) for byte in range(256))
-_TYPOGRAPHIC = b"\xe2"  # the lead byte of quotes and dashes
+_QUOTES, _QUOTE = b"\xe2", b"\xe2\x80"  # how quotes and dashes begin, and arrows and the like with the first alone
 _RARE = 70  # one byte inside characters in so many tells no language
 _FEW = 256  # bytes beyond ASCII of which a set costs less than what it spares
 _ABOVE_LATIN, _SPACED = b"\xce", (*_ONE[0xCE:0xE2], *_ONE[0xEA:0xEE])  # scripts with spaces between words
@@ -145,7 +145,9 @@ def marks(raw: bytes, characters: int) -> dict[bytes, int]:
         return {}
     beyond = raw.translate(None, _ASCII)
     leads = beyond.translate(None, _INSIDE)
-    present = set(beyond if len(beyond) < _FEW and leads.strip(_TYPOGRAPHIC) else b"")
+    if not leads.strip(_QUOTES):  # as in most prose
+        return {_QUOTES: len(leads), _QUOTE: beyond.count(_QUOTE)}
+    present = set(beyond if len(beyond) < _FEW else b"")
     found: dict[bytes, int] = {}
     accents = 0
     for lead in map(_ONE.__getitem__, set(leads)):

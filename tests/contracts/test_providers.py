@@ -12,13 +12,14 @@ import pickle
 import re
 import time
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from _draining import drain
 from _parts import REPOSITORY, needs_module
 
 from perfkit.errors import (
@@ -228,15 +229,6 @@ def provider(kind: str, fault: FaultServer, connections: ConnectionPool) -> Prov
 
 def request(messages: Any = "hi", model: str = "m", **settings: Any) -> ChatRequest:
     return ChatRequest(messages, model, **settings)
-
-
-def drain(stream: Generator[str, None, ChatResponse]) -> tuple[list[str], ChatResponse]:
-    pieces = []
-    while True:
-        try:
-            pieces.append(next(stream))
-        except StopIteration as end:
-            return pieces, end.value
 
 
 def fail(provider: Provider, *, stream: bool) -> PerfkitError:

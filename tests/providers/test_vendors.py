@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
+from _draining import drained
 from _parts import needs_aimock, needs_module
 from _servers import polled
 
@@ -54,15 +55,6 @@ def asked(messages: Any, model: str, **settings: Any) -> ChatRequest:
 
 def sent(fault: FaultServer, number: int = -1) -> Any:
     return json.loads(fault.stats()["recent"][number]["body"])
-
-
-def drained(stream: Any) -> tuple[str, Any]:
-    pieces = []
-    while True:
-        try:
-            pieces.append(next(stream))
-        except StopIteration as end:
-            return "".join(pieces), end.value
 
 
 def camel(value: Any) -> Any:

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from routing.listening import whole
+from _draining import drained
 
 import perfkit
 from perfkit.metrics import PerformanceTracker
@@ -50,7 +50,7 @@ def test_the_first_stream_with_text_wins_and_the_other_is_cut_off_at_once(
     fault.behave(stall(ok(TEXT), after_events=1))  # the head and the role, but no text
     other.behave(ok(TEXT))
     for number in range(1, 4):
-        text, response = whole(pair.stream_with_fallback(ChatRequest(HELLO, "m", timeout=30), hedge=0.05))
+        text, response = drained(pair.stream_with_fallback(ChatRequest(HELLO, "m", timeout=30), hedge=0.05))
         assert (text, response.text, response.provider) == (TEXT, TEXT, "second")
         assert [(a.provider, a.outcome) for a in response.attempts] == [("first", "cancelled"), ("second", "ok")]
         seen = fault.wait_until(lambda seen: seen["in_flight"] == 0)
@@ -64,18 +64,18 @@ def test_the_usual_time_to_the_first_text_is_the_delay(
 ) -> None:
     asked = ChatRequest(HELLO, "m", timeout=30)
     for _ in range(19):
-        assert whole(pair.stream_with_fallback(asked))[1].provider == "first"
+        assert drained(pair.stream_with_fallback(asked))[1].provider == "first"
     assert pair._candidates["first"].usual_first_token() is None
-    whole(pair.stream_with_fallback(asked))
+    drained(pair.stream_with_fallback(asked))
     fault.behave(stall(ok(TEXT), after_events=1))
-    assert whole(pair.stream_with_fallback(asked, hedge=True))[1].provider == "second"
+    assert drained(pair.stream_with_fallback(asked, hedge=True))[1].provider == "second"
     assert (fault.counters()["requests"], other.counters()["requests"]) == (21, 1)
 
 
 def test_the_delay_is_of_the_first_text_not_of_the_whole_stream(router: MakeRouter, clock: SlowClock) -> None:
     made = router(a=[lambda _: clock.advance(0.25), "one ", lambda _: clock.advance(9.0), "two"])
     for _ in range(20):
-        whole(made.stream_with_fallback(ChatRequest(HELLO, "m", timeout=60)))
+        drained(made.stream_with_fallback(ChatRequest(HELLO, "m", timeout=60)))
     assert made._candidates["a"].usual_first_token() == pytest.approx(0.25)
     assert made._candidates["a"].usual_latency() == pytest.approx(9.25)
 
@@ -83,7 +83,7 @@ def test_the_delay_is_of_the_first_text_not_of_the_whole_stream(router: MakeRout
 def test_streams_are_not_hedged_unless_asked_to(router: MakeRouter, request_: ChatRequest) -> None:
     names: list[str] = []
     made = router(a=[lambda _: names.append(threading.current_thread().name), "fine"], b=["other"])
-    assert whole(made.stream_with_fallback(request_))[0] == "fine"
+    assert drained(made.stream_with_fallback(request_))[0] == "fine"
     assert names == [threading.current_thread().name]
 
 
@@ -92,7 +92,7 @@ def test_second_streams_stay_within_their_share(router: MakeRouter, request_: Ch
     for _ in range(100):
         done = threading.Event()
         made.get_provider("a").script = [[lambda _, done=done: done.wait(0.004), "fine"]]
-        whole(made.stream_with_fallback(request_))
+        drained(made.stream_with_fallback(request_))
     assert 1 <= made.get_provider("b").calls <= 0.02 * 100 + 1
     made.close()
 
@@ -118,7 +118,7 @@ def test_a_second_stream_that_has_begun_too_is_closed_and_paid(
 ) -> None:
     made, money = router({"hedge_share": 1.0}, a=["one ", "two"], b=["other ", "text"]), ledger()
     made._racer._pool = Together()  # type: ignore[assignment]
-    text, response = whole(made.stream_with_fallback(request_, hedge=AT_ONCE, reserve=money))
+    text, response = drained(made.stream_with_fallback(request_, hedge=AT_ONCE, reserve=money))
     assert (text, response.provider) == ("one two", "a")
     assert made.get_provider("b").closed == 1
     assert [entry[-1] for entry in money.entries] == [("settled", "one two"), "released"]
@@ -129,7 +129,7 @@ def test_a_second_stream_that_has_begun_too_is_closed_and_paid(
 @pytest.mark.parametrize("text", [["fine"], []])
 def test_what_fails_before_its_text_is_replaced(router: MakeRouter, request_: ChatRequest, text: list[str]) -> None:
     made = router({"hedge": True}, a=[perfkit.errors.ServerError("500")], b=text)
-    heard, response = whole(made.stream_with_fallback(request_))
+    heard, response = drained(made.stream_with_fallback(request_))
     assert (heard, response.text) == ("".join(text), "".join(text))
     assert [(a.provider, a.outcome) for a in response.attempts] == [("a", "error"), ("b", "ok")]
     made.close()
@@ -150,7 +150,7 @@ def test_a_hedged_stream_that_breaks_off_is_resumed(
     fault.behave(cut(ok(TEXT), after_events=3))
     other.behave(ok(TEXT))
     asked = ChatRequest(HELLO, "m", timeout=30)
-    text, response = whole(pair.stream_with_fallback(asked, hedge=20.0, resume=True))
+    text, response = drained(pair.stream_with_fallback(asked, hedge=20.0, resume=True))
     assert (text, response.text) == (TEXT, TEXT)
     assert [a.outcome for a in response.attempts] == ["error", "ok"]
 

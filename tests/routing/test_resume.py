@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _draining import drained
 from hypothesis import given
 from hypothesis import strategies as st
-from routing.listening import whole
 
 from perfkit.errors import (
     BadRequestError,
@@ -97,7 +97,7 @@ def test_another_provider_goes_on_with_the_answer(
     error: Exception, router: MakeRouter, request_: ChatRequest, ledger: type[Ledger]
 ) -> None:
     made, money = router({"resume": True}, a=["one two ", error], b=["three four"]), ledger()
-    text, response = whole(made.stream_with_fallback(request_, reserve=money))
+    text, response = drained(made.stream_with_fallback(request_, reserve=money))
     assert text == response.text == "one two three four"
     assert [(a.provider, a.outcome) for a in response.attempts] == [("a", "error"), ("b", "ok")]
     assert made.get_provider("b").requests[0].messages[1]["content"] == "one two "
@@ -110,12 +110,12 @@ def test_it_is_off_unless_asked_for(router: MakeRouter, request_: ChatRequest) -
     assert next(deltas) == "one "
     with pytest.raises(StreamInterruptedError):
         next(deltas)
-    assert whole(made.stream_with_fallback(request_, resume=True))[0] == "one two"
+    assert drained(made.stream_with_fallback(request_, resume=True))[0] == "one two"
 
 
 def test_it_can_break_again_and_again(router: MakeRouter, request_: ChatRequest) -> None:
     made = router(a=["one ", BROKEN], b=["two ", BROKEN], c=["three"])
-    text, response = whole(made.stream_with_fallback(request_, resume=True))
+    text, response = drained(made.stream_with_fallback(request_, resume=True))
     assert text == response.text == "one two three"
     assert made.get_provider("c").requests[0].messages[1]["content"] == "one two "
 
@@ -134,7 +134,7 @@ def test_a_wrong_request_or_an_empty_purse_ends_it_with_the_text(
 ) -> None:
     made = router(a=["one ", BROKEN], b=[BadRequestError("400")])
     with pytest.raises(BadRequestError):
-        whole(made.stream_with_fallback(request_, resume=True))
+        drained(made.stream_with_fallback(request_, resume=True))
     money = ledger()
     deltas = made.stream_with_fallback(request_, resume=True, reserve=money)
     assert next(deltas) == "one "
@@ -152,7 +152,7 @@ def test_a_stream_below_its_pace_is_cut_and_resumed(
         clock.advance(2.0)
 
     made = router({"min_tokens_per_second": 2.0}, a=["w " * 2, *[slow, "x "] * 20], b=["rest"])
-    text, response = whole(made.stream_with_fallback(request_, resume=True))
+    text, response = drained(made.stream_with_fallback(request_, resume=True))
     assert text.endswith("rest")
     assert 3 <= text.count("x ") <= 5  # five seconds of grace and what was said, at two a second
     assert response.attempts[0].error == "StreamInterruptedError"
@@ -192,7 +192,7 @@ def test_a_hundred_cut_streams_lose_and_repeat_nothing(fault: FaultServer) -> No
             rest = text[len(first) :] if number % 3 else text  # every third begins anew
             other.behave(ok(rest))
             request = ChatRequest(HELLO, "m", timeout=10)
-            heard, response = whole(router.stream_with_fallback(request, resume=True))
+            heard, response = drained(router.stream_with_fallback(request, resume=True))
             assert heard == response.text == text, (number, first)
             assert [a.provider for a in response.attempts] == ["p1", "p2"]
 
@@ -201,7 +201,7 @@ def test_a_real_model_goes_on_where_the_stream_was_cut(llm: LlamaServer, fault: 
     real = create_provider("openai", name="real", base_url=llm.base_url, api_key="k")
     question: Any = "Tell me of the sea."
     request = ChatRequest(question, "tiny", max_tokens=40, temperature=0, timeout=30)
-    expected, _ = whole(real.stream(request))
+    expected, _ = drained(real.stream(request))
     router = ProviderRouter(strategy="priority", probe_interval=None, failure_threshold=1000)
     broken = create_provider("openai", name="broken", base_url=fault.base_url, api_key="k")
     router.register_provider("broken", broken, priority=1)
@@ -209,7 +209,7 @@ def test_a_real_model_goes_on_where_the_stream_was_cut(llm: LlamaServer, fault: 
     for words in (2, 4, 6):
         shown = " ".join(expected.split(" ")[:words])
         fault.behave(cut(ok(shown + " never"), after_events=1 + words))
-        heard, response = whole(router.stream_with_fallback(request, resume=True))
+        heard, response = drained(router.stream_with_fallback(request, resume=True))
         assert [a.outcome for a in response.attempts] == ["error", "ok"]
         assert heard == response.text
         assert len(heard) > len(shown) + 20

@@ -4,6 +4,7 @@ import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _draining import drain
 
 from perfkit.errors import (
     BadRequestError,
@@ -29,21 +30,11 @@ if TYPE_CHECKING:
     MakeRouter = Callable[..., ProviderRouter]
 
 
-def whole(deltas: Generator[str, None, ChatResponse]) -> tuple[list[str], ChatResponse]:
-    """Return all deltas and the response."""
-    heard = []
-    while True:
-        try:
-            heard.append(next(deltas))
-        except StopIteration as end:
-            return heard, end.value
-
-
 def test_deltas_come_as_they_are_and_the_response_at_the_end(
     router: MakeRouter, request_: ChatRequest, ledger: type[Ledger]
 ) -> None:
     money = ledger()
-    heard, response = whole(router(a=["one ", "two"]).stream_with_fallback(request_, reserve=money))
+    heard, response = drain(router(a=["one ", "two"]).stream_with_fallback(request_, reserve=money))
     assert heard == ["one ", "two"]
     assert (response.text, response.provider) == ("one two", "a")
     assert [(a.provider, a.outcome, a.reason) for a in response.attempts] == [("a", "ok", "only candidate")]
@@ -51,7 +42,7 @@ def test_deltas_come_as_they_are_and_the_response_at_the_end(
 
 
 def test_an_answer_without_text_is_an_answer(router: MakeRouter, request_: ChatRequest) -> None:
-    heard, response = whole(router(a=[]).stream_with_fallback(request_))
+    heard, response = drain(router(a=[]).stream_with_fallback(request_))
     assert heard == []
     assert response.attempts[0].outcome == "ok"
 
@@ -63,7 +54,7 @@ def test_a_stream_that_fails_before_its_first_delta_is_replaced_unseen(
     error: Exception, router: MakeRouter, clock: SlowClock, request_: ChatRequest, ledger: type[Ledger]
 ) -> None:
     made, money = router(a=[error], b=["fine"]), ledger()
-    heard, response = whole(made.stream_with_fallback(request_, reserve=money))
+    heard, response = drain(made.stream_with_fallback(request_, reserve=money))
     assert heard == ["fine"]
     assert [(a.provider, a.outcome) for a in response.attempts] == [("a", "error"), ("b", "ok")]
     assert [entry[-1] for entry in money.entries] == ["released", ("settled", "fine")]
@@ -82,7 +73,7 @@ def test_a_stream_that_is_no_generator_is_closed_too(router: MakeRouter, request
 
     made, stream = router(a=0.0, b=["fine"]), Stream()
     made.get_provider("a").stream = lambda _: stream
-    assert whole(made.stream_with_fallback(request_))[0] == ["fine"]
+    assert drain(made.stream_with_fallback(request_))[0] == ["fine"]
     assert stream.closed
 
 
@@ -92,7 +83,7 @@ def test_a_provider_that_raises_when_called_is_replaced_too(router: MakeRouter, 
 
     made = router(a=0.0, b=["fine"])
     made.get_provider("a").stream = refuse
-    assert whole(made.stream_with_fallback(request_))[0] == ["fine"]
+    assert drain(made.stream_with_fallback(request_))[0] == ["fine"]
 
 
 def test_after_the_first_delta_the_error_passes_through(
@@ -117,9 +108,9 @@ def test_streams_that_break_after_output_open_the_circuit(router: MakeRouter, re
     made = router(a=["half", StreamInterruptedError("cut off")], b=["fine"])
     for _ in range(5):
         with pytest.raises(StreamInterruptedError):
-            whole(made.stream_with_fallback(request_))
+            drain(made.stream_with_fallback(request_))
     assert made.health()["a"]["state"] == "open"
-    assert whole(made.stream_with_fallback(request_))[0] == ["fine"]
+    assert drain(made.stream_with_fallback(request_))[0] == ["fine"]
 
 
 @pytest.mark.parametrize("leave", ["close", "throw", "forget"])
@@ -231,7 +222,7 @@ def test_a_probe_that_streams_closes_the_circuit_even_when_left_early(
     made = router({"max_attempts": 1}, a=[ServerError("500")])
     for _ in range(5):
         with pytest.raises(ServerError):
-            whole(made.stream_with_fallback(request_))
+            drain(made.stream_with_fallback(request_))
     clock.advance(60)
     made.get_provider("a").script = [["one", "two"]]
     deltas = made.stream_with_fallback(request_)
@@ -248,7 +239,7 @@ def test_a_provider_that_cannot_stream_gives_its_answer_in_one_piece(router: Mak
 
     made = router()
     made.register_provider("plain", Plain())
-    heard, response = whole(made.stream_with_fallback(request_))
+    heard, response = drain(made.stream_with_fallback(request_))
     assert (heard, response.provider) == (["whole"], "plain")
 
 
@@ -269,5 +260,5 @@ def test_the_only_provider_is_asked_again_before_the_first_delta(
     router: MakeRouter, clock: SlowClock, request_: ChatRequest
 ) -> None:
     script: tuple[Any, ...] = ([RateLimitError("429", retry_after=2.0)], ["fine"])
-    assert whole(router(a=script).stream_with_fallback(request_))[0] == ["fine"]
+    assert drain(router(a=script).stream_with_fallback(request_))[0] == ["fine"]
     assert clock.slept == [2.0]
