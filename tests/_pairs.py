@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["CLASSES", "SAME", "pairs"]
+from pathlib import Path
+
+__all__ = ["CLASSES", "SAME", "pairs", "unseen"]
 
 _TEMPLATES: dict[str, tuple[list[str], list[tuple[str, str]]]] = {
     "number": (
@@ -175,3 +177,9 @@ def pairs(kind: str) -> list[tuple[str, str]]:
         made = [(text.format(a), text.format(b)) for text in templates for a, b in values]
     made = [(a, b) for a, b in made if a.casefold() != b.casefold()]
     return made + [(a, f"Hello, could you please tell me: {b[0].lower()}{b[1:]}") for a, b in made]
+
+
+def unseen(name: str) -> list[list[str]]:
+    """Return pairs written by somebody who had not seen the guards: "differing" (kind, one, two) or "same"."""
+    text = (Path(__file__).parent / "data" / f"pairs_{name}.txt").read_text("utf-8")
+    return [line.split("|") for line in text.splitlines()]

@@ -21,7 +21,8 @@ _SENTENCE = re.compile(r"[.!?:\n]\s*$|^\s*$|[\"'(\u201c]\s*$")
 _ISO = re.compile(r"\d[\d.,:/-]*")
 
 
-_REVERSING = ("un", "in", "im", "ir", "il", "dis", "de", "non", "mis")  # before a word they mean its opposite
+_REVERSING = ("un", "in", "im", "ir", "il", "dis", "de", "non", "mis")  # before a word they mean its opposite,
+_REVERSED = 3  # if it has so many letters: "into" is not the opposite of "to"
 _POLE = 5  # letters that tell the words of a row apart, and not their endings
 _WEAK = frozenset(("1", "1.", "2.", "x1", "2"))  # said without counting: "one of my cards", "at first", "both"
 
@@ -36,7 +37,10 @@ class Reading:
     negations: int
     poles: frozenset[tuple[int, str]]  # row of the table of opposites, and word
     names: frozenset[str]
+    bounds: frozenset[str]  # which side of a number or date is meant: "after", "at least"
     kind: str  # of question
+    passive: bool  # who does it is named by "by"
+    inflected: frozenset[str]  # stems of words that end like a verb
     words: tuple[str, ...]  # stemmed, without those that mean nothing by themselves or have a guard of their own
     every: frozenset[str]
 
@@ -54,7 +58,10 @@ def read(text: str) -> Reading:
         negations=sum(part in w.NEGATIONS for part in parts) % 2,
         poles=frozenset((w.OPPOSITES[part], part) for part in parts if part in w.OPPOSITES),
         names=_names(found) | (frozenset(tokens) & w.PLACES),
+        bounds=_bounds(parts),
         kind=_kind(tokens),
+        passive=any(by == "by" and (verb.endswith("ed") or verb in w.DONE) for verb, by in pairwise(tokens)),
+        inflected=frozenset(_stem(token) for token in tokens if token.endswith(("ed", "ing"))),
         words=tuple(_stem(token) for token in tokens if not _is_compared(token)),
         every=frozenset(map(_stem, tokens)),
     )
@@ -63,6 +70,12 @@ def read(text: str) -> Reading:
 def _halves(tokens: list[str]) -> frozenset[str]:
     """Return "am" and "pm" behind a number: elsewhere the first is a verb."""
     return frozenset(half for hour, half in pairwise(tokens) if half in {"am", "pm"} and hour[0].isdigit())
+
+
+def _bounds(parts: list[str]) -> frozenset[str]:
+    """Return "after" and the like where a number or date follows: "by noon" is one, "sent by mail" is none."""
+    followed = ((part, parts[at + 1 : at + 3]) for at, part in enumerate(parts) if part in w.BOUNDS)
+    return frozenset(w.BOUNDS[part] for part, after in followed if any(one in w.DATES or _number(one) for one in after))
 
 
 def _plain(token: str) -> str:
@@ -111,11 +124,21 @@ def _kind(tokens: list[str]) -> str:
 
 
 def _stem(token: str) -> str:
-    """Return a word without its ending, so that "cards" is "card" and "transferred" is "transferr"."""
-    for ending in ("ing", "ies", "ied", "es", "ed", "s"):
+    """Return a word without its ending, so that "cards" is "card", "cities" is "city" and "transferred" "transfer"."""
+    for ending in ("ing", "ed", "s"):
         if token.endswith(ending) and len(token) - len(ending) > 2:  # noqa: PLR2004 - letters that stay
-            return token.removesuffix(ending)
-    return token
+            token = token.removesuffix(ending)
+            break
+    if token.endswith("ie"):
+        return token[:-2] + "y"
+    if len(token) > 3 and token[-1] == token[-2] and token[-1] not in "eio":  # noqa: PLR2004 - "add" is a word
+        return token[:-1]
+    return token[:-1] if token.endswith(("sse", "xe", "che", "she")) else _without_e(token)
+
+
+def _without_e(token: str) -> str:
+    """Return a long word without its "e": "change" and "changing" are one, but "plane" and "plan" are two."""
+    return token.removesuffix("e") if len(token) > 5 else token  # noqa: PLR2004
 
 
 def _numbers_differ(a: Reading, b: Reading) -> bool:
@@ -132,6 +155,10 @@ def _dates_differ(a: Reading, b: Reading) -> bool:
     return a.dates != b.dates
 
 
+def _bounds_differ(a: Reading, b: Reading) -> bool:
+    return a.bounds != b.bounds
+
+
 def _negations_differ(a: Reading, b: Reading) -> bool:
     return a.negations != b.negations
 
@@ -141,10 +168,11 @@ def _opposites_differ(a: Reading, b: Reading) -> bool:
     if {_pole(pole) for pole in a.poles if pole[0] in rows} != {_pole(pole) for pole in b.poles if pole[0] in rows}:
         return True
     return any(
-        prefix + word in two
+        _without_e(prefix + word) in two
         for one, two in ((a.every, b.every), (b.every, a.every))
         for word in one - two
         for prefix in _REVERSING
+        if len(word) >= _REVERSED
     )
 
 
@@ -162,7 +190,16 @@ def _questions_differ(a: Reading, b: Reading) -> bool:
 
 
 def _order_differs(a: Reading, b: Reading) -> bool:
-    return a.words != b.words and Counter(a.words) == Counter(b.words)
+    """Tell whether the same words are in another order, but for a verb that changes its form as it moves.
+
+    "X is followed by Y" is "Y follows X", so there the same order is another one.
+    """
+    if Counter(a.words) != Counter(b.words):
+        return False
+    if a.passive != b.passive:
+        return a.words == b.words and len(a.words) > 1
+    moved = a.inflected ^ b.inflected
+    return [word for word in a.words if word not in moved] != [word for word in b.words if word not in moved]
 
 
 def _one_word_exchanged(a: Reading, b: Reading) -> bool:
@@ -176,6 +213,7 @@ GUARDS = {
     "numbers": _numbers_differ,
     "units": _units_differ,
     "dates": _dates_differ,
+    "bounds": _bounds_differ,
     "negation": _negations_differ,
     "opposites": _opposites_differ,
     "names": _names_differ,

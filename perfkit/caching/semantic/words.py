@@ -5,8 +5,10 @@ from __future__ import annotations
 from perfkit.caching.vocabulary import words_of
 
 __all__ = [
+    "BOUNDS",
     "COMPATIBLE",
     "DATES",
+    "DONE",
     "EMPTY",
     "NEGATIONS",
     "NUMBERS",
@@ -129,6 +131,20 @@ DATES = _synonyms("""
     last previous
     ago
 """)
+BOUNDS = _synonyms("""
+    before until till by prior
+    after since
+    above over exceeding more
+    below under less fewer
+    least
+    most
+    between
+    within
+""")
+DONE = words_of("""
+    beaten bitten broken built brought bought caught chosen cut done drawn driven eaten found given grown held hit
+    kept known led made paid put read run seen sent shown sold spoken stolen taken taught thrown told won written
+""")  # and other words before "by", beside those in -ed
 NEGATIONS = words_of("""
     not no never none nobody nothing nowhere neither nor without cannot except unless hardly barely
     n't lack lacks lacking refuse refuses fails fail failed failing avoid stop prevent
