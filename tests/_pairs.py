@@ -163,6 +163,7 @@ SAME = [
     ("how do I top up", "What is the way to top up?"),
     ("set a timer for 10 minutes", "please set a timer for ten minutes"),
     ("I lost one of my cards", "I have lost my card"),
+    ("I can not log in to my account", "I can't log into my account"),
 ]
 
 

@@ -271,7 +271,7 @@ class Loader:
         """
         clock = self._clock
         entry = Entry(key, keep(value), life, now=clock.now(), stored_at=clock.wall(), tags=tags, seconds=seconds)
-        self._shelf.put(entry, self._shelf.departures.count if since is None else since)
+        self._shelf.put(entry, self._shelf.begin() if since is None else since)
         return entry
 
     def keep_if_possible(self, key: str, value: Any, life: Life, tags: frozenset[str], **how: Any) -> Entry | None:

@@ -46,11 +46,28 @@ class Departures:
 
     def after_fork(self) -> None:
         """Make the lock new; invalidations of the parent do not matter to what begins here."""
-        self._lock = threading.Lock()  # guards all below; `count` is also read without it
+        self._lock = threading.Lock()  # guards what `_begin` makes; `count` is also read without it
+        self._begin()
+
+    def _begin(self) -> None:
         self.count = 0
         self._forgotten = 0  # the count of the last one that is remembered no more
         self._kinds: deque[tuple[int, Match | None]] = deque()
         self._keys: OrderedDict[str, int] = OrderedDict()  # single keys, of which there are many
+
+    def known(self) -> tuple[int, list[Match | None]]:
+        """Return the count and all that was made invalid, as far as it is remembered: None for everything."""
+        with self._lock:
+            kinds = [match for _, match in self._kinds]
+            everything = self._forgotten or None in kinds
+            keys = [Match(key, exact=True) for key in self._keys]
+            return self.count, [None] if everything else [*kinds, *keys]
+
+    def forgive(self, count: int) -> None:
+        """Begin anew, unless something was added since `count` was known."""
+        with self._lock:
+            if self.count == count:
+                self._begin()
 
     def add(self, match: Match | None) -> None:
         """Note that all this was made invalid; None: everything."""
@@ -69,12 +86,15 @@ class Departures:
         if len(self._keys) > MOST_KEYS:
             self._forgotten = max(self._forgotten, self._keys.popitem(last=False)[1])
 
-    def cover(self, since: int, key: str, tags: frozenset[str]) -> bool:
-        """Tell whether an entry whose making began when `count` was `since` has been invalidated meanwhile."""
+    def cover(self, since: int, key: str, tags: frozenset[str], *, by_name: bool = False) -> bool:
+        """Tell whether an entry whose making began when `count` was `since` has been invalidated meanwhile.
+
+        With `by_name` only by what means this entry, not by what made everything invalid to be on the safe side.
+        """
         if since == self.count:
             return False
         with self._lock:
-            if since < self._forgotten or self._keys.get(key, 0) > since:
+            if self._keys.get(key, 0) > since or (since < self._forgotten and not by_name):
                 return True
             recent = [match for count, match in self._kinds if count > since]
-        return any(match is None or match.covers(key, tags) for match in recent)
+        return any(not by_name if match is None else match.covers(key, tags) for match in recent)

@@ -1,12 +1,14 @@
 """Where entries are: in the memory of this process, and behind it in a backend where one is configured.
 
 A backend that is away is gone on without: what it would have given is a miss, what it would have taken stays here.
+What it should have removed meanwhile it is told when it is back; until then nothing of that is read from it.
 """
 
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from perfkit import _process
 from perfkit.caching.matching import Departures, Match
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Shelf"]
 
-T = TypeVar("T")
 ALL = Match("chat:*")  # answers of models
 SWEEP = 30.0  # seconds between two looks for what has expired
 
@@ -44,6 +45,7 @@ class Shelf:
         self.near = Store(settings.max_bytes, settings.max_entries)
         self.far: Backend | None = None
         self.departures = Departures()
+        self._owed = Departures()  # what the backend has not been told
         self._watchers: list[weakref.WeakMethod[Callable[[Match], None]]] = []
         self._swept = False
 
@@ -51,6 +53,7 @@ class Shelf:
         """Make the locks new."""
         self.near.after_fork()
         self.departures.after_fork()
+        self._owed.after_fork()
 
     def renew(self) -> None:
         """Begin with an empty memory and no counts."""
@@ -73,6 +76,14 @@ class Shelf:
         """What lets one process at a time compute a key."""
         return None if self.far is None else self.far.turns
 
+    def begin(self) -> int:
+        """Return the count of departures; from now on others' are heard of, and the backend knows of ours."""
+        if self.far is not None:
+            with suppress(StateUnavailableError):
+                self.far.listen()
+            self._settle()
+        return self.departures.count
+
     def find(self, key: str) -> Entry | None:
         """Return what is kept under `key`, fresh or stale, wherever it is."""
         entry = self.near.peek(key, self._clock.now())
@@ -80,10 +91,11 @@ class Shelf:
         if far is None or (entry is not None and entry.expires > self._clock.now()):
             return entry
         try:
-            far.listen()
-            since = self.departures.count
+            since = self.begin()
             found = far.get(key)
         except StateUnavailableError:
+            return entry
+        if found is not None and self._owed.cover(0, key, found.tags):
             return entry
         if found is not None and far.announces:
             self._put_near(found, since)
@@ -95,12 +107,13 @@ class Shelf:
         if far is not None and not self.departures.cover(since, entry.key, entry.tags):
             try:
                 far.put(entry)
-                if not far.announces:
-                    return
             except StateUnavailableError:
-                if not far.announces:
-                    return  # it will be back without knowing what was invalidated meanwhile
-        self._put_near(entry, since)
+                self._owed.add(Match(entry.key, exact=True))  # what it has is older
+            else:
+                if self.departures.cover(since, entry.key, entry.tags, by_name=True):
+                    self._depart(Match(entry.key, exact=True))
+        if far is None or far.announces:  # others do not tell what was invalidated elsewhere
+            self._put_near(entry, since)
 
     def _put_near(self, entry: Entry, since: int) -> None:
         if not self._swept:
@@ -111,20 +124,48 @@ class Shelf:
             self.near.remove_all([entry])
 
     def sweep(self) -> None:
-        """Remove from memory what is gone."""
+        """Remove from memory what is gone, and tell the backend what it has missed."""
         self.near.sweep(self._clock.now())
+        self._settle()
 
     def delete(self, key: str) -> bool:
         """Remove one key and tell whether it was there."""
-        self.departures.add(Match(key, exact=True))
-        there = self.near.remove(key)
-        return bool(self._asked(lambda far: far.delete(key))) or there
+        match = Match(key, exact=True)
+        there = self.forget(match)
+        return bool(self._depart(match) or there)
 
     def invalidate(self, match: Match) -> int:
         """Remove what matches, and return how many were found."""
         removed = self.forget(match)
         self._tell(match)
-        return max(removed, self._asked(lambda far: far.invalidate(match)) or 0)
+        return max(removed, self._depart(match))
+
+    def _depart(self, match: Match | None) -> int:
+        """Make something invalid in the backend, or as soon as that is back; return how many were found."""
+        try:
+            return self._remove_far(match)
+        except StateUnavailableError:
+            self._owed.add(match)
+            return 0
+
+    def _remove_far(self, match: Match | None) -> int:
+        far = self.far
+        if far is None:
+            return 0
+        if match is None:
+            far.clear()
+            return 0
+        return int(far.delete(match.wanted)) if match.exact else far.invalidate(match)
+
+    def _settle(self) -> None:
+        """Tell the backend what it has missed, if it is back."""
+        if not self._owed.count:
+            return
+        count, owed = self._owed.known()
+        with suppress(StateUnavailableError):
+            for match in owed:
+                self._remove_far(match)
+            self._owed.forgive(count)
 
     def _tell(self, match: Match) -> None:
         """Let those who hold something about answers of models know which of them are invalid."""
@@ -148,19 +189,14 @@ class Shelf:
 
     def clear(self) -> None:
         """Remove every entry."""
-        self.forget(None)
+        for match in (None, Match("*"), ALL):
+            self.forget(match)
         self._tell(ALL)
-        self._asked(lambda far: far.clear())
-
-    def _asked(self, ask: Callable[[Backend], T]) -> T | None:
-        if self.far is None:
-            return None
-        try:
-            return ask(self.far)
-        except StateUnavailableError:
-            return None
+        self._depart(None)
 
     def count(self) -> tuple[int, int]:
         """Return the number of entries and their bytes."""
-        far = self._asked(lambda far: far.count())
+        far = None
+        with suppress(StateUnavailableError):
+            far = None if self.far is None else self.far.count()
         return (len(self.near), self.near.bytes) if far is None else far

@@ -264,6 +264,7 @@ def _client(url: str, timeout: float) -> Any:
         protocol=2,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
+        encoding_errors="surrogatepass",
         retry=Retry(NoBackoff(), 0),
         **silent,
     )

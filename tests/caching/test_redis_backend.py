@@ -17,6 +17,7 @@ import pytest
 from _parts import needs_module
 from _servers import Redis, environment, polled
 
+from perfkit.caching.backends import redis as redis_module
 from perfkit.caching.backends.redis import RedisBackend
 from perfkit.caching.response import ResponseCache
 from perfkit.errors import BadRequestError, DeadlineExceeded, PerfkitError, StateUnavailableError
@@ -363,6 +364,18 @@ def test_a_waiter_in_another_process_gives_up_at_its_own_deadline(make: Make) ->
         assert leader.result(10) == "late"
 
 
+@pytest.mark.parametrize("more", [{}, {"kept": False, "error": 7}, {"error": {"type": "NetworkError"}}])
+def test_what_another_version_says_of_its_turn_lets_who_waits_compute(make: Make, more: dict[str, Any]) -> None:
+    one, two = make(), make()
+    with led(one, two, lambda: "leader's") as (pool, leader, go):
+        follower = follow(pool, two, lambda: "own")
+        news = json.dumps({"from": "x", "turn": "key:key", **more})
+        link(one).publish(backend(one)._channel(link(one)), news)
+        assert follower.result(10) == "own"
+        go.set()
+        assert leader.result(10) == "leader's"
+
+
 def test_redis_dying_under_a_waiter_lets_him_compute(redis: Redis, make: Make) -> None:
     one, two = make(), make()
     with led(one, two, lambda: "leader's") as (pool, leader, go):
@@ -446,6 +459,31 @@ def test_a_writer_that_is_killed_loses_at_most_the_write_under_way(kind: str, tm
     assert found[:written] == [[number] * 50 for number in range(written)]
     assert found[written] in (None, [written] * 50)
     assert found[written + 1] is None
+
+
+def test_who_computes_is_told_of_an_invalidation_before_redis_is_looked_through(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = make(), make()
+    other.set("a", 1)
+    before, names = other.departures, backend(one)._names
+
+    def slow(*what: Any) -> Any:
+        polled(lambda: other.departures > before, 5)
+        return names(*what)
+
+    monkeypatch.setattr(backend(one), "_names", slow)
+    assert one.invalidate("a*") == 1
+
+
+def test_a_value_that_would_hold_up_everybody_stays_in_memory(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_module, "LARGEST", 1000)
+    one, other = make(), make()
+    one.set("a", "small")
+    assert other.get("a") == "small"
+    one.set("a", "x" * 1000)
+    assert one.get("a") == "x" * 1000
+    polled(lambda: other.get("a") is None, 5)
 
 
 def test_an_unknown_message_harms_nobody(make: Make) -> None:

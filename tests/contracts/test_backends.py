@@ -15,6 +15,7 @@ from _parts import needs_module
 from perfkit.caching import BACKENDS
 from perfkit.caching.response import ResponseCache
 from perfkit.clock import FakeClock
+from perfkit.errors import StateUnavailableError
 from perfkit.metrics import PerformanceTracker
 from perfkit.values import Attempt, ChatResponse, Usage
 
@@ -107,6 +108,38 @@ def test_a_value_of_one_scope_is_never_seen_in_another(make: Make) -> None:
     assert cache.get("balance", default="none") == "none"
 
 
+HOSTILE = [
+    "",
+    "\ud800",
+    "a\0b",
+    "[",
+    "[!",
+    "a[b]c",
+    "\\",
+    "tag:x",
+    "chat:a:public",
+    "scope:x",
+    "json:",
+    "\n",
+    "{}",
+    "é\u202e",
+    "'--",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_any_text_can_be_a_key_a_tag_and_a_scope(make: Make, name: str) -> None:
+    cache, other = make(), make()
+    cache.set("tagged", 1, tags=[name])
+    cache.set(name, 2)
+    cache.set("mine", 3, scope=name)
+    assert (cache.get(name), cache.get("mine", scope=name)) == (2, 3)
+    if cache._shelf.far is not None:
+        assert (other.get(name), other.get("mine", scope=name), other.get("tagged")) == (2, 3, 1)
+    cache.invalidate(name)
+    assert (cache.get(name), cache.get("tagged"), cache.get("mine", scope=name)) == (None, None, 3)
+
+
 def test_clear_removes_everything(make: Make) -> None:
     cache = make()
     cache.set("a", 1)
@@ -140,6 +173,59 @@ def test_threads_that_miss_one_key_make_one_call(make: Make) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(ask, range(8))) == {"answer"}
     assert calls == [1]
+
+
+def test_an_answer_invalidated_while_it_is_written_is_not_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = make()
+    far = cache._shelf.far
+    if far is not None:
+        put = far.put
+        monkeypatch.setattr(far, "put", lambda entry: [cache.invalidate("city"), put(entry)])
+        cache.set("key", "old", tags=["city"])
+        assert (cache.get("key"), make().get("key")) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cache: cache.set("key", "new"),
+        lambda cache: cache.delete("key"),
+        lambda cache: cache.invalidate("city"),
+        lambda cache: cache.invalidate("k*"),
+        lambda cache: cache.clear(),
+    ],
+    ids=["set", "delete", "tag", "glob", "clear"],
+)
+def test_what_was_changed_while_the_backend_was_away_does_not_come_back(
+    make: Make, monkeypatch: pytest.MonkeyPatch, change: Callable[[ResponseCache], Any]
+) -> None:
+    cache, reader = make(), make()
+    cache.set("key", "old", tags=["city"])
+    far = cache._shelf.far
+    if far is None:
+        return
+    with monkeypatch.context() as away:
+        for name in ("get", "put", "delete", "invalidate", "clear"):
+            away.setattr(far, name, refuse)
+        change(cache)
+    cache._shelf.near.clear()
+    assert cache.get("key") is None
+    assert reader.get("key") is None
+
+
+def test_what_the_backend_still_has_to_be_told_is_not_read(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = make()
+    cache.set("key", "old", tags=["city"])
+    cache.set("other", 1)
+    far = cache._shelf.far
+    if far is not None:
+        monkeypatch.setattr(far, "invalidate", refuse)  # as with a full disk: reading goes on
+        cache.invalidate("city")
+        assert (cache.get("key"), cache.get("other")) == (None, 1)
+
+
+def refuse(*_: object) -> None:
+    raise StateUnavailableError("away")
 
 
 def test_an_answer_invalidated_on_its_way_is_not_kept(make: Make) -> None:

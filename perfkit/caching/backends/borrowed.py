@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["BorrowedBackend", "django_backend", "flask_backend"]
 
 LONGEST = 7 * 86400.0  # seconds that values and invalidations are kept
+PAUSE = 1.0  # seconds that a cache is left alone after it failed: it may take its time to fail
 MOST_BEHIND = 256  # invalidations that a value may be older than
 
 
@@ -65,6 +66,7 @@ class BorrowedBackend:
     def __init__(self, setup: Setup, lender: Lender, what: str) -> None:
         self._setup, self._lender = setup, lender
         self._outage = Outage(what, setup.tracker)
+        self._again = 0.0  # when it may be asked, after it failed
         self._counter = f"perfkit:cache:{setup.settings.generation}:marks"
         _process.bind(self)
 
@@ -77,11 +79,15 @@ class BorrowedBackend:
 
     @contextmanager
     def _asking(self) -> Iterator[Lender]:
+        clock = self._setup.clock
+        if self._outage.lasts and clock.now() < self._again:
+            self._outage.refuse()
         try:
             yield self._lender
         except (ConfigError, StateUnavailableError):
             raise
         except Exception as error:
+            self._again = clock.now() + PAUSE
             self._outage.begins(error)
             self._outage.refuse(error)
         self._outage.ends()

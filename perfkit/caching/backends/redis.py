@@ -35,6 +35,7 @@ __all__ = ["RedisBackend"]
 
 AT_ONCE = 500  # names in one ZSCAN or UNLINK: well below a millisecond of the server's time
 EPOCH = 32  # characters
+LARGEST = 8 * 2**20  # bytes of a value: a tenth of a second of a gigabit network, and of everybody's time
 PATIENCE = 0.2  # seconds at most; a server that is away or silent is known to be so after half of it
 
 # KEYS: epoch, index, entry, tags...   ARGV: new epoch, value, milliseconds, key, channel, message, tags...
@@ -147,15 +148,18 @@ class RedisBackend:
         return self._setup.codec.decode(key, value[EPOCH:])
 
     def put(self, entry: Entry) -> None:
-        """Keep an entry, and tell the others that theirs is old."""
-        link = self._listening()
+        """Keep an entry, and tell the others that theirs is old; one that would hold up everybody stays in memory."""
+        link, value = self._listening(), self._setup.codec.encode(entry)
+        if len(value) > LARGEST:
+            self.delete(entry.key)
+            return
         tags = sorted(entry.tags)
         keys = [self._key(link, "epoch"), self._key(link, "index"), self._key(link, "entry", entry.key)]
         self._put(
             [*keys, *(self._key(link, "tag", tag) for tag in tags)],
             [
                 uuid.uuid4().hex,
-                self._setup.codec.encode(entry),
+                value,
                 max(1, int(1000 * entry.life.whole)),
                 entry.key,
                 self._channel(link),
@@ -172,8 +176,9 @@ class RedisBackend:
         return bool(removed)
 
     def invalidate(self, match: Match) -> int:
-        """Remove what matches, and return how many."""
+        """Remove what matches, and return how many; first of all nobody is to keep what he computes now."""
         link = self._listening()
+        self._tell(link, gone=match.wanted, exact=False)
         tag = self._key(link, "tag", match.wanted)
         tagged = self._tagged([self._key(link, "index"), tag], ["tag:" + match.wanted])
         removed = 0

@@ -29,7 +29,7 @@ OVERHEAD = 200  # bytes of a row beside its key and value
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS perfkit_cache (
-    key TEXT PRIMARY KEY, gone REAL NOT NULL, size INTEGER NOT NULL, tags TEXT NOT NULL, data BLOB NOT NULL);
+    key BLOB PRIMARY KEY, gone REAL NOT NULL, size INTEGER NOT NULL, tags TEXT NOT NULL, data BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS perfkit_cache_gone ON perfkit_cache (gone);
 CREATE TABLE IF NOT EXISTS perfkit_cache_total (
     one INTEGER PRIMARY KEY CHECK (one = 1), entries INTEGER NOT NULL, bytes INTEGER NOT NULL);
@@ -73,8 +73,8 @@ class SqliteBackend:
             self._made = None  # it may be another file when it is back
             raise
 
-    def _name(self, key: str) -> str:
-        return f"{self._setup.settings.generation}:{key}"
+    def _name(self, key: str) -> bytes:
+        return f"{self._setup.settings.generation}:{key}".encode("utf-8", "surrogatepass")  # SQLite's text is stricter
 
     def listen(self) -> None:
         """Nobody tells anything."""
@@ -99,12 +99,13 @@ class SqliteBackend:
             connection.execute(_REMOVE.format("gone <= ?"), (wall, EXPIRED_AT_ONCE))
             self._make_room(connection, settings.max_bytes, settings.max_entries, name)
 
-    def _make_room(self, connection: Any, max_bytes: int, max_entries: int | None, spared: str) -> None:
-        while True:
+    def _make_room(self, connection: Any, max_bytes: int, max_entries: int | None, spared: bytes) -> None:
+        removed = 1
+        while removed:
             entries, size = connection.execute("SELECT entries, bytes FROM perfkit_cache_total").fetchone()
             if size <= max_bytes and (max_entries is None or entries <= max_entries):
                 return
-            connection.execute(_REMOVE.format("key <> ?"), (spared, EVICTED_AT_ONCE))
+            removed = connection.execute(_REMOVE.format("key <> ?"), (spared, EVICTED_AT_ONCE)).rowcount
 
     def delete(self, key: str) -> bool:
         """Remove one key and tell whether it was there."""
@@ -116,11 +117,11 @@ class SqliteBackend:
         """Remove what matches, and return how many."""
         prefix, wall = self._name(""), self._setup.clock.wall()
         with self._opened() as file:
-            rows = file.execute("SELECT key, tags FROM perfkit_cache WHERE gone > ?", (wall,))
+            rows = file.execute("SELECT CAST(key AS BLOB), tags FROM perfkit_cache WHERE gone > ?", (wall,))
             found = [
                 (name,)
                 for name, tags in rows
-                if name.startswith(prefix) and match.covers(name.removeprefix(prefix), frozenset(json.loads(tags)))
+                if name.startswith(prefix) and match.covers(_key(name[len(prefix) :]), frozenset(json.loads(tags)))
             ]
             with file.transaction() as connection:
                 connection.executemany("DELETE FROM perfkit_cache WHERE key = ?", found)
@@ -144,6 +145,10 @@ class SqliteBackend:
 
 
 _REMOVE = "DELETE FROM perfkit_cache WHERE key IN (SELECT key FROM perfkit_cache WHERE {} ORDER BY gone LIMIT ?)"
+
+
+def _key(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
 
 
 def _path(url: str) -> str:

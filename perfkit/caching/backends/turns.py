@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,7 @@ class RedisTurns:
 
     def _outcome(self, news: Mapping[str, Any]) -> _Turn:
         error = _read_error(news.get("error"))
-        return _Turn(landed=bool(news["kept"]) and error is None, error=error)
+        return _Turn(landed=bool(news.get("kept")) and error is None, error=error)
 
     def heard(self, news: Mapping[str, Any]) -> None:
         """Wake those who wait for the key a message tells of."""
@@ -180,8 +181,10 @@ class RedisTurns:
             self._held[name] = turn
             if self._thread is not None:
                 return
-            thread = self._thread = threading.Thread(target=self._keep_renewing, name="perfkit-turns", daemon=True)
-        thread.start()
+            thread = threading.Thread(target=self._keep_renewing, name="perfkit-turns", daemon=True)
+            with suppress(RuntimeError):  # no more threads: the turn lives for LIFE, and the next one tries again
+                thread.start()
+                self._thread = thread
 
     def _keep_renewing(self) -> None:
         while True:
@@ -212,8 +215,10 @@ def _error_data(error: Exception | None) -> dict[str, Any] | None:
     return {"type": type(error).__name__, "message": str(error), "data": data}
 
 
-def _read_error(data: Mapping[str, Any] | None) -> Exception | None:
-    if data is None or data["type"] not in known_errors.__all__:
-        return None
-    error: Exception = getattr(known_errors, data["type"])(data["message"], **data["data"])
-    return error
+def _read_error(data: Any) -> Exception | None:
+    """Return the error that a message tells of, None where it cannot be read, as of another version."""
+    with suppress(Exception):
+        if data["type"] in known_errors.__all__:
+            error: Exception = getattr(known_errors, data["type"])(data["message"], **data["data"])
+            return error
+    return None
