@@ -117,6 +117,26 @@ def test_a_broken_cache_breaks_no_call(
     assert cache.get("k") == "kept"
 
 
+def test_a_cache_that_keeps_nothing_is_no_outage(
+    cache: ResponseCache, lender: Forgetful, caplog: pytest.LogCaptureFixture
+) -> None:
+    lender.held = Nothing()
+    for number in range(3):
+        assert cache.get("k", lambda: number) == number  # noqa: B023 - called at once
+        assert cache.invalidate("k") == 0
+    assert not caplog.records
+
+
+class Nothing(dict[str, Any]):
+    """What Django's DummyCache and Flask-Caching's NullCache hold."""
+
+    def __setitem__(self, name: str, value: object) -> None:
+        return
+
+    def setdefault(self, name: str, value: object = None) -> object:
+        return value
+
+
 def test_without_an_application_the_flask_backend_says_what_it_needs() -> None:
     needs_module("flask")
     with pytest.raises(ConfigError, match="Flask-Caching"):

@@ -122,16 +122,21 @@ class BorrowedBackend:
         """Keep an entry."""
         data = self._setup.codec.encode(entry)
         with self._asking() as lender:
-            number = str(self._number(lender)).encode()
-            lender.set(self._name(entry.key), number + b"\n" + data, min(entry.life.whole, LONGEST))
+            number = self._number(lender)
+            if number is not None:
+                name, seconds = self._name(entry.key), min(entry.life.whole, LONGEST)
+                lender.set(name, str(number).encode() + b"\n" + data, seconds)
 
-    def _number(self, lender: Lender) -> int:
-        """Return the counter's number; a new one begins anywhere, so that no value of an older one fits."""
+    def _number(self, lender: Lender) -> int | None:
+        """Return the counter's number, None where the cache keeps nothing, as in many a test's settings.
+
+        A new one begins anywhere, so that no value of an older one fits.
+        """
         found = lender.get_many([self._counter])
         if self._counter not in found:
             lender.begin(self._counter, secrets.randbits(50))
             found = lender.get_many([self._counter])
-        return int(found[self._counter])
+        return int(found[self._counter]) if self._counter in found else None
 
     def delete(self, key: str) -> bool:
         """Remove one key and tell whether it was there."""
@@ -141,9 +146,9 @@ class BorrowedBackend:
     def invalidate(self, match: Match) -> int:
         """Make what matches unreadable; how many that is, such a cache cannot tell."""
         with self._asking() as lender:
-            self._number(lender)
-            number = lender.increase(self._counter)
-            lender.set(self._mark(number), json.dumps([match.wanted, match.exact]), LONGEST)
+            if self._number(lender) is not None:
+                number = lender.increase(self._counter)
+                lender.set(self._mark(number), json.dumps([match.wanted, match.exact]), LONGEST)
         return 0
 
     def clear(self) -> None:
