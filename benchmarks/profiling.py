@@ -147,7 +147,7 @@ def regex() -> None:
 
 
 def c_call_with_the_gil() -> None:
-    sum(range(30_000_000))
+    sum(range(50_000_000))
 
 
 def sleep_with_the_gil() -> None:

@@ -42,8 +42,8 @@ class Frame(NamedTuple):
         return f"{self.function} ({self.file}:{self.line})"
 
 
-class _NoCollecting:
-    """Switches garbage collection off for a moment: the switch is the process's, so one at a time."""
+class _Uncollected:
+    """Takes frames while garbage collection is off: the switch is the process's, so one thread at a time."""
 
     def __init__(self) -> None:
         self._off = False
@@ -51,27 +51,30 @@ class _NoCollecting:
         _process.bind(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards the switch while it is turned
+        self._lock = threading.RLock()  # guards the switch; re-entrant, since a signal handler may look, too
         if self._off:
-            self.__exit__()
+            gc.enable()
+        self._off = False
 
     def close(self) -> None:
         """Nothing to let go."""
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._off = gc.isenabled()
-        gc.disable()
+    def frames(self) -> dict[int, FrameType]:
+        """Return them; an interrupt in any line leaves the switch as it was."""
+        with self._lock:
+            enabled = gc.isenabled()
+            try:
+                if enabled:
+                    self._off = True
+                    gc.disable()
+                return sys._current_frames()  # noqa: SLF001 - its documented name
+            finally:
+                if enabled:
+                    gc.enable()
+                    self._off = False
 
-    def __exit__(self, *_: object) -> None:
-        if self._off:
-            gc.enable()
-        self._off = False
-        if self._lock.locked():
-            self._lock.release()
 
-
-_no_collecting = _NoCollecting()
+_uncollected = _Uncollected()
 
 
 def current() -> dict[int, FrameType]:
@@ -81,9 +84,8 @@ def current() -> dict[int, FrameType]:
     interpreter itself; a garbage collection in between lets go of that and never gets it back. So there is none.
     """
     if sys.version_info >= (3, 12):  # collects only between two steps of Python code
-        return sys._current_frames()  # noqa: SLF001 - its documented name
-    with _no_collecting:
         return sys._current_frames()  # noqa: SLF001
+    return _uncollected.frames()
 
 
 def allowed(wish: str) -> bool:

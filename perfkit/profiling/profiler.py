@@ -84,6 +84,7 @@ class Profiler(Shared):
     def _after_fork(self) -> None:
         self._lock = threading.RLock()  # guards _operations, _slow and _beat; re-entrant, for finalisers profile too
         self._around.ready = False
+        self._around.stand_in = None
         self._around.due = 0.0
         self._results.after_fork()
         for operation in self._operations.values():
@@ -122,10 +123,12 @@ class Profiler(Shared):
                 self._watchdog.rest()
                 self._beat = self._beat if self._beat is not None else _process.Background("perfkit-watchdog")
                 self._around.ready = self._beat.every(INTERVAL, self._watchdog.scan, wait=False)
+                self._around.stand_in = self._watchdog.stand_in
 
     def _rest(self) -> None:
         """End the watchdog; the next run starts it again if it is wanted then."""
         self._around.ready = False
+        self._around.stand_in = None
         self._around.due = 0.0
         if self._beat is not None:
             self._beat.cancel(self._watchdog.scan)

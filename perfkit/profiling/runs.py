@@ -76,11 +76,12 @@ class Surroundings:
 
     Attributes:
         ready: False until the profiler's own work runs in this process.
+        stand_in: told the time at each look while slow runs are caught; see Watchdog.
         rss: resident bytes at the last reading, None when unknown.
         due: clock reading from which on that is too old.
     """
 
-    __slots__ = ("clock", "collections", "due", "operations", "ready", "recorder", "rss", "start")
+    __slots__ = ("clock", "collections", "due", "operations", "ready", "recorder", "rss", "stand_in", "start")
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class Surroundings:
         self.clock, self.operations, self.collections = clock, operations, collections
         self.start, self.recorder = start, recorder
         self.ready = False
+        self.stand_in: Callable[[float], None] | None = None
         self.rss: int | None = None
         self.due = 0.0
 
@@ -101,6 +103,8 @@ class Surroundings:
         _process.check()
         if not self.ready:
             self.start()
+        if self.stand_in is not None:
+            self.stand_in(now)
         self.due = now + _STALE
         self.rss = process_memory.rss()
         return self.rss

@@ -4,10 +4,11 @@ One watchdog looks twenty times a second at what runs. When a run is older than 
 95th percentile of its operation, the stack of its thread is taken, again at twice and at four times that age, with the
 garbage collections, waits and providers that fell into its time.
 
-While a C call holds the interpreter's lock the watchdog stands still like everything else. When it goes on it knows how
-long, and the CPU clocks of the threads tell whose call it was: that one is caught, still in the line of the call, and
-the others are not blamed for the time. What cannot be told: a call that holds the lock without using the CPU (a foreign
-library that sleeps with it), and one that ends its run before the watchdog gets its turn.
+While a C call holds the interpreter's lock the watchdog stands still like everything else. Whoever gets the lock next
+is a matter of luck, and after 5 ms may be the caller again, already in its next line. So the first run to begin after a
+standstill takes the stacks for the watchdog, in whatever thread that is. The CPU clocks of the threads tell whose call
+it was; the others are not blamed for the time. What cannot be told: a call that holds the lock without using the CPU (a
+foreign library that sleeps with it), and one whose thread is the first to go on.
 """
 
 from __future__ import annotations
@@ -131,23 +132,30 @@ class Watchdog:
         self._clock, self._tracker, self._found = clock, tracker, found
         self._taken: deque[float] = deque(maxlen=_PER_MINUTE)  # when stacks were taken
         self._looked = clock.now()
+        self._early: dict[Running, tuple[Frame, ...]] = {}  # stacks that were taken for the next look
         self._excused: dict[Running, float] = {}  # seconds a run lost to others, and
         self._held: dict[Running, float] = {}  # seconds others lost to it
 
     def rest(self) -> None:
         """Begin anew: it did not look until now."""
         self._looked = self._clock.now()
-        self._excused, self._held = {}, {}
+        self._early, self._excused, self._held = {}, {}, {}
+
+    def stand_in(self, now: float) -> None:
+        """Take the stacks in a thread that got its turn after a standstill before the watchdog did; takes no lock."""
+        if now - self._looked > INTERVAL + _STANDSTILL and not self._early:
+            self._early = self._stacks(self._running(), now)
 
     def scan(self) -> None:
         """Look once."""
         now = self._clock.now()
         late = now - self._looked - INTERVAL
         self._looked = now  # and not the end of this look: a standstill in the middle of it counts at the next
-        running = self._running()
-        seen: dict[Running, tuple[Frame, ...]] = {}
+        running, seen = self._running(), {}
+        early, self._early = self._early, {}
         if late > _LATE and running:
-            seen = self._stacks(running, now)  # before all else: the threads go on meanwhile
+            seen = self._stacks(running, now) | early  # before all else: the threads go on meanwhile
+            running |= dict.fromkeys(early)
             self._stood_still(running, now, late)
         for lost in (self._excused, self._held):
             for gone in lost.keys() - running.keys():

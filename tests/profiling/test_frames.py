@@ -55,11 +55,28 @@ def test_collection_is_on_or_off_afterwards_as_before(enabled: bool) -> None:
         gc.enable()
 
 
-def test_a_child_forked_in_the_middle_collects_again() -> None:
-    made = frames._NoCollecting()
-    made.__enter__()
-    made._after_fork()  # as in a child, whose parent's thread has the lock
-    assert gc.isenabled()
-    with made:
-        assert not gc.isenabled()
+def test_a_child_forked_in_the_middle_collects_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, seen = frames._Uncollected(), []
+
+    def fork() -> object:
+        seen.append(gc.isenabled())
+        made._after_fork()  # as in a child, whose parent's thread is in the middle of it
+        seen.append(gc.isenabled())
+        return {}
+
+    monkeypatch.setattr(sys, "_current_frames", fork)
+    made.frames()
+    assert seen == [False, True]
+
+
+def test_a_signal_handler_that_looks_while_its_thread_does_gets_its_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, looks = frames._Uncollected(), []
+
+    def interrupted() -> object:
+        looks.append(gc.isenabled())
+        return made.frames() if len(looks) == 1 else {}
+
+    monkeypatch.setattr(sys, "_current_frames", interrupted)
+    made.frames()
+    assert looks == [False, False]
     assert gc.isenabled()
