@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Line", "line_chart"]
 
-WIDTH, HEIGHT = 640, 160  # units of the view box; the page scales it
-LEFT, RIGHT, TOP, BOTTOM = 56, 8, 10, 22  # room for the axes
+WIDTH, HEIGHT = 400, 160  # units of the view box, about pixels; the page scales it
+LEFT, RIGHT, TOP, BOTTOM = 64, 8, 10, 22  # room for the axes
+ROUND = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)  # times a power of ten: where an axis ends
 
 
 class Line(NamedTuple):
@@ -41,12 +43,11 @@ def line_chart(
         moment: writes a moment.
     """
     known = [one for line in lines for one in line.values if one is not None and math.isfinite(one)]
-    top = max(known, default=0.0) or 1.0
+    top = _top(max(known, default=0.0))
     summary = "; ".join(f"{line.name}: {_told(line, value)}" for line in lines)
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"'
     data = escape(json.dumps(_data(moments, lines)))
     parts = [
-        f'<svg class="chart" role="img" {size} data-chart="{data}">',
+        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" data-chart="{data}">',
         f"<title>{escape(title)}</title><desc>{escape(summary)}</desc>",
         *_grid(top, value),
         *_moments(moments, moment),
@@ -56,6 +57,14 @@ def line_chart(
             points = " ".join(f"{x:.1f},{y:.1f}" for x, y in stretch)
             parts.append(f'<polyline class="line-{place}" points="{points}"/>')
     return "".join([*parts, "</svg>"])
+
+
+def _top(highest: float) -> float:
+    """Return where the axis ends: the next round number, so that its half is round too."""
+    if highest < sys.float_info.min:
+        return 1.0
+    unit = 10.0 ** math.floor(math.log10(highest))
+    return next((part * unit for part in ROUND if part * unit >= highest), highest)
 
 
 def _told(line: Line, value: Callable[[float], str]) -> str:

@@ -88,7 +88,7 @@ ALERTS: tuple[Column, ...] = (
 FUNCTIONS: tuple[Column, ...] = (
     ("name", "Function", formats.text),
     ("self_time", "Itself", formats.seconds),
-    ("total_time", "With what it calls", formats.seconds),
+    ("total_time", "In all", formats.seconds),
 )
 MEANWHILE: tuple[Column, ...] = (
     ("kind", "What", formats.text),

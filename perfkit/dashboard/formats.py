@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-__all__ = ["count", "dollars", "moment", "percent", "seconds", "share", "size", "text"]
+__all__ = ["count", "dollars", "minute", "moment", "percent", "seconds", "share", "size", "text"]
 
 NOTHING = "\N{EN DASH}"
 
@@ -47,12 +47,12 @@ def share(value: float | None) -> str:
 
 
 def dollars(value: float | None) -> str:
-    """Return US dollars: cents matter below a hundred, fractions of cents below one."""
+    """Return US dollars: cents, and below one dollar three digits."""
     if value is None:
         return NOTHING
     if value == 0 or value >= 1:
         return f"${value:,.2f}"
-    whole, _, part = f"{value:.{3 - math.floor(math.log10(abs(value)))}f}".partition(".")
+    whole, _, part = f"{value:.{2 - math.floor(math.log10(abs(value)))}f}".partition(".")
     return f"${whole}.{part[:2]}{part[2:].rstrip('0')}"
 
 
@@ -70,3 +70,8 @@ def size(value: float | None) -> str:
 def moment(value: float | None) -> str:
     """Return epoch seconds as the time of day in UTC."""
     return NOTHING if value is None else datetime.fromtimestamp(value, UTC).strftime("%H:%M:%S")
+
+
+def minute(value: float) -> str:
+    """Return epoch seconds as hour and minute in UTC, for an axis."""
+    return moment(value)[:5]

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["live_part", "profile_page", "whole_page"]
 
 SHOWN = 8  # of the latest runs; their JSON has more
+ANSWERS = {"miss": "Asked of a provider", "none": "Not to be cached"}  # other results are kinds of hits
 TONES = {
     "healthy": "good",
     "closed": "good",
@@ -98,11 +99,14 @@ def live_part(data: Mapping[str, Any], chosen: str) -> str:
 
 
 def _workers(workers: Mapping[str, Any]) -> str:
-    said = "one worker reporting: set [metrics] store to see all workers of the application together"
-    if workers["known"] > 1:
-        age = formats.seconds(workers["age"])
-        said = f"{workers['reporting']} of {workers['known']} workers reporting, data at most {age} old"
-    return f'<p class="banner" role="status">{escape(said)}; answered by {escape(workers["answered_by"])}</p>'
+    reporting, known = workers["reporting"], workers["known"]
+    said = f"{reporting} of {known} workers reporting, data at most {formats.seconds(workers['age'])} old"
+    if not workers["shared"]:
+        said = "one worker reporting: set [metrics] store to see all workers of the application together"
+    elif not known:
+        said = "no worker has reported yet: that takes up to 10 s after the first call"
+    late = " late" if reporting < known else ""
+    return f'<p class="banner{late}" role="status">{escape(said)}; answered by {escape(workers["answered_by"])}</p>'
 
 
 def _section(title: str, name: str, body: str) -> str:
@@ -142,7 +146,7 @@ def _charts(data: Mapping[str, Any], chosen: str) -> str:
     moments = data["moments"]
 
     def chart(title: str, lines: Sequence[Line], value: Callable[[float], str], unit: str = "") -> str:
-        drawn = line_chart(moments, lines, title=f"{title}, last {chosen}", value=value, moment=formats.moment)
+        drawn = line_chart(moments, lines, title=f"{title}, last {chosen}", value=value, moment=formats.minute)
         names = "".join(f'<span class="key-{place}">{escape(line.name)}</span>' for place, line in enumerate(lines))
         return f'<figure data-unit="{unit}"><figcaption>{escape(title)} {names}</figcaption>{drawn}</figure>'
 
@@ -168,7 +172,7 @@ def _reasons(health: Iterable[Mapping[str, Any]]) -> str:
 def _models(data: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     for name, row in data["models"].items():
         errors = ", ".join(f"{kind} {count}" for kind, count in row["errors"].items())
-        times = {"p50": row["p50_latency_ms"] / 1000, "p95": row["p95_latency_ms"] / 1000}
+        times = {name: row[f"{name}_latency_ms"] / 1000 or None for name in ("p50", "p95")}  # none: nothing came
         yield {**row, **times, "name": name, "errors": errors}
 
 
@@ -191,7 +195,9 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _cache(data: Mapping[str, Any]) -> str:
-    kinds = [_tile(f"Answers: {kind}", formats.count(number)) for kind, number in data["results"].items()]
+    kinds = [
+        _tile(ANSWERS.get(kind, f"By {kind} hit"), formats.count(number)) for kind, number in data["results"].items()
+    ]
     room = f"of {formats.size(data['max_bytes'])}, {formats.count(data['entries'])} entries"
     return "".join(
         (*kinds, _tile("Held", formats.size(data["bytes"]), room), _tile("Evicted", formats.count(data["evictions"])))
@@ -229,7 +235,7 @@ def _each(workers: Mapping[str, Any]) -> str:
 def _profiles(data: Mapping[str, Any]) -> Iterable[str]:
     for columns, part in ((SLOW, "slow"), (RECORDED, "recorded")):
         if data[part]:
-            yield _table(columns, data[part])
+            yield _table(columns, data[part][:SHOWN])
     yield _table(PROFILES, data["latest"][:SHOWN])
 
 
@@ -241,8 +247,11 @@ def profile_page(found: CPUReport | SlowRun) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="../static/icon.svg" type="image/svg+xml">'
         '<link rel="stylesheet" href="../static/dashboard.css"></head><body>'
-        f'<main><section><h1>{name}</h1><p><a href="../">Dashboard</a></p>{stacks.svg(found.operation)}</section>'
+        f'<main><section><h1>{name}</h1><p><a href="../">Dashboard</a></p>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Flame graph">'
+        f"{stacks.svg(found.operation)}</div></section>"
         f"<section><h2>Functions</h2>{_table(FUNCTIONS, stacks.methods())}</section>"
         f"{f'<section><h2>Meanwhile</h2>{_table(MEANWHILE, notes)}</section>' if notes else ''}</main></body></html>"
     )
@@ -261,8 +270,8 @@ def _table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _side(column: Column) -> str:
-    """Return the class of text, which stands left; numbers stand right."""
-    return ' class="text"' if column[2] in (formats.text, formats.moment) else ""
+    """Return the class of text, which stands left and may wrap, and of times of day; numbers stand right."""
+    return {formats.text: ' class="text"', formats.moment: ' class="time"'}.get(column[2], "")
 
 
 def _cell(row: Mapping[str, Any], column: Column) -> str:

@@ -73,8 +73,10 @@ class Panels:
         rows = [{**one._asdict(), "age": max(0.0, now - one.reported)} for one in view.workers]
         age = view.age if rows else None  # infinity is not JSON
         reporting = sum(row["age"] <= LATE for row in rows)
+        shared = PerformanceTracker.instance().settings.store is not None
         return {
-            "reporting": reporting, "known": len(rows), "age": age, "workers": rows, "answered_by": _this_worker(),
+            "reporting": reporting, "known": len(rows), "age": age, "shared": shared, "workers": rows,
+            "answered_by": _this_worker(),
         }  # fmt: skip
 
     def overview(self, span: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,6 +38,7 @@ STATIC = {
     "uplot.css": ("perfkit.charts", "text/css"),
     "uplot.js": ("perfkit.charts", "text/javascript"),
 }
+AGAIN, TRIES = 3, 20  # seconds, longer than servers keep an idle connection to one worker; times
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cache-Control": "no-store",
@@ -87,7 +89,7 @@ class Dashboard:
         if path.startswith("static/"):
             return _static(path.removeprefix("static/"))
         if path.startswith("profiles/"):
-            return _profile(path.removeprefix("profiles/"))
+            return _profile(path.removeprefix("profiles/"), query.get("asked", ""))
         return self._data(path, query)
 
     def _page(self, query: Mapping[str, str]) -> Reply:
@@ -111,11 +113,19 @@ class Dashboard:
         return Reply(404, {**HEADERS, "Content-Type": "text/plain"}, b"not found")
 
 
-def _profile(number: str) -> Reply:
+def _profile(number: str, asked: str) -> Reply:
+    """Answer with a profile; where another worker keeps it, with a page that asks again until that one answers."""
     found = Profiler.instance().find(number)
-    if found is None:
-        return Reply(404, {**HEADERS, "Content-Type": "text/plain"}, b"no such profile in this worker")
-    return _reply(profile_page(found), "text/html; charset=utf-8")
+    if found is not None:
+        return _reply(profile_page(found), "text/html; charset=utf-8")
+    plain, worker = {**HEADERS, "Content-Type": "text/plain; charset=utf-8"}, number.partition("-")[0]
+    if not worker.isdecimal() or worker == str(os.getpid()):
+        return Reply(404, plain, b"no such profile: each worker keeps its latest")
+    tries = next((n for n in range(TRIES) if asked == str(n)), 0 if asked == "" else TRIES)
+    if tries == TRIES:
+        return Reply(404, plain, f"worker {worker}, which keeps this profile, does not answer".encode())
+    told = f"This profile is kept by worker {worker}, and {os.getpid()} has answered; asking again ..."
+    return Reply(404, {**plain, "Refresh": f"{AGAIN}; url=?asked={tries + 1}"}, told.encode())
 
 
 def _json(value: object) -> Reply:

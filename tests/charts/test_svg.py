@@ -6,6 +6,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,14 @@ def test_a_gap_breaks_the_line() -> None:
     assert [line.get("class") for line in chart.findall("polyline")] == ["line-0", "line-0"]
 
 
+@pytest.mark.parametrize(
+    ("highest", "ticks"), [(69, ["0", "40", "80"]), (0.0006825, ["0", "0.0004", "0.0008"]), (0, ["0", "0.5", "1"])]
+)
+def test_axes_end_at_round_numbers(highest: float, ticks: list[str]) -> None:
+    chart = draw([1, 2], [Line("a", [0, highest])])
+    assert [text.text for text in chart.findall("text")][:3] == ticks
+
+
 @given(st.lists(st.tuples(st.floats(0, 2e9), ANY_NUMBER), max_size=20), st.text(max_size=20))
 def test_whatever_comes_gives_well_formed_points_inside_the_view(
     points: list[tuple[float, float | None]], name: str
@@ -43,5 +52,5 @@ def test_whatever_comes_gives_well_formed_points_inside_the_view(
     chart = ET.fromstring(drawn)
     for line in chart.findall("polyline"):
         numbers = [float(number) for number in re.split(r"[ ,]", line.get("points", ""))]
-        assert all(math.isfinite(number) and 0 <= number <= 643 for number in numbers)
+        assert all(math.isfinite(number) and 0 <= number <= 403 for number in numbers)
     assert html.escape(name) in drawn

@@ -136,6 +136,27 @@ def test_page_stays_live_until_it_is_paused(page: Page) -> None:
     page.wait_for_selector(".tile strong:text-is('46')")
 
 
+def test_a_table_stays_where_it_was_scrolled_to_and_holds_nothing_up_when_clicked(page: Page) -> None:
+    page.set_viewport_size({"width": 380, "height": 700})
+    table = page.locator(".scroll[aria-label=Provider]")
+    table.click()
+    table.evaluate("box => { box.scrollLeft = 40 }")
+    page.locator("#every").evaluate("slider => { slider.value = 1; slider.dispatchEvent(new Event('input')) }")
+    ask(40)
+    page.wait_for_selector(".tile strong:text-is('41')")
+    assert table.evaluate("box => box.scrollLeft") == 40
+
+
+def test_figures_wait_for_those_who_walk_through_them_by_keyboard(page: Page) -> None:
+    page.locator("#every").fill("1")
+    page.locator("#pause").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "twin"
+    page.wait_for_selector("main[data-held]")
+    page.locator("#pause").focus()
+    page.wait_for_selector("main:not([data-held])")
+
+
 def test_hostile_names_run_nothing_in_the_browser(page: Page) -> None:
     hostile = "<img src=x onerror=alert(1)><script>alert(1)</script>"
     page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import perfkit
 from perfkit import FakeClock, PerformanceTracker
 from perfkit.dashboard import SPANS, Dashboard, Panels
 from perfkit.dashboard.formats import dollars
-from perfkit.dashboard.panels import PANELS, span_named
+from perfkit.dashboard.panels import LATE, PANELS, span_named
 from perfkit.profiling import Capture, SlowRun
 from perfkit.profiling.frames import Frame
 from perfkit.testing import FaultServer, faults
@@ -116,6 +118,16 @@ def test_providers_are_told_with_their_refusals_and_cost(dashboard: Dashboard, f
     assert "fake: cooling down for" in page
 
 
+def test_a_provider_that_never_answered_has_no_response_time(fault: FaultServer) -> None:
+    perfkit.configure(providers={"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}})
+    fault.behave(*[faults.status(500)] * 3)
+    with pytest.raises(perfkit.PerfkitError):
+        perfkit.chat("hi", model="m")
+    page = Dashboard().respond("GET", "", {}).body.decode()
+    row = page.partition('<td class="text">fake/m</td>')[2].partition("</tr>")[0]
+    assert row.startswith("<td>3</td><td>0 %</td><td>\N{EN DASH}</td><td>\N{EN DASH}</td>")
+
+
 def test_savings_by_prefix_caching_are_the_difference_to_uncached_tokens(fault: FaultServer) -> None:
     perfkit.configure(
         providers={"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}},
@@ -163,7 +175,7 @@ def test_the_daily_limit_stands_beside_the_cost(fault: FaultServer) -> None:
         (0, "$0.00"),
         (8.5e-05, "$0.000085"),
         (0.1, "$0.10"),
-        (0.04063, "$0.04063"),
+        (0.04063, "$0.0406"),
         (1234.5, "$1,234.50"),
         (None, "\N{EN DASH}"),
     ],
@@ -251,7 +263,24 @@ def test_metrics_that_nobody_has_shared_yet_have_no_age(tmp_path: Path) -> None:
     perfkit.configure(metrics={"store": str(tmp_path)})
     workers = read(Dashboard(), "panels/workers.json")
     assert (workers["reporting"], workers["age"]) == (0, None)
-    assert "one worker reporting" in Dashboard().respond("GET", "", {}).body.decode()
+    assert "no worker has reported yet" in Dashboard().respond("GET", "", {}).body.decode()
+    assert workers["shared"]
+
+
+def test_one_worker_of_a_store_is_not_told_to_set_a_store(tmp_path: Path) -> None:
+    assert "set [metrics] store" in Dashboard().respond("GET", "", {}).body.decode()
+    perfkit.configure(metrics={"store": str(tmp_path)})
+    perfkit.tracker.increment("asked")
+    perfkit.tracker.flush()
+    assert "1 of 1 workers reporting" in Dashboard().respond("GET", "", {}).body.decode()
+
+
+def test_a_worker_that_is_late_is_pointed_out(tmp_path: Path) -> None:
+    perfkit.configure(metrics={"store": str(tmp_path)})
+    perfkit.tracker.increment("asked")
+    perfkit.tracker.flush()
+    late = Dashboard(clock=FakeClock(wall=time.time() + LATE + 1)).respond("GET", "", {}).body.decode()
+    assert '<p class="banner late" role="status">0 of 1 workers reporting' in late
 
 
 def test_flame_graphs_of_profiles_and_slow_runs_have_pages(fault: FaultServer) -> None:
@@ -277,4 +306,16 @@ def test_flame_graphs_of_profiles_and_slow_runs_have_pages(fault: FaultServer) -
         assert "<script" not in page
         assert " style=" not in page
         assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
-    assert dashboard.respond("GET", "profiles/1-none", {}).status == 404
+
+
+def test_a_profile_of_another_worker_is_asked_for_again_until_that_one_answers() -> None:
+    dashboard, asked, replies = Dashboard(), "", []
+    while (reply := dashboard.respond("GET", "profiles/1-r1", {"asked": asked})).headers.get("Refresh"):
+        assert b"kept by worker 1, and " in reply.body
+        asked = reply.headers["Refresh"].partition("; url=?asked=")[2]
+        replies.append(reply.status)
+    assert replies == [404] * 20
+    assert reply.body == b"worker 1, which keeps this profile, does not answer"
+    for number in (f"{os.getpid()}-none", "none", "-", "x-1"):
+        forgotten = dashboard.respond("GET", f"profiles/{number}", {"asked": "9" * 9999})
+        assert (forgotten.status, "Refresh" in forgotten.headers) == (404, False)

@@ -13,6 +13,8 @@
     const digits = (short ? 1000 * value : value).toLocaleString("en", { maximumSignificantDigits: 4 });
     return unit === "s" ? `${digits} ${short ? "ms" : "s"}` : unit + digits;
   };
+  const alone = (values) => values.flatMap((value, at) => // no line leads to them
+    value != null && values[at - 1] == null && values[at + 1] == null ? [at] : []);
   let plots = [];
   let timer = 0;
 
@@ -24,15 +26,15 @@
       const axis = { stroke: colour("--soft"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { show: false } };
       const unit = svg.closest("figure").dataset.unit;
       const when = (plot, value) => (value == null ? "" : utc(value, 8));
-      const hours = { ...axis, values: (plot, values) => values.map((value) => utc(value, 5)) };
+      const hours = { ...axis, size: 30, values: (plot, values) => values.map((value) => utc(value, 5)) };
       const amounts = { ...axis, size: 64, values: (plot, values) => values.map((value) => amount(value, unit)) };
       const strokes = ["--first", "--second"].map(colour);
       svg.after(box);
       const plot = new uPlot({
-        width: box.clientWidth, height: 160, axes: [hours, amounts], legend: { live: true },
+        width: box.clientWidth, height: 170, axes: [hours, amounts], legend: { live: true, markers: { fill: (plot, i) => strokes[i - 1] } },
         tzDate: (value) => uPlot.tzDate(new Date(value * 1000), "UTC"),
         series: [{ label: "UTC", value: when }, ...data.lines.map((label, i) => ({
-          label, stroke: strokes[i], width: 2, points: { show: true, size: 4, fill: strokes[i] },
+          label, stroke: strokes[i], width: 2, points: { show: true, size: 5, fill: strokes[i], filter: (plot, n) => alone(data.y[n - 1]) },
           fill: data.lines.length === 1 ? `${strokes[i]}22` : undefined,
           value: (plot, value) => amount(value, unit),
         }))],
@@ -44,7 +46,7 @@
   }
 
   function fit() {
-    plots.forEach((plot) => plot.setSize({ width: plot.root.parentElement.clientWidth, height: 160 }));
+    plots.forEach((plot) => plot.setSize({ width: plot.root.parentElement.clientWidth, height: 170 }));
   }
 
   async function refresh() {
@@ -54,10 +56,14 @@
       const reply = await fetch(address, { credentials: "same-origin", redirect: "error" });
       if (!reply.ok) throw new Error(reply.status);
       const html = await reply.text();
-      if (!live.contains(document.activeElement) || document.activeElement === live) {
+      const held = live.querySelector(":focus-visible") !== null; // someone walks through it by keyboard
+      if (!held) {
+        const across = new Map([...live.querySelectorAll(".scroll")].map((box) => [box.ariaLabel, box.scrollLeft]));
         live.innerHTML = html;
+        live.querySelectorAll(".scroll").forEach((box) => { box.scrollLeft = across.get(box.ariaLabel) ?? 0; });
         draw();
       }
+      live.toggleAttribute("data-held", held);
       live.removeAttribute("data-stale");
     } catch (error) {
       live.setAttribute("data-stale", "");
