@@ -63,17 +63,6 @@ def test_only_the_loader_imports_by_name() -> None:
     assert guilty == []
 
 
-def test_no_module_inside_imports_the_package_root() -> None:
-    root = re.compile(r"^\s*(import perfkit$|from perfkit import (?!_\w+))", re.MULTILINE)
-    top = {"__init__.py", "__main__.py"}
-    guilty = [
-        m.relative_to(REPOSITORY)
-        for m in modules()
-        if root.search(m.read_text()) and not (m.parent.name == "perfkit" and m.name in top)
-    ]
-    assert guilty == []
-
-
 def test_files_stay_small() -> None:
     assert [m for m in modules() if len(m.read_text().splitlines()) > 400] == []
 
