@@ -61,7 +61,7 @@ def in_child() -> None:
         _resetting = pid
         for obj in _all_bound():
             try:
-                obj._after_fork()  # noqa: SLF001 - the protocol's own method, private to users
+                obj._after_fork()
             except Exception:
                 log.exception("reset of %s after fork failed", type(obj).__name__)
         _pid = pid

@@ -82,7 +82,7 @@ class ABTest:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._pooled._after_fork()  # noqa: SLF001 - its owner
+        self._pooled._after_fork()
         self._begin()  # what was recorded is the parent's to tell
 
     def close(self) -> None:

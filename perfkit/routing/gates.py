@@ -60,11 +60,11 @@ class Gates:
         self._lock = threading.Lock()  # guards _waiting
         self._waiting = 0
         if self.bulkhead is not None:
-            self.bulkhead._after_fork()  # noqa: SLF001 - its owner
+            self.bulkhead._after_fork()
         for _, rate in self._rates:
-            rate._after_fork()  # noqa: SLF001
+            rate._after_fork()
         if self._spending is not None:
-            self._spending._after_fork()  # noqa: SLF001
+            self._spending._after_fork()
 
     def let_wait(self, most: int) -> None:
         """Let `most` calls wait from now on; those that wait already stay."""

@@ -103,9 +103,9 @@ class Candidate(Performance):
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self.breaker._after_fork()  # noqa: SLF001 - bound itself, but later than the router, which sets its rules
+        self.breaker._after_fork()  # bound itself, but later than the router, which sets its rules
         if self.gates is not None:
-            self.gates._after_fork()  # noqa: SLF001 - its owner
+            self.gates._after_fork()
 
     def offers(self, model: str | None) -> bool:
         """Whether the provider is registered for `model`; None asks for no model in particular."""

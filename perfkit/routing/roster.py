@@ -129,9 +129,9 @@ class Roster(Shared):
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._sharing._after_fork()  # noqa: SLF001 - its owner
+        self._sharing._after_fork()
         for candidate in self._candidates.values():
-            candidate._after_fork()  # noqa: SLF001 - its owner
+            candidate._after_fork()
 
     def close(self) -> None:
         """Let the configured providers go of what they hold; they may be used again."""

@@ -337,7 +337,7 @@ class ProviderRouter(Experiments):
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self._racer._after_fork()  # noqa: SLF001 - its owner
+        self._racer._after_fork()
         self._apply()  # a strategy made new has new locks
 
     def reset(self) -> None:

@@ -51,7 +51,7 @@ class Adaptive:
         with self._lock:
             self._weights = {**WEIGHTS, **settings.reward}
 
-    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002 - a strategy's form
+    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:
         """Choose one of `candidates`."""
         arms = self._arms
         return max(candidates, key=lambda candidate: self._sample(candidate, *arms.get(candidate.name, UNTRIED)))

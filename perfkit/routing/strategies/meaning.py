@@ -38,7 +38,7 @@ class Dynamic:
         self._told.why = f"{level} ({why}): {self._choices[level].reason(chosen)}"
         return chosen
 
-    def reason(self, candidate: Candidate) -> str:  # noqa: ARG002 - asked right after the choice, in its thread
+    def reason(self, candidate: Candidate) -> str:  # asked right after the choice, in its thread
         """Say why `candidate` was chosen."""
         return str(getattr(self._told, "why", "by what is asked"))
 
@@ -79,6 +79,6 @@ class ByTask:
         self._told.why = f"task {task}" if wanted else f"task {task}, {self._otherwise.reason(chosen)}"
         return chosen
 
-    def reason(self, candidate: Candidate) -> str:  # noqa: ARG002 - asked right after the choice, in its thread
+    def reason(self, candidate: Candidate) -> str:  # asked right after the choice, in its thread
         """Say why `candidate` was chosen."""
         return str(getattr(self._told, "why", "by what is asked"))

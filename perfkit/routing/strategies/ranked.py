@@ -24,7 +24,7 @@ class Priority:
 
     _rank = attrgetter("priority", "in_flight")
 
-    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002 - a strategy's form
+    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:
         """Choose one of `candidates`."""
         return min(candidates, key=self._rank)
 
@@ -38,7 +38,7 @@ class LeastLatency:
 
     _rank = attrgetter("expected", "in_flight", "priority")
 
-    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
+    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:
         """Choose one of `candidates`."""
         return quickest(candidates, candidates[0].clock.now()) or min(candidates, key=self._rank)
 
@@ -50,7 +50,7 @@ class LeastLatency:
 class LeastBusy:
     """The fewest calls under way and waiting (RecoAgent's load balancer)."""
 
-    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
+    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:
         """Choose one of `candidates`."""
         return min(candidates, key=lambda candidate: (self.load(candidate), candidate.expected, candidate.priority))
 
@@ -88,7 +88,7 @@ class Cheapest:
 class BestQuality:
     """The best answers, as judged or as registered; among equals the fastest."""
 
-    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
+    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:
         """Choose one of `candidates`."""
         return min(candidates, key=lambda candidate: (-candidate.quality, candidate.expected, candidate.priority))
 
@@ -109,7 +109,7 @@ class Manual:
         """Take the name from the settings, at every change of them."""
         self._primary = settings.primary
 
-    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
+    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:
         """Choose one of `candidates`."""
         return min(candidates, key=lambda candidate: (candidate.name != self._primary, candidate.priority))
 

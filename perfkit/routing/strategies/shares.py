@@ -33,7 +33,7 @@ class RoundRobin:
         self._at: dict[str, float] = {}  # name to how far it has come
         self._now = 0.0  # where the latest turn began
 
-    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002 - a strategy's form
+    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:
         """Choose one of `candidates`."""
         rooms = [c.headroom for c in candidates]
         lock, now, at = taken(self._lock), self._now, self._at
@@ -64,7 +64,7 @@ class Weighted:
         self._lock = threading.Lock()  # guards _credit
         self._credit: dict[str, float] = {}
 
-    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
+    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:
         """Choose one of `candidates`."""
         weights = {c.name: c.weight * max(c.headroom, LEAST_SHARE) for c in candidates}
         lock, known = taken(self._lock), self._credit
@@ -87,7 +87,7 @@ class Random:
 
     heeds_room = True
 
-    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
+    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:
         """Choose one of `candidates`."""
         rooms = [max(c.headroom, LEAST_SHARE) for c in candidates]
         left = random.random() * sum(rooms)
@@ -97,7 +97,7 @@ class Random:
                 return candidate
         return candidates[-1]
 
-    def reason(self, candidate: Candidate) -> str:  # noqa: ARG002
+    def reason(self, candidate: Candidate) -> str:
         """Say why `candidate` was chosen."""
         return "random"
 
@@ -111,7 +111,7 @@ class TwoChoices:
 
     heeds_room = True
 
-    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:  # noqa: ARG002
+    def __call__(self, candidates: Sequence[Candidate], request: Any) -> Candidate:
         """Choose one of `candidates`."""
         if len(candidates) == 1:
             return candidates[0]
