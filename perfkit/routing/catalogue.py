@@ -9,7 +9,7 @@ from perfkit._shared import current_config
 from perfkit.errors import UnknownModelError
 from perfkit.routing.endings import none_available
 from perfkit.routing.prices import cost_per_1k
-from perfkit.routing.profiles import ModelProfile, profile_of, together
+from perfkit.routing.profiles import DEFAULT, ModelProfile, profile_of, together
 from perfkit.routing.roster import Roster
 from perfkit.routing.warming import Outcome, validated, warmed
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from perfkit.values import Usage
 
 __all__ = ["Catalogue"]
-
-DEFAULT = "default"  # model name that means whatever the chosen provider is there for
 
 
 class Catalogue(Roster):

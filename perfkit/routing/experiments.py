@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import UnknownNameError
 from perfkit.routing.ab import ABTest
-from perfkit.routing.configuring import Configuring
+from perfkit.routing.catalogue import Catalogue
 from perfkit.routing.mirror import Mirror
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Experiments"]
 
 
-class Experiments(Configuring):
+class Experiments(Catalogue):
     """The experiments that run on a router."""
 
     _tests: Mapping[str, tuple[Any, ABTest]] = {}  # by name, with the words each was asked for in

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from perfkit.errors import ConfigError, nearest
-from perfkit.routing.catalogue import DEFAULT
+from perfkit.routing.profiles import DEFAULT
 
 __all__ = [
     "AnthropicConfig",

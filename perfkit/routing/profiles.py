@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from perfkit.tokens import TokenOptimizer
     from perfkit.tokens.constraints import Choice
 
-__all__ = ["ModelProfile", "profile_of"]
+__all__ = ["DEFAULT", "ModelProfile", "profile_of", "together"]
 
+DEFAULT = "default"  # model name that means whatever the chosen provider is there for
 THOUSAND = Usage(750, 250)  # 1,000 tokens as chats have them: three of the prompt to one of the answer
 
 

@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from perfkit._shared import Shared
 from perfkit.clock import SYSTEM_CLOCK, Clock
+from perfkit.config import Config, from_file
 from perfkit.errors import UnknownModelError, UnknownNameError, nearest, unread_settings
 from perfkit.resilience.breaker import Rules
 from perfkit.routing.configured import close_all, provider_of
 from perfkit.routing.gates import Gates
 from perfkit.routing.health import Candidate
+from perfkit.routing.multi import plan_of
 from perfkit.routing.outliers import SWEEP, eject
 from perfkit.routing.probes import Prober
+from perfkit.routing.profiles import DEFAULT, profile_of
 from perfkit.routing.sharing import Sharing
 from perfkit.routing.terms import Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from perfkit._settings import ProviderSettings
-    from perfkit.config import Config
     from perfkit.metrics import PerformanceTracker
     from perfkit.state import RedisLink
 
@@ -70,6 +74,7 @@ class Roster(Shared):
     """
 
     _table = "router"
+    _planned: frozenset[str] = frozenset()  # names that came by from_config
 
     def __init__(
         self,
@@ -229,6 +234,42 @@ class Roster(Shared):
         provider = provider_of(name, row, self._tracker)
         given = {field.name: getattr(row, field.name) for field in fields(Terms)}
         return self._candidate(name, provider, Terms.of(name, provider, given))
+
+    def from_config(self, config: Any) -> Self:
+        """Take providers and settings from a configuration, in the place of those an earlier one gave.
+
+        Args:
+            config: a `perfkit.routing.MultiLLMConfig` or a mapping with its fields (RecoAgent's); or a mapping, or the
+                path of a TOML file, with perfkit's own tables `router` and `providers`.
+
+        Returns:
+            The router itself, so that `ProviderRouter().from_config(...)` is one.
+
+        Raises:
+            ConfigError, UnknownNameError: something in it is unknown or cannot be used.
+        """
+        if isinstance(config, str | Path):
+            config = from_file(Path(config))
+        if isinstance(config, Mapping) and "router" in config:
+            tables = Config(config, file={}, environ={})
+            self.configure(**tables.given("router"))
+            self._configured(tables)
+        else:
+            self._take(config)
+        return self
+
+    def _take(self, config: Any) -> None:
+        from perfkit.providers import cached_provider
+
+        plan = plan_of(config)
+        made = {name: cached_provider(name=name, **settings) for name, settings in plan.providers.items()}
+        self.configure(**plan.settings)
+        for name in self._planned & set(self.list_providers()) - made.keys():
+            self.unregister_provider(name)
+        for name, provider in made.items():
+            quality = profile_of(provider.own_name(DEFAULT)).quality  # as a rule, until its answers are judged
+            self.register_provider(name, provider, quality=quality, **plan.terms[name])
+        self._planned = frozenset(made)
 
     def list_providers(self) -> tuple[str, ...]:
         """Return the names of the registered providers."""

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Sharing"]
 
 KINDS = ("open", "cooldown")  # what lasts, and is kept for those who come later
-NEVER = -2  # what PTTL says of a key that is not there
 
 
 class Sharing:

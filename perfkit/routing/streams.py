@@ -16,7 +16,7 @@ from perfkit.routing.hedge import Kind
 from perfkit.values import ChatResponse, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
 
     from perfkit.clock import Clock
     from perfkit.routing.attempts import Call
@@ -71,7 +71,7 @@ def streamed(call: Call, clock: Clock, race: Race | None = None) -> Generator[st
         if race is None:
             trial, deltas = call.begin(), None
         else:
-            trial, deltas = race(Kind(partial(_begun, before=before), Candidate.usual_first_token, _partial))
+            trial, deltas = race(Kind(partial(_Begun, before=before), Candidate.usual_first_token, _partial))
         try:
             if deltas is None:
                 deltas = _opened(trial, before)
@@ -88,10 +88,10 @@ def streamed(call: Call, clock: Clock, race: Race | None = None) -> Generator[st
 
 def _opened(trial: Trial, before: str) -> Any:
     deltas = open_stream(trial.candidate.provider, trial.request)
-    return deltas if not before else _joined(deltas, Seam(before, exact=trial.candidate.terms.prefill))
+    return deltas if not before else _Joined(deltas, Seam(before, exact=trial.candidate.terms.prefill))
 
 
-class _begun:  # noqa: N801 - used like a function
+class _Begun:
     """A stream whose first text has come, or its end."""
 
     def __init__(self, trial: Trial, before: str) -> None:
@@ -123,15 +123,12 @@ class _begun:  # noqa: N801 - used like a function
         self._deltas.close()
 
 
-class _joined:  # noqa: N801 - used like a function
+class _Joined:
     """A provider's stream without what repeats the text before."""
 
     def __init__(self, deltas: Generator[str, None, ChatResponse], seam: Seam) -> None:
         self._deltas, self._seam = deltas, seam
         self._end: StopIteration | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        return self
 
     def __next__(self) -> str:
         if self._end is not None:
