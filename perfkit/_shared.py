@@ -31,9 +31,6 @@ class _State:
     def _after_fork(self) -> None:
         self.lock = threading.RLock()  # guards objects and config; re-entrant: making one object may make another
 
-    def close(self) -> None:
-        """Nothing of its own to close: every shared object is bound to the process itself."""
-
 
 _state = _State()
 

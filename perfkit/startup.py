@@ -67,9 +67,6 @@ class _Once:
         self._lock = threading.Lock()  # guards _done
         self._done = False
 
-    def close(self) -> None:
-        """Nothing to let go of."""
-
     def first(self) -> bool:
         """Return True to the first caller in this process."""
         if self._done:

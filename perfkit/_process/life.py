@@ -23,11 +23,9 @@ logging.getLogger("perfkit").addHandler(logging.NullHandler())  # the applicatio
 
 
 class ProcessBound(Protocol):
-    """An object whose state belongs to one process; `close` flushes and lets go, and may be called twice."""
+    """An object whose state belongs to one process; a `close` it has flushes and lets go, and may be called twice."""
 
     def _after_fork(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 _bound: dict[weakref.ref[ProcessBound], None] = {}  # in the order of binding; each step on it is atomic, so no lock
@@ -37,7 +35,7 @@ _finalized: set[int] = set()  # processes that multiprocessing runs `close_all` 
 
 
 def bind(obj: ProcessBound) -> None:
-    """Run `obj._after_fork()` in forked children and `obj.close()` at exit; `obj` is held weakly."""
+    """Run `obj._after_fork()` in forked children, and `obj.close()` at exit if it has that; `obj` is held weakly."""
     _bound[weakref.ref(obj, lambda reference, bound=_bound: bound.pop(reference, None))] = None  # type: ignore[misc]
 
 
@@ -71,8 +69,10 @@ def close_all() -> None:
     """Close everything bound: at interpreter exit, and where a server ends workers without running atexit."""
     check()
     for obj in _all_bound():
+        close = getattr(obj, "close", None)
         try:
-            obj.close()
+            if close is not None:
+                close()
         except Exception:
             log.debug("close of %s failed", type(obj).__name__, exc_info=True)
 

@@ -88,6 +88,3 @@ class Refresher:
         for thread in threads:
             thread.join(timeout)
         return not any(thread.is_alive() for thread in threads)
-
-    def close(self) -> None:
-        """Nothing to wait for: the threads end with their work or with the process."""

@@ -28,9 +28,6 @@ class UnderWay:
         self._lock = threading.Lock()  # guards _number
         self._number = 0
 
-    def close(self) -> None:
-        """Nothing to let go of."""
-
     def begin(self) -> None:
         """Count a request; the first of a process prepares it."""
         _process.check()  # before any lock: uWSGI may have forked without telling Python

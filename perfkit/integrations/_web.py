@@ -59,9 +59,6 @@ class Visits:
     def _after_fork(self) -> None:
         self._watched: dict[int, Running] = {}  # by thread; each step on it is atomic
 
-    def close(self) -> None:
-        """Nothing to let go of."""
-
     def begin(
         self, user: Callable[[], str | None] | None = None, name: Callable[[], str | None] | None = None
     ) -> Visit:

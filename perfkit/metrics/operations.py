@@ -78,9 +78,6 @@ class Operations:
         self.open: dict[object, tuple[Any, ...]] = {}
         self.finished: deque[tuple[Any, ...]] = deque(maxlen=_STEPS)
 
-    def close(self) -> None:
-        """Nothing to let go of."""
-
     def begin(self, key: object, kind: str, name: str) -> None:
         """Note that this thread is busy with something, such as a provider, until `end(key)`."""
         self.open[key] = kind, name, threading.get_ident(), self.now()

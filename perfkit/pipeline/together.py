@@ -41,9 +41,6 @@ class SharedStreams:
         self._lock = threading.Lock()  # guards _live, and how many listen to each
         self._live: dict[str, _Live] = {}
 
-    def close(self) -> None:
-        """Nothing to let go: a stream ends with its listeners."""
-
     def board(self, key: str, begin: Callable[[], Deltas]) -> tuple[_Live, bool]:
         """Return the stream of `key`, and whether it was begun for this caller, who must `hear` it."""
         with self._lock:

@@ -56,9 +56,6 @@ class _Uncollected:
             gc.enable()
         self._off = False
 
-    def close(self) -> None:
-        """Nothing to let go."""
-
     def frames(self) -> dict[int, FrameType]:
         """Return them; an interrupt in any line leaves the switch as it was."""
         with self._lock:

@@ -49,9 +49,6 @@ class Allowance:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # guards _saved and _at
 
-    def close(self) -> None:
-        """Nothing to let go of."""
-
     def earn(self) -> None:
         """Note a regular request."""
         if self._saved < self.most:  # mostly nothing more can be saved, and no lock is needed to see that

@@ -236,9 +236,6 @@ class CircuitBreaker:
             self._rules = rules
             self._become(self.state)
 
-    def close(self) -> None:
-        """Nothing to let go."""
-
     def ready(self, now: float) -> bool:
         """Whether `acquire` would grant a permit at monotonic second `now`; takes nothing."""
         return now >= self.state.until  # 0 while closed

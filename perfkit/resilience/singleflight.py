@@ -58,9 +58,6 @@ class SingleFlight(Generic[T]):
         self._flights: dict[str, _Flight] = {}
         self._waiting: dict[int, _Flight] = {}  # thread to what it waits for: a cycle would be a deadlock
 
-    def close(self) -> None:
-        """Nothing to let go: flights end with their owners."""
-
     def run(self, key: str, compute: Callable[[], T], *, timeout: float | None = None) -> tuple[T, bool]:
         """Return `compute()`, or the result of the thread that computes it already, and whether it was another's.
 

@@ -24,9 +24,6 @@ class _Contexts:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # guards _made; held while loading, so that it happens once
 
-    def close(self) -> None:
-        """Nothing to let go of: a context is memory only, and as good in a child as in its parent."""
-
     def get(self, ca_file: str | None) -> ssl.SSLContext:
         with self._lock:
             if ca_file not in self._made:

@@ -32,9 +32,6 @@ class _Turn:
     def _after_fork(self) -> None:
         self.lock = threading.Lock()  # guards the lock file of every directory
 
-    def close(self) -> None:
-        """Nothing is kept."""
-
 
 _turn = _Turn()
 
