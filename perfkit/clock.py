@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import datetime, timedelta
 from typing import Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "FakeClock", "SystemClock"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "FakeClock", "Moment", "SystemClock", "epoch"]
+
+Moment = float | datetime | timedelta | None  # None leaves it to whoever is asked
 
 
 class Clock(Protocol):
@@ -70,3 +73,12 @@ class FakeClock:
 
     def __repr__(self) -> str:
         return f"FakeClock(now={self.now():.3f})"
+
+
+def epoch(moment: Moment, now: float, default: float) -> float:
+    """Return epoch seconds of a time; a timedelta reaches back from `now`, a naive datetime is local time."""
+    if moment is None:
+        return default
+    if isinstance(moment, timedelta):
+        return now - moment.total_seconds()
+    return moment.timestamp() if isinstance(moment, datetime) else float(moment)

@@ -7,9 +7,9 @@ The tracker answers from its own series, a `MergedView` from those of all worker
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+from perfkit.clock import epoch
 from perfkit.metrics.sketch import Sketch
 from perfkit.metrics.summary import summarize
 from perfkit.metrics.window import DAY
@@ -17,11 +17,10 @@ from perfkit.metrics.window import DAY
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from perfkit.clock import Moment
     from perfkit.metrics.sinks import Kind
 
-__all__ = ["Moment", "Readable", "Series", "label", "labels"]
-
-Moment = float | datetime | timedelta
+__all__ = ["Readable", "Series", "label", "labels"]
 
 _HOUR = 3600.0
 
@@ -94,7 +93,7 @@ class Readable(ABC):
         return sorted({series.name for series in self.series() if series.newest >= day_ago})
 
     def sketch(
-        self, name: str, since: Moment | None = None, until: Moment | None = None, tags: Mapping[str, Any] | None = None
+        self, name: str, since: Moment = None, until: Moment = None, tags: Mapping[str, Any] | None = None
     ) -> Sketch:
         """Return the distribution that `get_stats` describes, of arguments like its own."""
         return self._collect(self._select(name, tags), *self._range(since, until))
@@ -111,7 +110,7 @@ class Readable(ABC):
         return result
 
     def get_stats(
-        self, name: str, since: Moment | None = None, until: Moment | None = None, tags: Mapping[str, Any] | None = None
+        self, name: str, since: Moment = None, until: Moment = None, tags: Mapping[str, Any] | None = None
     ) -> dict[str, float]:
         """Return count, sum, avg, min, max, p50, p90, p95, p99 and p99_9 of a metric, empty when there are no values.
 
@@ -126,9 +125,7 @@ class Readable(ABC):
         """
         return self.sketch(name, since, until, tags).stats()
 
-    def get_performance_summary(
-        self, since: Moment | None = None, until: Moment | None = None
-    ) -> dict[str, dict[str, Any]]:
+    def get_performance_summary(self, since: Moment = None, until: Moment = None) -> dict[str, dict[str, Any]]:
         """Return for each "provider/model" how it did; the range is that of `get_stats`.
 
         The AgentiCraft guide's keys: requests, success_rate (0 to 1), avg_latency_ms, p50_latency_ms, p95_latency_ms,
@@ -148,10 +145,10 @@ class Readable(ABC):
             if series.name == name and all(series.tags.get(tag) == value for tag, value in wanted)
         ]
 
-    def _range(self, since: Moment | None, until: Moment | None) -> tuple[float, float]:
+    def _range(self, since: Moment, until: Moment) -> tuple[float, float]:
         now = self._wall()
-        end = _epoch(until, now) if until is not None else float("inf")
-        return _epoch(since, now) if since is not None else min(now, end) - _HOUR, end
+        end = epoch(until, now, float("inf"))
+        return epoch(since, now, min(now, end) - _HOUR), end
 
     @staticmethod
     def _collect(series: Iterable[Series], begin: float, end: float) -> Sketch:
@@ -159,12 +156,6 @@ class Readable(ABC):
         for one in series:
             one.collect(result, begin, end)
         return result
-
-
-def _epoch(moment: Moment, now: float) -> float:
-    if isinstance(moment, timedelta):
-        return now - moment.total_seconds()
-    return moment.timestamp() if isinstance(moment, datetime) else float(moment)
 
 
 def label(value: Any) -> str:

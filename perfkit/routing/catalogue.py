@@ -16,7 +16,7 @@ from perfkit.routing.warming import Outcome, validated, warmed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from perfkit.metrics.reading import Moment
+    from perfkit.clock import Moment
     from perfkit.routing.health import Candidate
     from perfkit.values import Usage
 
@@ -162,7 +162,7 @@ class Catalogue(Roster):
 
     # --- before the first call
 
-    def metrics(self, since: Moment | None = None) -> dict[str, Any]:
+    def metrics(self, since: Moment = None) -> dict[str, Any]:
         """Return how all providers together did, and each of them (the RecoAgent guide's provider metrics).
 
         Keys: requests (attempts), avg_latency (seconds, of those that succeeded), success_rate (0..1), total_cost (US

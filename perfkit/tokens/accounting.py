@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Mapping, Sequence
 
+    from perfkit.clock import Moment
     from perfkit.metrics import Handle, PerformanceTracker
     from perfkit.tokens.counting import TokenCounter
-    from perfkit.tokens.usage import Moment, UsageLog
+    from perfkit.tokens.usage import UsageLog
 
 __all__ = ["Accounting", "rule_of_thumb"]
 

@@ -17,7 +17,7 @@ from perfkit.tokens.usage import DIMENSIONS, SAVINGS, Totals
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from perfkit.tokens.usage import Moment
+    from perfkit.clock import Moment
 
 __all__ = ["Reporting"]
 

@@ -14,17 +14,17 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from perfkit._process import background
+from perfkit.clock import epoch
 from perfkit.errors import StateUnavailableError, UnknownNameError
 from perfkit.tokens.pricing import from_nano
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from perfkit.clock import Clock
+    from perfkit.clock import Clock, Moment
 
 __all__ = ["DIMENSIONS", "SAVINGS", "Names", "Row", "Store", "Totals", "UsageLog", "epoch"]
 
@@ -38,7 +38,6 @@ MAX_CELLS: Final = 50_000
 MAX_NAMES: Final = 1_000  # in one minute or hour
 
 Names = tuple[str, str, str, str, str]  # as DIMENSIONS
-Moment = float | datetime | timedelta | None
 
 
 @dataclass(slots=True)
@@ -227,15 +226,6 @@ class UsageLog:
                 if start <= end and start + length > begin:
                     for names, totals in bucket.items():
                         yield start, names, totals
-
-
-def epoch(moment: Moment, now: float, default: float) -> float:
-    """Return epoch seconds of a time; a timedelta reaches back from `now`, a naive datetime is local time."""
-    if moment is None:
-        return default
-    if isinstance(moment, timedelta):
-        return now - moment.total_seconds()
-    return moment.timestamp() if isinstance(moment, datetime) else moment
 
 
 def _nested(sums: dict[tuple[str, ...], Totals]) -> dict[str, Any]:
