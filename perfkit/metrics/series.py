@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from perfkit.clock import Clock
     from perfkit.metrics.sinks import Kind, Sink
 
-__all__ = ["Key", "SeriesTable"]
+__all__ = ["OVERFLOW", "Key", "SeriesTable"]
 
 log = logging.getLogger("perfkit.metrics")
 
@@ -32,7 +32,7 @@ Key = tuple["Kind", str, tuple[tuple[str, str], ...]]
 
 _CACHE = 8192  # spellings of names and tags remembered; then all are looked up again
 _ROOM = 60.0  # seconds between two searches for idle series
-_OVERFLOW = (("perfkit.overflow", "true"),)  # after OpenTelemetry's otel.metric.overflow
+OVERFLOW = (("perfkit.overflow", "true"),)  # after OpenTelemetry's otel.metric.overflow
 _SECONDS = ("_duration", "_time", "latency", "first_token", "per_output_token")
 
 
@@ -134,7 +134,7 @@ class SeriesTable:
         if len(self._known) < self.limit or self._make_room():
             return key
         kind, name, _ = key
-        return kind, name if len(self._known) < 2 * self.limit else "metrics_overflow", _OVERFLOW
+        return kind, name if len(self._known) < 2 * self.limit else "metrics_overflow", OVERFLOW
 
     def _make_room(self) -> bool:
         """Let go of series idle for a day; looks at most once a minute."""

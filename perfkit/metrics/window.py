@@ -16,14 +16,14 @@ from perfkit.metrics.sketch import Sketch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["DAY", "SLOT", "TIERS", "Slots", "Window", "age_tiers", "place"]
+__all__ = ["DAY", "DAYS", "SLOT", "TIERS", "Slots", "Window", "age_tiers", "place"]
 
 TIERS = ((10, 60), (60, 120), (900, 96))  # seconds a slot, slots
 SLOT = float(TIERS[0][0])  # seconds of the finest slot
 DAY = float(TIERS[-1][0] * TIERS[-1][1])  # seconds kept
 _COARSE = TIERS[-1][0] // TIERS[0][0]  # finest slots that the widest one covers
 _UNSENT = 60  # slots that wait in full resolution while nobody takes them
-_DAYS = 32  # days whose sums are kept: a month and the day it began
+DAYS = 32  # days whose sums are kept: a month and the day it began
 
 Slots = dict[int, Sketch]  # by index: seconds since the epoch over the tier's width
 
@@ -103,7 +103,7 @@ class Window:
         self._total.pack()
         day = int(index * TIERS[tier][0] // DAY)
         self.days[day] = self.days.get(day, 0.0) + sketch.total
-        if len(self.days) > _DAYS:
+        if len(self.days) > DAYS:
             del self.days[min(self.days)]
 
     def age(self, now: float, max_bytes: int) -> None:

@@ -10,10 +10,11 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from perfkit.metrics.series import OVERFLOW
 from perfkit.metrics.sharing.blobs import Blob, decode_slots, encode, encode_slots, rows
 from perfkit.metrics.sharing.ledger import DELTA, LIVE, MANIFEST, PARTS, TOTALS, Ledger, by_series
 from perfkit.metrics.sketch import Sketch
-from perfkit.metrics.window import DAY, SLOT, TIERS, Slots, add_slot, age_tiers
+from perfkit.metrics.window import DAY, DAYS, SLOT, TIERS, Slots, add_slot, age_tiers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,8 +27,6 @@ __all__ = ["fold"]
 
 _GRACE = (300, 1800, 3600)  # seconds that slots of a tier may outstay their time, so that few folds move any
 _REMEMBERED = 300.0  # seconds that folded deltas stay named: one written twice after a lost reply counts once
-_DAYS = 32
-_OVERFLOW = (("perfkit.overflow", "true"),)
 
 Bodies = dict["Key", bytes]
 Totals = dict["Key", tuple[dict[str, Any], Sketch]]
@@ -132,7 +131,7 @@ def add_day(days: dict[str, float], index: int, amount: float) -> None:
     """Add to the sum of the day that a slot of the finest tier is in."""
     day = str(int(index * SLOT // DAY))  # JSON's keys are text
     days[day] = days.get(day, 0.0) + amount
-    if len(days) > _DAYS:
+    if len(days) > DAYS:
         del days[min(days, key=int)]
 
 
@@ -142,7 +141,7 @@ def _place(key: Key, totals: Totals, now: float, limit: int) -> Key:
         return key
     for idle in [one for one, (extras, _) in totals.items() if extras["seen"] < now - DAY]:
         del totals[idle]
-    return key if len(totals) < limit else (key[0], key[1], _OVERFLOW)
+    return key if len(totals) < limit else (key[0], key[1], OVERFLOW)
 
 
 def _aged(tiers: list[Bodies], now: float) -> set[int]:

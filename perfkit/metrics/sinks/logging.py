@@ -13,13 +13,12 @@ from perfkit.metrics.sketch import Sketch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from perfkit.metrics.series import Key
     from perfkit.metrics.sinks import Kind
 
 __all__ = ["LoggingSink"]
 
 _HELD = 256  # values of a series until they are put into its sketch
-
-Key = tuple["Kind", str, tuple[tuple[str, str], ...]]
 
 
 class LoggingSink:
