@@ -62,9 +62,7 @@ class Meter:
 
     def __init__(self, tracker: PerformanceTracker) -> None:
         self._tracker = tracker
-        self._tagged: dict[
-            tuple[str, ...], _Tagged
-        ] = {}  # by names and values in turn; each step is atomic, so no lock
+        self._tagged: dict[tuple[str, ...], _Tagged] = {}  # by names and values in turn; steps are atomic, so no lock
         self._look_again = 0.0  # clock reading
 
     def forget(self) -> None:
@@ -93,11 +91,10 @@ class Meter:
         attempts = response.attempts
         if call.first_token is not None:
             series["first_token"].record(call.first_token)
-            if (
-                len(attempts) == 1 and response.usage.completion_tokens > 1
-            ):  # of several, which one spoke when is unknown
+            further = response.usage.completion_tokens - 1
+            if len(attempts) == 1 and further > 0:  # of several, which one spoke when is unknown
                 spoken = max(0.0, attempts[0].seconds - call.first_token)
-                series["time_per_output_token"].record(spoken / (response.usage.completion_tokens - 1))
+                series["time_per_output_token"].record(spoken / further)
         if len(attempts) > 1:
             self._repeated(attempts, call)
         if response.id and isinstance(response.id, str):  # providers send what they like
@@ -106,9 +103,8 @@ class Meter:
     def failed(self, call: Call, error: BaseException, latency: float) -> None:
         """Record a call that ended with an error."""
         self._tell(call, latency, error=error)
-        self._of("model", call.target.model, "agent", call.asked.agent, "kind", type(error).__name__)[
-            "llm_error"
-        ].record(1.0)
+        series = self._of("model", call.target.model, "agent", call.asked.agent, "kind", type(error).__name__)
+        series["llm_error"].record(1.0)
         attempts: Sequence[Attempt] = getattr(error, "attempts", ())
         if len(attempts) > 1:
             self._repeated(attempts, call)

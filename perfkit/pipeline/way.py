@@ -227,10 +227,8 @@ class Way:
             self._meter.budgets(self._optimizer.budgets, self._clock.now())
         seconds = next((attempt.seconds for attempt in response.attempts if attempt.outcome == "ok"), None)
         self._optimizer.observe(call.sent if call.sent is not None else call.target, response, seconds)
-        reason, saved = (
-            call.unkept or call.decision.reason,
-            call.aliases.saved_tokens if call.aliases is not None else 0,
-        )
+        reason = call.unkept or call.decision.reason
+        saved = 0 if call.aliases is None else call.aliases.saved_tokens
         return response.evolve(cache_decision=reason, latency=latency, first_token=call.first_token, saved_tokens=saved)
 
     def _serve(self, call: Call, found: Entry) -> ChatResponse:
