@@ -15,6 +15,7 @@ from collections import deque
 __all__ = ["Bulkhead", "GradientLimit"]
 
 LONG = 600  # samples the long average is made of
+TOLERANCE = 1.5  # times the long average that is no sign of queueing yet
 WARM_UP = 10  # samples it begins with as a plain mean
 RELUCTANCE = 20  # times less is learnt from slower samples: else what queues would become what is usual
 
@@ -26,12 +27,11 @@ class GradientLimit:
         start: first limit.
         least: lowest limit.
         most: highest limit.
-        tolerance: times the long average that is no sign of queueing yet.
     """
 
-    def __init__(self, *, start: int = 10, least: int = 1, most: int = 200, tolerance: float = 1.5) -> None:
+    def __init__(self, *, start: int = 10, least: int = 1, most: int = 200) -> None:
         self._limit = float(start)
-        self._least, self._most, self._tolerance = least, most, tolerance
+        self._least, self._most = least, most
         self._long = 0.0
         self._seen = 0
 
@@ -51,7 +51,7 @@ class GradientLimit:
             self._long *= 0.95  # it was slow for long and is not any more
         if in_flight < self._limit / 2 or not seconds:
             return  # not full, so latency says nothing about the limit
-        gradient = max(0.5, min(1.0, self._tolerance * self._long / seconds))
+        gradient = max(0.5, min(1.0, TOLERANCE * self._long / seconds))
         wanted = self._limit * gradient + math.sqrt(self._limit)
         self._set(0.8 * self._limit + 0.2 * wanted)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perfkit._shared import current_config
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.errors import UnknownModelError, nearest
-from perfkit.tokens.pricing import PriceTable, from_nano, shipped
+from perfkit.tokens.pricing import RATES, PriceTable, from_nano, shipped
 from perfkit.values import Usage
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ __all__ = ["add_arguments", "run", "stale"]
 SOURCES_FILE = Path(__file__).with_name("price_sources.json")
 MONTHLY: Final = 45  # days after which prices should be looked at again
 MILLION: Final = 1000  # nano-dollars a token are this many times less dollars a million
-RATES: Final = ("input", "output", "cache_read", "cache_write")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
