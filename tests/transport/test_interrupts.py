@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -119,14 +120,19 @@ def test_signal_handler_that_raises_ends_a_wait_for_bytes(
     def ring(*_: object) -> None:
         raise Alarm
 
+    def alarm(thread: int) -> None:
+        any_fault.wait_until(lambda counters: counters["held"] == 1)
+        signal.pthread_kill(thread, signal.SIGALRM)
+
     any_fault.behave(faults.stall(after_bytes=0 if part == "head" else 400))
     before = signal.signal(signal.SIGALRM, ring)
+    watch = threading.Thread(target=alarm, args=(threading.get_ident(),))
+    watch.start()
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(Alarm):
             any_client.post("/chat/completions", {"model": "m", "messages": []}, timeout=20)
+        watch.join()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     (stats,) = any_connections.stats().values()
     assert (stats["in_use"], stats["idle"]) == (0, 0)
