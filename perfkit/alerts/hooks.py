@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from perfkit.transport import HTTPClient
-from perfkit.transport.call import split_url
+from perfkit.transport.origin import split_url
 
 if TYPE_CHECKING:
     from perfkit.alerts.rule import Alert

@@ -20,6 +20,7 @@ from perfkit.integrations._raw import Raw, translated
 from perfkit.transport import ConnectionPool
 from perfkit.transport.call import Waits
 from perfkit.transport.message import lowered
+from perfkit.transport.origin import PORTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,11 +29,10 @@ if TYPE_CHECKING:
 
     from perfkit._settings import ConnectionsSettings
     from perfkit.integrations._wire import Wire
-    from perfkit.transport.hosts import HostPool, Origin
+    from perfkit.transport.hosts import HostPool
+    from perfkit.transport.origin import Origin
 
 __all__ = ["PoolAdapter"]
-
-_PORTS = {"http": 80, "https": 443}
 
 
 class PoolAdapter(HTTPAdapter):
@@ -108,7 +108,7 @@ def _origin(url: str) -> Origin:
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     try:
-        port = parts.port or _PORTS[scheme]
+        port = parts.port or PORTS[scheme]
     except (KeyError, ValueError) as error:
         raise exceptions.InvalidURL("a URL must be http(s)://host[:port][/path]") from error
     return scheme, parts.hostname or "", port

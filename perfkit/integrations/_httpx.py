@@ -20,6 +20,7 @@ from perfkit.integrations._wire import Wire
 from perfkit.transport.call import Waits
 from perfkit.transport.encoding import CodingError
 from perfkit.transport.headers import by_name
+from perfkit.transport.origin import PORTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["client_of_sdk", "make_client", "module_of"]
 
-_PORTS = {"http": 80, "https": 443}
 _URLS = 256
 _OF_THE_POOL = {
     "verify": "ca_file",
@@ -132,14 +132,14 @@ class _Transport:
             module.TransportError: of the kind that httpx's own transport would raise.
         """
         module, url, wire = self.module, request.url, self._wire
-        if url.scheme not in _PORTS:
+        if url.scheme not in PORTS:
             what = f"has an unsupported protocol '{url.scheme}://'" if url.scheme else "is missing http:// or https://"
             raise module.UnsupportedProtocol(f"Request URL {what}.", request=request)
         if "sni_hostname" in request.extensions:
             raise ConfigError(
                 "the extension sni_hostname has no effect here: names are those of URLs", key="sni_hostname"
             )
-        origin = url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
+        origin = url.scheme, url.raw_host.decode("ascii"), url.port or PORTS[url.scheme]
         fields = _fields(request.headers.raw)
         waits = _waits(request.extensions.get("timeout", {}))
         call = wire.call(request.method, url.raw_path.decode("ascii"), fields, request.read(), waits=waits)

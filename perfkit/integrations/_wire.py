@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.errors import TransportError
 from perfkit.transport import ConnectionPool, HTTPStream, encoding
-from perfkit.transport.call import Call, authority
+from perfkit.transport.call import Call
 from perfkit.transport.exchange import Exchange
+from perfkit.transport.origin import authority
 from perfkit.values import finite
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from perfkit.clock import Clock
     from perfkit.metrics import Handle, PerformanceTracker
     from perfkit.transport.call import Waits
-    from perfkit.transport.hosts import Origin
+    from perfkit.transport.origin import Origin
 
 __all__ = ["Incoming", "Wire"]
 

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from urllib3.exceptions import LocationParseError
-from urllib3.util import parse_url
-
-from perfkit.errors import ConfigError
 from perfkit.transport import encoding, message
+from perfkit.transport.origin import authority
 from perfkit.values import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from perfkit.transport.hosts import Origin
+    from perfkit.transport.origin import Origin
 
-__all__ = ["Call", "Waits", "authority", "prepare", "split_url", "usual_fields"]
-
-_PORTS = {"http": 80, "https": 443}
-_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
+__all__ = ["Call", "Waits", "prepare", "usual_fields"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +58,6 @@ class Call:
     patience: float
     attempt: int = 1
     waits: Waits | None = None
-
-
-@lru_cache(1024)
-def split_url(url: str) -> tuple[Origin, str]:
-    """Return scheme, host and port of `url`, and its path with query.
-
-    Raises:
-        ConfigError: it is not an http or https URL, or holds credentials.
-    """
-    try:
-        parsed = parse_url(url)
-    except LocationParseError:  # its words hold the URL, which may hold a password
-        raise ConfigError("not a URL: its host or port cannot be read", key="base_url") from None
-    scheme, host = parsed.scheme or "", (parsed.host or "").strip("[]")
-    if scheme not in _PORTS or not host:
-        raise ConfigError(
-            f"a URL must be http(s)://host[:port][/path], not {parsed._replace(auth=None).url!r}", key="base_url"
-        )
-    if parsed.auth:
-        raise ConfigError(f"the URL of {host} holds credentials; send them as a header", key="base_url")
-    return (scheme, host, parsed.port or _PORTS[scheme]), parsed.request_uri
-
-
-def authority(origin: Origin) -> str:
-    """Return the value of the Host field."""
-    scheme, host, port = origin
-    shown = f"[{host}]" if ":" in host else host
-    return shown if port == _PORTS[scheme] else f"{shown}:{port}"
 
 
 def usual_fields(origin: Origin, headers: Mapping[str, str] | None) -> dict[str, str]:
@@ -139,7 +104,7 @@ def prepare(  # noqa: PLR0913 - a request has that many parts
         if compress:
             data = message.compressed(data, fields)
         fields.setdefault("content-type", "application/json")
-    if data or method in _WITH_BODY:
+    if data or method in message.WITH_BODY:
         fields["content-length"] = str(len(data))
     started = now()
     return Call(

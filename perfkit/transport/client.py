@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.errors import TransportError
 from perfkit.transport import message, retry
-from perfkit.transport.call import Call, authority, prepare, split_url, usual_fields
+from perfkit.transport.call import Call, prepare, usual_fields
 from perfkit.transport.exchange import Exchange
+from perfkit.transport.origin import authority, split_url
 from perfkit.transport.pool import ConnectionPool
 from perfkit.transport.response import HTTPResponse, read_whole
 from perfkit.transport.stream import HTTPStream

@@ -22,10 +22,10 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util.request import SKIP_HEADER
 
 from perfkit.transport import kernel, message
-from perfkit.transport.call import authority
 from perfkit.transport.dial import dial
 from perfkit.transport.failures import FAILURES
 from perfkit.transport.limits import BUFFER, BoundedReader, Limits
+from perfkit.transport.origin import authority
 from perfkit.transport.reply import Reply, WholeReply, parse_head, whole_reply
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ __all__ = ["PooledConnection", "PooledTLSConnection"]
 
 _IDLE, _SENT = "Idle", "Request-sent"  # http.client's words for the state of a connection
 _HTTPS_PORT = 443
-_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 _ONE_SEND = 64 * 1024  # bytes; above, copying the body behind the head costs more than a second send
 _PIECE = 256 * 1024  # bytes
 _STATUS_BEGINS, _STATUS_ENDS, _REFUSAL = 9, 12, b"300"  # of "HTTP/1.1 429 ..."
@@ -366,7 +365,7 @@ def plain_head(
     scheme = "https" if connection.default_port == _HTTPS_PORT else "http"
     host = authority((scheme, connection.host.strip("[]"), connection.port or connection.default_port))
     fields = {"host": host, "accept-encoding": "identity", "user-agent": message.USER_AGENT, **given}
-    if body is not None or method.upper() in _WITH_BODY:
+    if body is not None or method.upper() in message.WITH_BODY:
         fields.setdefault("content-length", str(len(body or b"")))
     return message.head(method, url, fields)
 

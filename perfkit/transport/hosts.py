@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
     from perfkit._settings import ConnectionsSettings
     from perfkit.clock import Clock
+    from perfkit.transport.origin import Origin
     from perfkit.transport.proxies import Proxy
 
-__all__ = ["HTTPHost", "HTTPSHost", "HostPool", "Origin", "host_pool"]
+__all__ = ["HTTPHost", "HTTPSHost", "HostPool", "host_pool"]
 
 _LEAST_DRAIN, _LONGEST_DRAIN = 0.025, 0.05  # seconds; a server that is near may be busy
 _NOTABLE = 0.001  # seconds of waiting for a connection that slow runs are told of
 _LONGEST_OWED = 1.0  # seconds an idle connection may owe the end of its last reply
 _NEVER = (lambda: None), 0  # what a thread that has taken no connection has taken
-Origin = tuple[str, str, int]  # scheme, host, port
 
 
 class HostPool(HTTPConnectionPool):

@@ -15,8 +15,9 @@ from perfkit.transport import encoding
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["USER_AGENT", "body_bytes", "compressed", "field_name", "head", "lowered", "masked"]
+__all__ = ["USER_AGENT", "WITH_BODY", "body_bytes", "compressed", "field_name", "head", "lowered", "masked"]
 
+WITH_BODY = frozenset(("POST", "PUT", "PATCH"))  # methods whose requests tell a length even without a body
 USER_AGENT = f"perfkit/{__version__} Python/{platform.python_version()}"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110 section 5.6.2
 _VISIBLE = re.compile(r"[!-~]+").fullmatch

@@ -16,10 +16,11 @@ from perfkit._shared import Shared
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.config import build
 from perfkit.errors import ConfigError, PoolTimeout
-from perfkit.transport.call import prepare, split_url, usual_fields
+from perfkit.transport.call import prepare, usual_fields
 from perfkit.transport.exchange import Exchange
 from perfkit.transport.failures import FAILURES
-from perfkit.transport.hosts import HostPool, Origin, host_pool
+from perfkit.transport.hosts import HostPool, host_pool
+from perfkit.transport.origin import split_url
 from perfkit.transport.presets import PRESETS
 from perfkit.transport.response import HTTPResponse, read_whole
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from perfkit.clock import Clock
+    from perfkit.transport.origin import Origin
 
 __all__ = ["ConnectionPool"]
 

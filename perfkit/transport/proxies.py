@@ -11,13 +11,14 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, make_headers, parse_url
 
 from perfkit.errors import ConfigError
+from perfkit.transport.origin import PORTS
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Proxy", "proxy_for"]
+    from perfkit.transport.origin import Origin
 
-_PORTS = {"http": 80, "https": 443}
+__all__ = ["Proxy", "proxy_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,10 @@ class Proxy:
     headers: dict[str, str]
 
     @property
-    def origin(self) -> tuple[str, str, int]:
+    def origin(self) -> Origin:
         """Scheme, host and port."""
         scheme = self.url.scheme or "http"
-        return scheme, self.url.host or "", self.url.port or _PORTS[scheme]
+        return scheme, self.url.host or "", self.url.port or PORTS[scheme]
 
     def options(self, ssl_context: ssl.SSLContext | None) -> dict[str, Any]:
         """Return the arguments of urllib3's pools."""
@@ -47,7 +48,7 @@ class Proxy:
         }
 
 
-def proxy_for(origin: tuple[str, str, int], configured: str | None) -> Proxy | None:
+def proxy_for(origin: Origin, configured: str | None) -> Proxy | None:
     """Return the proxy for `origin`, None to connect directly.
 
     Args:
@@ -70,7 +71,7 @@ def _parsed(text: str) -> Proxy:
         url = parse_url(text if "://" in text else f"http://{text}")
     except LocationParseError:
         url = Url()
-    if url.scheme not in _PORTS or not url.host:
+    if url.scheme not in PORTS or not url.host:
         raise ConfigError(
             f"connections.proxy: must be http(s)://[user:password@]host:port, not {url.scheme or 'something else'}",
             key="connections.proxy",
