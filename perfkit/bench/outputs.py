@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from perfkit.bench.comparing import identity
 from perfkit.bench.report import COLOURS, percentile
 from perfkit.charts import Line, line_chart
+from perfkit.tokens.reporting import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,7 @@ COLUMNS = (
     ("goodput", "goodput", "{:.2f}"),
     ("cost", "cost $", "{:.4g}"),
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_COMPARED = ("before", "after", "ratio", "at least", "at most", "verdict")
 PERCENTS = list(range(1, 101))
 CURVES = (("latency_ms", "End to end, ms"), ("first_token_ms", "First token, ms"), ("per_token_ms", "Per token, ms"))
 STYLE = """
@@ -61,15 +62,12 @@ def as_table(document: Mapping[str, Any]) -> str:
 
 def differences_table(differences: Sequence[Mapping[str, Any]]) -> str:
     """Return how two runs differ as text."""
-    rows = [
-        [
-            f"{plain(one['case'])}: {one['key']}",
-            *(f"{one[key]:.3f}" for key in ("before", "after", "ratio", "low", "high")),
-            one["verdict"],
-        ]
-        for one in differences
-    ]
-    return _aligned(["medians", "before", "after", "ratio", "at least", "at most", "verdict"], rows)
+    return _aligned(["medians, ms", *_COMPARED], [_compared(one, plain(one["case"])) for one in differences])
+
+
+def _compared(one: Mapping[str, Any], case: str) -> list[str]:
+    figures = (f"{one[key]:.3f}" for key in ("before", "after", "ratio", "low", "high"))
+    return [f"{case}: {one['key']}", *figures, one["verdict"]]
 
 
 def as_csv(document: Mapping[str, Any]) -> str:
@@ -80,7 +78,7 @@ def as_csv(document: Mapping[str, Any]) -> str:
     writer.writerow([*names, "error_kinds"])
     for row in document["rows"]:
         kinds = " ".join(f"{kind}:{number}" for kind, number in row["error_kinds"].items())
-        writer.writerow([*(_cell(row[name]) for name in names), _cell(kinds)])
+        writer.writerow([*(harmless(row[name]) for name in names), harmless(kinds)])
     return out.getvalue()
 
 
@@ -127,13 +125,8 @@ def _html_errors(rows: Sequence[Mapping[str, Any]]) -> str:
 def _html_differences(differences: Sequence[Mapping[str, Any]]) -> str:
     if not differences:
         return ""
-    rows = [
-        [f"{one['case']}: {one['key']}", *(f"{one[key]:.3f}" for key in ("before", "after", "ratio", "low", "high")),
-         one["verdict"]] for one in differences
-    ]  # fmt: skip
-    return "<h2>Against the other run</h2>" + _html_table(
-        ["medians, ms", "before", "after", "ratio", "at least", "at most", "verdict"], rows
-    )
+    rows = [_compared(one, one["case"]) for one in differences]
+    return f"<h2>Against the other run</h2>{_html_table(['medians, ms', *_COMPARED], rows)}"
 
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -163,10 +156,6 @@ def _errors(row: Mapping[str, Any]) -> list[str]:
 def plain(text: str) -> str:
     """Return a text without what moves a terminal's cursor or turns other text around."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
-
-
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
