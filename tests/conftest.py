@@ -18,6 +18,7 @@ from _parts import needs_module
 if TYPE_CHECKING:
     from _servers import Redis
 
+    from perfkit.clock import FakeClock
     from perfkit.testing.faults import FaultServer
     from perfkit.testing.llm import LlamaServer
 
@@ -44,6 +45,14 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)
         perfkit.reset()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return a clock that moves only when told to."""
+    from perfkit.clock import FakeClock
+
+    return FakeClock()
 
 
 @pytest.fixture(scope="session")

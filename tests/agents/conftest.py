@@ -10,11 +10,6 @@ from perfkit.clock import FakeClock
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def pool(clock: FakeClock) -> Iterator[AgentPool]:
     made = AgentPool(clock=clock)
     yield made

@@ -13,11 +13,6 @@ from perfkit.metrics import PerformanceTracker
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def tracker(clock: FakeClock) -> Iterator[PerformanceTracker]:
     made = PerformanceTracker(clock=clock)
     yield made

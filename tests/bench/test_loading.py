@@ -34,11 +34,6 @@ class Scripted:
         return ChatResponse("ab", Usage(10, 5), "m", "p")
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def measured(provider: Any, clock: FakeClock, load: Load, **terms: Any) -> dict[str, Any]:
     [row] = measure([Case("p", provider, "m", load=load)], terms=Terms(**{"warm_up": 0, **terms}), clock=clock)
     return row

@@ -15,11 +15,6 @@ from perfkit.pipeline.scoping import Scope, current_scope
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def tracker() -> PerformanceTracker:
     return PerformanceTracker()
 

@@ -46,11 +46,6 @@ def tracker() -> PerformanceTracker:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def optimizer(tracker: PerformanceTracker) -> Iterator[GCOptimizer]:
     made = GCOptimizer(tracker=tracker, collector=GENERATIONAL, immortal=False)
     yield made

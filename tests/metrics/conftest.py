@@ -48,11 +48,6 @@ def udp() -> Iterator[Udp]:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def make(clock: FakeClock) -> Iterator[Callable[..., PerformanceTracker]]:
     """Make trackers on the fake clock."""
     made: list[PerformanceTracker] = []

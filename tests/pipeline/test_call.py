@@ -19,13 +19,8 @@ QUESTION = "how long is this question"
 
 
 @pytest.fixture(autouse=True)
-def _configured(fault: FaultServer) -> None:
-    perfkit.configure(
-        providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}},
-        client={"default_model": "tiny"},
-        router={"max_attempts": 1},
-        tokens={"prices": {"tiny": {"input": 1_000_000.0, "output": 2_000_000.0}}},
-    )
+def _configured(chat: object) -> None:
+    perfkit.configure(router={"max_attempts": 1})
     perfkit.optimizer.set_budget(("global", ""), 100_000.0, "day")
 
 

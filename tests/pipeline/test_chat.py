@@ -12,18 +12,6 @@ import pytest
 import perfkit
 from perfkit.testing import FaultServer, faults
 
-PRICE = {"input": 1_000_000.0, "output": 2_000_000.0}  # one dollar a prompt token, two a completion token
-
-
-@pytest.fixture
-def chat(fault: FaultServer) -> Callable[..., perfkit.ChatResponse]:
-    perfkit.configure(
-        providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"}},
-        client={"default_model": "tiny"},
-        tokens={"prices": {"tiny": PRICE}},
-    )
-    return perfkit.chat
-
 
 def test_an_answer_tells_what_it_cost_who_gave_it_and_how_long_it_took(
     chat: Callable[..., perfkit.ChatResponse],

@@ -13,17 +13,6 @@ from perfkit.errors import BadRequestError
 from perfkit.testing import FaultServer, faults
 
 Chat = Callable[..., perfkit.ChatResponse]
-PRICE = {"input": 1_000_000.0, "output": 2_000_000.0}  # one dollar a prompt token, two a completion token
-
-
-@pytest.fixture
-def chat(fault: FaultServer) -> Chat:
-    perfkit.configure(
-        providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"}},
-        client={"default_model": "tiny"},
-        tokens={"prices": {"tiny": PRICE}},
-    )
-    return perfkit.chat
 
 
 def test_a_streamed_answer_is_kept_whole_and_replayed_as_a_stream(chat: Chat, fault: FaultServer) -> None:

@@ -7,16 +7,7 @@ import pytest
 import perfkit
 from perfkit.testing import FaultServer, faults
 
-
-@pytest.fixture(autouse=True)
-def _configured(fault: FaultServer) -> None:
-    perfkit.configure(
-        providers={
-            "local": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"},
-        },
-        client={"default_model": "tiny"},
-        tokens={"prices": {"tiny": {"input": 1_000_000.0, "output": 2_000_000.0}}},
-    )
+pytestmark = pytest.mark.usefixtures("chat")
 
 
 def test_text_comes_in_pieces_and_the_whole_response_afterwards() -> None:

@@ -17,13 +17,7 @@ from perfkit.testing import FaultServer, faults
 WORDS = "word " * 60
 
 
-@pytest.fixture(autouse=True)
-def _configured(fault: FaultServer) -> None:
-    perfkit.configure(
-        providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"}},
-        client={"default_model": "tiny"},
-        tokens={"prices": {"tiny": {"input": 1_000_000.0, "output": 2_000_000.0}}},
-    )
+pytestmark = pytest.mark.usefixtures("chat")
 
 
 def stream(**more: Any) -> ChatStream:

@@ -3,14 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from providers.asking import asked
 
 from perfkit.errors import ConfigError
 from perfkit.providers import Provider
 from perfkit.values import ChatRequest, ChatResponse, Usage
-
-
-def asked(messages: Any = "hi", **settings: Any) -> ChatRequest:
-    return ChatRequest(messages, "m", **settings)
 
 
 class Parrot(Provider):

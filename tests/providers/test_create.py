@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import pytest
+from providers.asking import asked
 
 from perfkit.errors import AuthenticationError, ConfigError, UnknownNameError
 from perfkit.providers import PROVIDERS, Provider, create_provider
@@ -15,10 +16,6 @@ from perfkit.testing import FaultServer
 from perfkit.values import ChatRequest, ChatResponse, Usage
 
 KEY = "sk-1234567890abcdef"
-
-
-def asked(messages: Any = "hi", **settings: Any) -> ChatRequest:
-    return ChatRequest(messages, "m", **settings)
 
 
 OWN = {"AZURE_OPENAI_ENDPOINT": "https://mine.openai.azure.com/"}

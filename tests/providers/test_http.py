@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from providers.asking import asked
 
 from perfkit.errors import BadRequestError
 from perfkit.providers import create_provider
@@ -11,10 +12,6 @@ from perfkit.values import ChatRequest
 
 if TYPE_CHECKING:
     from perfkit.testing.faults import FaultServer
-
-
-def asked(messages: Any = "hi", **settings: Any) -> ChatRequest:
-    return ChatRequest(messages, "m", **settings)
 
 
 UNWRITABLE = [

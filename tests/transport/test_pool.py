@@ -29,11 +29,6 @@ ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "a
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def aging(clock: FakeClock) -> Iterator[ConnectionPool]:
     pool = ConnectionPool(clock=clock, proxy="", keep_alive=300, max_lifetime=3600)
     yield pool

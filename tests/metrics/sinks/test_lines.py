@@ -12,19 +12,10 @@ from perfkit.metrics.sinks.lines import DogLines, PlainLines
 from perfkit.metrics.sinks.statsd import StatsdSink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from perfkit.clock import FakeClock
     from perfkit.metrics.sinks import Kind
 
 LINE = re.compile(rb"perfkit\.[A-Za-z0-9_.-]+:-?[0-9.e+-]+\|(ms|c|g)")
-
-
-@pytest.fixture
-def sink(udp: Any, clock: FakeClock) -> Iterator[StatsdSink]:
-    made = StatsdSink(udp.address, clock=clock)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize(

@@ -17,19 +17,12 @@ from perfkit.metrics import PerformanceTracker
 from perfkit.metrics.sinks.statsd import StatsdSink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from perfkit.clock import FakeClock
 
     InChild = Callable[[Callable[[], Any]], Any]
-
-
-@pytest.fixture
-def sink(udp: Any, clock: FakeClock) -> Iterator[StatsdSink]:
-    made = StatsdSink(udp.address, clock=clock)
-    yield made
-    made.close()
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:

@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from perfkit.clock import FakeClock
 
 
-@pytest.fixture
-def sink(udp: Any, clock: FakeClock) -> Iterator[StatsdSink]:
-    made = StatsdSink(udp.address, clock=clock)
-    yield made
-    made.close()
-
-
 @pytest.mark.parametrize(
     ("address", "host", "port"),
     [

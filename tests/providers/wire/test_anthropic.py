@@ -4,22 +4,19 @@ import json
 from typing import Any
 
 import pytest
+from providers.asking import asked
 
 from perfkit.errors import BadRequestError
 from perfkit.providers.wire import anthropic
 from perfkit.providers.wire.reply import ErrorReply, Reply
 from perfkit.transport import ServerSentEvent
-from perfkit.values import ChatRequest, Usage
+from perfkit.values import Usage
 
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "get", "arguments": '{"x": 1}'}}
 USE = {"type": "tool_use", "id": "c1", "name": "get", "input": {"x": 1}}
 TEXT = {"type": "text", "text": "hello"}
 PNG = "data:image/png;base64,aGk="
-
-
-def asked(messages: Any = "hi", **settings: Any) -> ChatRequest:
-    return ChatRequest(messages, "m", **settings)
 
 
 def sent(messages: Any = "hi", **settings: Any) -> dict[str, Any]:

@@ -4,18 +4,15 @@ import json
 from typing import Any
 
 import pytest
+from providers.asking import asked
 
 from perfkit.providers.wire import openai
 from perfkit.providers.wire.reply import ErrorReply, Reply
 from perfkit.transport import ServerSentEvent
-from perfkit.values import ChatRequest, Usage
+from perfkit.values import Usage
 
 FUNCTION = {"name": "get", "description": "d", "parameters": {"type": "object"}, "strict": True}
 CALL = {"id": "c1", "type": "function", "function": {"name": "get", "arguments": '{"x": 1}'}}
-
-
-def asked(messages: Any = "hi", **settings: Any) -> ChatRequest:
-    return ChatRequest(messages, "m", **settings)
 
 
 def answered(message: dict[str, Any], finish: str | None = "stop", **rest: Any) -> Reply:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from providers.asking import asked
 
 from perfkit.errors import BadRequestError
 from perfkit.providers.wire import anthropic, gemini, ollama, openai, responses
@@ -28,10 +29,6 @@ TALK: list[dict[str, Any]] = [
     {"role": "assistant", "content": "seven"},
     {"role": "user", "content": "and y?"},
 ]
-
-
-def asked(messages: Any = "hi", **settings: Any) -> ChatRequest:
-    return ChatRequest(messages, "m", **settings)
 
 
 def shown(*parts: dict[str, Any]) -> ChatRequest:
