@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from perfkit._shared import current_config
+from perfkit.charts import aligned
 from perfkit.errors import ConfigError
 from perfkit.metrics import PerformanceTracker
 
@@ -160,8 +161,4 @@ def _draw_rich(title: str, columns: Sequence[str], rows: list[list[str]]) -> Non
 
 
 def _draw_plain(title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    print(f"\n{title}")
-    for row in (list(columns), *rows):
-        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join([first.lstrip().ljust(widths[0]), *others]).rstrip())
+    print(f"\n{title}", *aligned([columns, *rows]), sep="\n")

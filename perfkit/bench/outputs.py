@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.bench.comparing import identity
 from perfkit.bench.report import COLOURS, percentile
-from perfkit.charts import Line, line_chart
+from perfkit.charts import Line, aligned, line_chart
 from perfkit.tokens.reporting import harmless
 
 if TYPE_CHECKING:
@@ -52,17 +52,17 @@ th:first-child,td:first-child,td.text{text-align:left}
 def as_table(document: Mapping[str, Any]) -> str:
     """Return the figures and what they mean as text."""
     rows = [[plain(identity(row)), *_cells(row)] for row in document["rows"]]
-    parts = [_aligned(["case", *(title for _, title, _ in COLUMNS)], rows)]
+    parts = [_text_table(["case", *(title for _, title, _ in COLUMNS)], rows)]
     errors = [[plain(identity(row)), *_errors(row)] for row in document["rows"] if row["errors"]]
     if errors:
-        parts.append(_aligned(["errors of", "kinds", "the first one said"], errors))
+        parts.append(_text_table(["errors of", "kinds", "the first one said"], errors))
     told = "\n".join(f"  {key}: {text}" for key, text in document["definitions"].items())
     return "\n\n".join([*parts, f"SLOs of goodput: {_slos(document)}\n{told}"])
 
 
 def differences_table(differences: Sequence[Mapping[str, Any]]) -> str:
     """Return how two runs differ as text."""
-    return _aligned(["medians, ms", *_COMPARED], [_compared(one, plain(one["case"])) for one in differences])
+    return _text_table(["medians, ms", *_COMPARED], [_compared(one, plain(one["case"])) for one in differences])
 
 
 def _compared(one: Mapping[str, Any], case: str) -> list[str]:
@@ -129,6 +129,10 @@ def _html_differences(differences: Sequence[Mapping[str, Any]]) -> str:
     return f"<h2>Against the other run</h2>{_html_table(['medians, ms', *_COMPARED], rows)}"
 
 
+def _text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(aligned([head, *rows]))
+
+
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in rows)
@@ -156,12 +160,3 @@ def _errors(row: Mapping[str, Any]) -> list[str]:
 def plain(text: str) -> str:
     """Return a text without what moves a terminal's cursor or turns other text around."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
-
-
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = []
-    for row in (head, *rows):
-        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join([first.lstrip().ljust(widths[0]), *others]).rstrip())
-    return "\n".join(lines)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from perfkit._shared import current_config
+from perfkit.charts import aligned
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.errors import UnknownModelError, nearest
 from perfkit.tokens.pricing import RATES, PriceTable, from_nano, shipped
@@ -152,19 +153,13 @@ def _compared(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     if not rows:
-        yield "nothing found"
-        return
+        return ["nothing found"]
     extra = ("cost", "times") if "cost" in rows[0] else ()
     columns = ("model", "provider", *RATES, *extra, "context", "retired", "checked")
     cells = [columns, *([_cell(row[name]) for name in columns] for row in rows)]
-    widths = [max(len(row[n]) for row in cells) for n in range(len(columns))]
-    for row in cells:
-        yield "  ".join(
-            cell.ljust(width) if n < 2 else cell.rjust(width)  # noqa: PLR2004 - two columns of names
-            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+    return aligned(cells, names=2)
 
 
 def _cell(value: Any) -> str:
