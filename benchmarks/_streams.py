@@ -82,7 +82,7 @@ def _with_pairs(rows: Stream, rng: random.Random) -> Stream:
 
 
 def streams(known: dict[str, Stream], *, times: int, seed: int) -> dict[str, Stream]:
-    """Return the streams of some questions: each set alone, both mixed, one after the other, and with hard pairs."""
+    """Return the streams of some questions: each set alone, mixed, one after the other, with hard pairs, and once."""
     rng = random.Random(seed)
     bank, clinc = (_asked(known[name], times, rng) for name in ("banking77", "clinc150"))
     return {
@@ -92,4 +92,5 @@ def streams(known: dict[str, Stream], *, times: int, seed: int) -> dict[str, Str
         "drift to banking77": clinc + bank,
         "drift to clinc150": bank + clinc,
         "hard": _with_pairs(clinc, rng),
+        **{f"{name} once": rng.sample(rows, len(rows)) for name, rows in known.items()},
     }

@@ -94,7 +94,7 @@ class SemanticSettings:
     threshold: float = number(0.95, above=0)  # cosine from which an answer is served, without a max_error_rate
     max_error_rate: float | None = number(None, above=0)  # share of what is served that may be wrong
     explore: float = number(0.7, above=0)  # cosine from which matches are learned from, with a max_error_rate
-    verify: float = number(0.1, least=0)  # share of what could be served that is asked again and compared
+    verify: float = number(0.05, least=0)  # share of what could be served that is asked again and compared
     window: int = number(4000, least=1)  # verified matches that are remembered
     shadow: bool = False  # serve nothing, but count what would have been served, and how much of it wrong
     max_entries: int = number(100_000, least=1)  # questions; more than 100,000 in one partition need usearch

@@ -166,11 +166,11 @@ def test_what_a_verified_question_was_right_for_stands_for_the_same_answer(fault
     assert len(answers) == 1
 
 
-def _place(setup: Setup) -> tuple[str, Any]:
+def _place(setup: Setup) -> tuple[str, str, Any]:
     partition = next(iter(setup.semantic._questions._partitions))
     question = setup.semantic.ask(partition, "m", ONE)
     assert question is not None
-    return partition, question.vector
+    return partition, question.text, question.vector
 
 
 def test_an_answer_found_wrong_is_not_served_for_what_is_as_far(fault: FaultServer) -> None:

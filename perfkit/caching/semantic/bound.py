@@ -2,13 +2,14 @@
 
 After vCache (arXiv 2502.03771): no fixed threshold is safe, so what is safe is learned from verified matches. A risk is
 estimated for each match from its similarity, from how far the next other answer is, from how many of the nearest
-questions have this answer, and from how often this answer was verified right and wrong (so an entry has a threshold of
-its own). Where vCache bounds the wrong ones among all answers, this bounds them among those served, and tests it: for
-each of some risks a bet is kept that fewer than the wanted share of the matches up to it are wrong, and what is served
-is up to where the bets were won. They may be looked at after each match without being believed too often (Ville's
-inequality; "Learn then Test", arXiv 2110.01052, of series begun at fixed risks). The nearer a bet is to being lost, the
-more is verified. When more turn out wrong than the estimates can explain (Page's CUSUM test), the questions have
-changed: nothing is served until enough of the new ones are verified.
+questions have this answer, from how often this answer was verified right and wrong (so an entry has a threshold of its
+own), and from the words the two questions share. Where vCache bounds the wrong ones among all answers, this bounds them
+among those served, and tests it: for each of some risks, from the wanted rate on, a bet is kept that fewer than the
+wanted share of the matches up to it are wrong, and what is served is up to the last of those won in a row. They may be
+looked at after each match without being believed too often (Ville's inequality; "Learn then Test", arXiv 2110.01052).
+The nearer a bet is to being lost, the more is verified. When more of what is or could soon be served turns out wrong
+than the estimates can explain (Page's CUSUM test), the questions have changed: nothing is served until enough of the
+new ones are verified.
 """
 
 from __future__ import annotations
@@ -33,16 +34,15 @@ __all__ = ["ErrorBound", "Evidence", "upper_bound"]
 CONFIDENCE = 0.95  # of upper_bound
 FIRST = 100  # verified matches before the bets begin: the risks are rough until then
 EVERY = 50  # verified matches between two fits
-LEVELS = tuple(0.1 * 1.5**step for step in range(14))  # risks up to which may be served, as shares of the wanted one
-STARTS = (2, 6)  # where a series of tests begins; it goes on to the next risk when this one is passed
+LEVELS = tuple(1.5**step for step in range(8))  # risks up to which may be served, as multiples of the wanted rate
 CHANCE = 0.1  # that more is ever taken for safe than is, while questions stay as they are
 BET = 0.25  # the true rate that is bet on, as a share of the wanted one
-NEEDED = math.log(len(STARTS) / CHANCE)
-MOST = NEEDED + 3.0  # no more is kept, so that what was right long ago does not outweigh what is wrong today
+NEEDED = -math.log(CHANCE)
+MOST = NEEDED + 2.0  # no more is kept, so that what was right long ago does not outweigh what is wrong today
 STEPS = 8  # of Newton's method, started from the last result
 # What is known before the first verified match: fitted on every second intent of banking77 and CLINC150.
-PRIOR = (-2.81, -0.64, 0.78, -0.83, -0.84, 1.68, -0.7)
-PULL = (0.8, *(10.0,) * 6)  # how strongly the prior holds each of them: less, and it follows noise
+PRIOR = (-2.78, -0.47, 0.9, -0.17, -0.92, 1.76, -1.91, 0.76)
+PULL = (0.8, *(3.0,) * 7)  # how strongly the prior holds each of them: less, and it follows noise
 WORSE = (2.0, 4.0)  # what CUSUM looks for: wrong matches that many times as likely as estimated
 ALARM = 6.0  # logarithm of the odds at which it is believed
 KEPT = 150  # verified matches that are kept then
@@ -56,12 +56,14 @@ class Evidence(NamedTuple):
     vote: float  # share of the nearest questions that have this answer
     right: int  # times this answer was verified
     wrong: int
+    shared: int  # words that both questions have
+    different: int  # words of either that the other has not
 
     def features(self) -> tuple[float, ...]:
         """Return the numbers the risk is computed from."""
         near = 10 * max(-0.1, min(self.margin, 0.3))
-        proven = (math.log1p(self.right), math.log1p(self.wrong), 0.0 if self.right else 1.0)
-        return (1.0, self.vote, 10 * (1 - self.similarity), near, *proven)
+        counts = (self.right, self.wrong, self.shared, self.different)
+        return (1.0, self.vote, 10 * (1 - self.similarity), near, *map(math.log1p, counts))
 
 
 def upper_bound(wrong: float, of: int, *, confidence: float = CONFIDENCE) -> float:
@@ -144,7 +146,7 @@ class ErrorBound:
         with self._lock:
             self._seen.append(_Verified(evidence.features(), not right))
             self._learned += 1
-            if self._has_changed(risk, wrong=not right):
+            if risk <= max(self._most, self.max_error_rate) and self._has_changed(risk, wrong=not right):
                 self._start_anew()
             if self._learned > FIRST:
                 self._wealth.bet(risk, wrong=not right)
@@ -206,13 +208,11 @@ class _Wealth:
             self._won[at] = min(MOST, self._won[at] + gain)
 
     def safe(self) -> tuple[float, float]:
-        """Return the largest risk that a series reaches, -1 if none does, and the doubt that is left there."""
-        best, least = -1, MOST
-        for start in STARTS:
-            reached = list(takewhile(lambda at: self._won[at] >= NEEDED, range(start, len(LEVELS))))
-            if reached and reached[-1] > best:
-                best, least = reached[-1], min(self._won[at] for at in reached)
-        return (LEVELS[best] * self._rate, (MOST - least) / (MOST - NEEDED)) if best >= 0 else (-1.0, 1.0)
+        """Return the largest risk up to which all bets are won, -1 for none, and the doubt that is left there."""
+        reached = list(takewhile(lambda won: won >= NEEDED, self._won))
+        if not reached:
+            return -1.0, 1.0
+        return LEVELS[len(reached) - 1] * self._rate, (MOST - min(reached)) / (MOST - NEEDED)
 
 
 def _risk(weights: tuple[float, ...], features: tuple[float, ...]) -> float:

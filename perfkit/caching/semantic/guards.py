@@ -42,6 +42,7 @@ class Reading:
     passive: bool  # who does it is named by "by"
     inflected: frozenset[str]  # stems of words that end like a verb
     words: tuple[str, ...]  # stemmed, without those that mean nothing by themselves or have a guard of their own
+    content: tuple[str, ...]  # stemmed, without those that mean nothing by themselves
     every: frozenset[str]
 
 
@@ -63,6 +64,7 @@ def read(text: str) -> Reading:
         passive=any(by == "by" and (verb.endswith("ed") or verb in w.DONE) for verb, by in pairwise(tokens)),
         inflected=frozenset(_stem(token) for token in tokens if token.endswith(("ed", "ing"))),
         words=tuple(_stem(token) for token in tokens if not _is_compared(token)),
+        content=tuple(_stem(token) for token in tokens if token not in w.EMPTY),
         every=frozenset(map(_stem, tokens)),
     )
 

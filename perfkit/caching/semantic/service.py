@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Found", "Question", "SemanticCache", "same_text"]
 
 log = logging.getLogger("perfkit.caching")
-CARE = 1.0  # how many times more is verified where the evidence is just enough
+CARE = 2.0  # how many times more is verified where the evidence is just enough
 
 
 class Question(NamedTuple):
@@ -219,7 +219,7 @@ class SemanticCache(Shared):
     def search(self, question: Question) -> Found | None:
         """Return the nearest known question that every guard lets pass, and what to do with it."""
         least = self.settings.threshold if self.settings.max_error_rate is None else self.settings.explore
-        for match in self._questions.matches(question.partition, question.vector, least):
+        for match in self._questions.matches(question.partition, question.text, question.vector, least):
             guard = disagreement(question.text, match.text)
             if guard is None:
                 return Found(match, self._action(question, match))

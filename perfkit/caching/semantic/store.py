@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfkit.caching.semantic.bound import Evidence
 from perfkit.caching.semantic.index import BRUTE_FORCE_LIMIT, BruteForce, Graph
+from perfkit.caching.semantic.wording import wording
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from perfkit.caching.matching import Match as Invalidation
     from perfkit.caching.semantic.index import Vector, VectorIndex
 
@@ -86,17 +89,18 @@ class Questions:
         self._lock = threading.Lock()  # guards the table, its partitions' growth, and the counts of answers
         return whole
 
-    def matches(self, partition: str, vector: Vector, least: float) -> list[Match]:
-        """Return known questions at least that similar, the nearest first, each with what is known of it."""
+    def matches(self, partition: str, text: str, vector: Vector, least: float) -> Iterator[Match]:
+        """Yield known questions at least that similar, the nearest first, each with what is known of it."""
         with self._lock:
             found = self._partitions.get(partition)
             if found is None:
-                return []
+                return
             self._partitions.move_to_end(partition)
         near = found.index.near(vector, least, 8 * VOTERS)  # outside the lock: it takes milliseconds
         rows = [(found.answers[row], found.texts[row], cosine) for row, cosine in near]
         rows = [row for row in rows if not row[0].gone]
-        return [_match(rows, at, least) for at in range(min(LOOKED_AT, len(rows)))]
+        for at in range(min(LOOKED_AT, len(rows))):
+            yield _match(text, rows, at, least)
 
     def add(self, partition: str, text: str, vector: Vector, key: str, *, like: str | None = None) -> None:
         """Remember a question whose answer is kept under `key`.
@@ -189,16 +193,19 @@ class Questions:
         return self._count
 
 
-def _match(rows: list[tuple[Answer, str, float]], at: int, least: float) -> Match:
+def _match(asked: str, rows: list[tuple[Answer, str, float]], at: int, least: float) -> Match:
     answer, text, similarity = rows[at]
     others = [cosine for other, _, cosine in rows if other is not answer]
     voters = rows[:VOTERS]
+    shared, different = wording(asked, text)
     evidence = Evidence(
         similarity=similarity,
         margin=similarity - max(others, default=min(least, similarity)),
         vote=sum(other is answer for other, _, _ in voters) / len(voters),
         right=answer.right,
         wrong=answer.wrong,
+        shared=shared,
+        different=different,
     )
     return Match(answer, text, evidence)
 

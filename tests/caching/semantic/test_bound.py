@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from perfkit.caching.semantic.bound import CHANCE, EVERY, FIRST, ErrorBound, Evidence, upper_bound
 
-SURE = Evidence(similarity=0.97, margin=0.3, vote=1.0, right=3, wrong=0)
-VAGUE = Evidence(similarity=0.75, margin=0.01, vote=0.2, right=1, wrong=2)
+SURE = Evidence(similarity=0.97, margin=0.3, vote=1.0, right=3, wrong=0, shared=4, different=0)
+VAGUE = Evidence(similarity=0.75, margin=0.01, vote=0.2, right=1, wrong=2, shared=1, different=6)
 
 
 def taught(rates: dict[Evidence, float], count: int, bound: ErrorBound | None = None) -> ErrorBound:
