@@ -41,13 +41,13 @@ class SharedStreams:
         self._lock = threading.Lock()  # guards _live, and how many listen to each
         self._live: dict[str, _Live] = {}
 
-    def board(self, key: str, begin: Callable[[], Deltas]) -> tuple[_Live, bool]:
-        """Return the stream of `key`, and whether it was begun for this caller, who must `hear` it."""
+    def board(self, key: str, call: object, begin: Callable[[], Deltas]) -> tuple[_Live, bool]:
+        """Return the stream of `key`, and whether it was begun for this `call`, which must `hear` it."""
         with self._lock:
             live = self._live.get(key)
             mine = live is None
             if live is None:
-                live = self._live[key] = _Live(begin())
+                live = self._live[key] = _Live(begin(), call)
             live.listeners += 1
             return live, mine
 
@@ -70,11 +70,14 @@ class SharedStreams:
         finally:
             self._leave(key, live)
 
-    def drain(self, key: str, timeout: float | None) -> None:
-        """Read the stream of `key` to its end, for somebody who wants its answer whole; none is none."""
+    def drain(self, key: str, call: object, timeout: float | None) -> None:
+        """Read the stream that was begun for a call to its end, for somebody who wants its answer whole.
+
+        If all have left it there is nothing to read, though another one of the same key may have begun since.
+        """
         with self._lock:
             live = self._live.get(key)
-            if live is None:
+            if live is None or live.call is not call:
                 return
             live.listeners += 1
         most = threading.TIMEOUT_MAX if timeout is None else timeout
@@ -110,8 +113,8 @@ class SharedStreams:
 class _Live:
     """One stream under way."""
 
-    def __init__(self, deltas: Deltas) -> None:
-        self.deltas = deltas
+    def __init__(self, deltas: Deltas, call: object) -> None:
+        self.deltas, self.call = deltas, call
         self.listeners = 0
         self.pieces: list[str] = []
         self.over = False

@@ -147,7 +147,7 @@ class Way:
 
     def _heard_by_all(self, call: Call, key: str) -> Generator[str, None, ChatResponse]:
         while True:
-            live, mine = self._streams.board(key, lambda: self._spoken(call))
+            live, mine = self._streams.board(key, call, lambda: self._spoken(call))
             deltas = self._streams.hear(key, live, self._timeout(call))
             try:
                 if mine:
@@ -199,7 +199,7 @@ class Way:
         """Return the lead of an answer to be streamed, for all who want it, or what another one kept meanwhile."""
         if call.key is None:
             return Lead(call.heard)
-        drive = partial(self._streams.drain, call.key)
+        drive = partial(self._streams.drain, call.key, call)
         return self._cache.lead(call.key, drive, call.heard, self._timeout(call))
 
     def _unkept(self, key: str, response: ChatResponse) -> Entry:

@@ -85,6 +85,30 @@ def test_a_stream_that_all_have_left_is_cancelled(fault: FaultServer) -> None:
     assert "".join(stream()) == "echo: same"
 
 
+def test_who_asks_while_a_stream_that_all_have_left_is_ending_waits_for_that() -> None:
+    class Lingering(Own):
+        def stream(self, request: perfkit.ChatRequest) -> Generator[str, None, perfkit.ChatResponse]:
+            try:
+                yield "text"
+            finally:
+                self.asked.release()
+                assert self.go.wait(10)
+            return perfkit.ChatResponse("text", perfkit.Usage(1, 1), "tiny", "own")
+
+    own = Lingering()
+    perfkit.router.register_provider("own", own)
+    first = stream(provider="own")
+    next(first)
+    with ThreadPoolExecutor(2) as pool:
+        left = pool.submit(first.close)
+        assert own.asked.acquire(timeout=5)
+        second = pool.submit(lambda: "".join(stream(provider="own")))
+        polled(lambda: second.done() or perfkit.cache._loader.flights._waiting)
+        own.go.set()
+        assert second.result(10) == "text"
+        left.result(10)
+
+
 def test_all_hear_that_a_stream_broke_and_the_next_one_is_asked_anew(fault: FaultServer) -> None:
     fault.behave(faults.cut(after_events=4), then="ok")
     first, second = stream(), stream()
