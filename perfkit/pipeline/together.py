@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
     Deltas = Generator[str, None, ChatResponse]
 
-__all__ = ["SharedStreams"]
+__all__ = ["SharedStreams", "TornAwayError"]
+
+
+class TornAwayError(StreamInterruptedError):
+    """The thread that fetched the next piece for all was interrupted, as at the end of a worker."""
 
 
 class SharedStreams:
@@ -166,5 +170,5 @@ class _Live:
                 raise error
             raise_again(error)
         if self._response is None:
-            raise StreamInterruptedError("the thread that read the answer was torn away", partial="".join(self.pieces))
+            raise TornAwayError("the thread that read the answer was torn away", partial="".join(self.pieces))
         return self._response

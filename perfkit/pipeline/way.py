@@ -17,7 +17,7 @@ from perfkit.errors import BudgetExceededError
 from perfkit.pipeline.call import Call, Purse
 from perfkit.pipeline.known import Known
 from perfkit.pipeline.stream import listen, noted, replayed
-from perfkit.pipeline.together import SharedStreams
+from perfkit.pipeline.together import SharedStreams, TornAwayError
 from perfkit.routing.lastresort import STALE, hopeless
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Way:
                 if mine:
                     return (yield from deltas)
                 response = yield from noted(call, deltas)
-            except LIMITS:  # of him who asked first
+            except (*LIMITS, TornAwayError):  # of him who asked first, or fetched
                 if mine or call.heard or self._clock.now() - call.started >= self._timeout(call):
                     raise
             else:
