@@ -227,7 +227,7 @@ class GCOptimizer(Shared):
 
     # --- between requests
 
-    def collect_between_requests(self, *, idle: bool = True) -> Pass | None:
+    def collect_between_requests(self, *, idle: bool = True, lull: bool = False) -> Pass | None:
         """Collect what is due, if anything is; call it after each response has been sent.
 
         Young objects are collected so often that it takes about `[gc] pause` (2 ms), and survivors are frozen. When
@@ -235,7 +235,8 @@ class GCOptimizer(Shared):
         survivors are no longer frozen. Threads take turns without waiting. Without a workload it begins "low_latency".
 
         Args:
-            idle: False while other requests run: all but what bounds the memory waits half as long again then.
+            idle: False while other requests run: passes wait longer then.
+            lull: True when no request has come for some time, either: the moment that deep passes wait for.
 
         Returns:
             What was done: "young", "old" (all that is not frozen), "deep" (everything), or None.
@@ -247,7 +248,7 @@ class GCOptimizer(Shared):
         try:
             steering = self._steering
             due = (
-                steering.choose(now := self._clock.now(), self._resident(now), _new_objects(), idle=idle)
+                steering.choose(now := self._clock.now(), self._resident(now), _new_objects(), idle=idle, lull=lull)
                 if steering is not None
                 else None
             )

@@ -2,10 +2,11 @@
 
 Young collections come so often that each costs about the wanted pause; what survives is frozen, so that the next one
 need not look at it. Cycles that die after they were frozen are garbage nobody finds, which is why a deep pass (thaw,
-collect all, freeze) comes when memory has grown or time has passed. Where that finds much, objects live long and die in
-cycles: nothing is frozen then but by deep passes, and an old pass looks at what was not frozen whenever survivors have
-come to half of what the last one left. That, like CPython's own rule of a quarter, costs in proportion to what is made,
-however slow the machine, and does not mind that allocators keep what was freed once.
+collect all, freeze) comes when memory has grown or time has passed. It takes long, so it waits for a lull; where there
+is none it comes half as much later, between two requests, and where these never end after twice as much. Where it finds
+much, objects live long and die in cycles: nothing is frozen then but by deep passes, and an old pass looks at what was
+not frozen whenever survivors have come to half of what the last one left. That, like CPython's own rule of a quarter,
+costs in proportion to what is made, however slow the machine, and does not mind that allocators keep what was freed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ __all__ = ["Steering"]
 
 _SHORTEST, _LONGEST = 0.02, 1.0  # seconds between young collections
 _CROWD = 20_000  # more new than freed objects since the last: do not wait for the interval
-_BUSY = 1.5  # times longer everything waits while requests run, but for what bounds the memory
+_BUSY = 1.5  # times longer young passes wait while requests run
+_LULL, _IDLE, _RUNNING = 1.0, 1.5, 2.0  # times what is allowed, until a deep pass: no request for long, none now, some
 _SLACK = 32 * 2**20  # bytes of growth that mean nothing
 _REST = 10.0  # times its cost between two passes over old objects: at most a tenth of the time
 _KNOWN = 1 / 3  # of the growth allowed, where it is known to be garbage: a heap that only fills is left alone longer
@@ -67,19 +69,21 @@ class Steering:
         self.base, self.found, self.rest_until = rss, 0, now
         self.pending = self.kept = 0
 
-    def choose(self, now: float, rss: int | None, new_objects: int, *, idle: bool) -> Pass | None:
+    def choose(
+        self, now: float, rss: int | None, new_objects: int, *, idle: bool = True, lull: bool = False
+    ) -> Pass | None:
         """Return the pass that is due, None when nothing is."""
-        patience = 1.0 if idle else _BUSY
+        patience = _LULL if lull else _IDLE if idle else _RUNNING
         self.base = self.base if self.base is not None else rss
         if now >= self.rest_until:
             if "deep" in self.passes and now - self.deep_at >= self.deep_age * patience:
                 return "deep"
-            if self._growth(rss) >= (1.0 if self.refreeze else _KNOWN):
+            if self._growth(rss) >= (patience if self.refreeze else _KNOWN):
                 return "deep" if self.refreeze else "old"
         if not self.refreeze and self.pending + new_objects >= max(_SURVIVORS, self.kept * _PART):
             return "old"
         waited = now - self.collected_at
-        due = waited >= self.interval * patience or (new_objects >= _CROWD and waited >= _SHORTEST)
+        due = waited >= self.interval * (1.0 if idle else _BUSY) or (new_objects >= _CROWD and waited >= _SHORTEST)
         return "young" if due and "young" in self.passes else None
 
     def _growth(self, rss: int | None) -> float:

@@ -219,7 +219,7 @@ def test_a_cycle_that_dies_frozen_is_found_by_the_deep_pass(steered: GCOptimizer
     gc.collect()
     assert dead() is not None  # not even a full collection sees it
     clock.advance(600)
-    assert steered.collect_between_requests() == "deep"
+    assert steered.collect_between_requests(lull=True) == "deep"
     assert dead() is None
     assert steered.stats()["passes"] == {"young": 1, "old": 0, "deep": 1}
     assert len(gc.get_objects()) < 5_000  # and the rest is frozen again
@@ -234,14 +234,14 @@ def test_much_frozen_garbage_ends_refreezing(steered: GCOptimizer, clock: FakeCl
         steered.collect_between_requests()
         del nodes
         clock.advance(600)
-        assert steered.collect_between_requests() == "deep"
+        assert steered.collect_between_requests(lull=True) == "deep"
         assert not steered.stats()["refreezes"]
         alive = Node()
         clock.advance(1)
         assert steered.collect_between_requests() == "young"
         assert not frozen_with(alive)
         clock.advance(600)
-        assert steered.collect_between_requests() == "deep"  # found nothing
+        assert steered.collect_between_requests(lull=True) == "deep"  # found nothing
         assert steered.stats()["refreezes"]
 
 
@@ -351,7 +351,7 @@ def test_what_dies_in_cycles_is_found_without_a_look_at_the_clock_or_the_memory(
     steered.collect_between_requests()
     del nodes
     clock.advance(600)
-    assert steered.collect_between_requests() == "deep"
+    assert steered.collect_between_requests(lull=True) == "deep"
     living = [Node() for _ in range(60_000)]
     dead = weakref.ref(living[0])
     assert steered.collect_between_requests() == "old"
@@ -473,7 +473,7 @@ def test_the_incremental_collector_gets_a_deep_pass_every_minute(
     clock.advance(59)
     assert optimizer.collect_between_requests() is None
     clock.advance(1)
-    assert optimizer.collect_between_requests() == "deep"
+    assert optimizer.collect_between_requests(lull=True) == "deep"
     optimizer.restore()
 
 

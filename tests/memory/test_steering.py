@@ -21,12 +21,18 @@ def test_nothing_is_due_before_the_interval() -> None:
     assert steering().choose(0.1, 100 * MB, 0, idle=True) == "young"
 
 
-def test_everything_waits_longer_while_requests_run() -> None:
+def test_young_passes_wait_longer_while_requests_run() -> None:
     assert steering().choose(0.14, 100 * MB, 0, idle=False) is None
     assert steering().choose(0.16, 100 * MB, 0, idle=False) == "young"
-    assert steering().choose(700, 100 * MB, 0, idle=False) == "young"
-    assert steering().choose(700, 100 * MB, 0, idle=True) == "deep"
-    assert steering().choose(900, 100 * MB, 0, idle=False) == "deep"
+
+
+@pytest.mark.parametrize(("moment", "patience"), [({"lull": True}, 1.0), ({"idle": True}, 1.5), ({"idle": False}, 2.0)])
+def test_a_deep_pass_waits_for_a_lull_but_not_for_ever(moment: dict[str, bool], patience: float) -> None:
+    assert steering().choose(600 * patience - 1, 100 * MB, 0, **moment) == "young"
+    assert steering().choose(600 * patience, 100 * MB, 0, **moment) == "deep"
+    allowed = int(patience * 92 * MB)  # six tenths, and 32 MB
+    assert steering().choose(0.01, 99 * MB + allowed, 0, **moment) is None
+    assert steering().choose(0.01, 100 * MB + allowed, 0, **moment) == "deep"
 
 
 def test_a_crowd_of_new_objects_does_not_wait() -> None:
@@ -34,17 +40,11 @@ def test_a_crowd_of_new_objects_does_not_wait() -> None:
     assert steering().choose(0.01, 100 * MB, 20_000, idle=True) is None
 
 
-def test_growth_calls_for_a_deep_pass() -> None:
-    assert steering().choose(0.01, 191 * MB, 0, idle=True) is None
-    assert steering().choose(0.01, 192 * MB, 0, idle=True) == "deep"  # six tenths, and 32 MB
-    assert steering().choose(0.01, 192 * MB, 0, idle=False) == "deep"  # under load it grows fastest
-
-
 def test_what_is_not_among_the_passes_is_not_chosen() -> None:
     made = Steering(GCSettings(), ("old", "deep"), deep_age=600.0)
     made.start(0.0, None)
-    assert made.choose(599, None, 10**6, idle=True) is None
-    assert made.choose(600, None, 0, idle=True) == "deep"
+    assert made.choose(599, None, 10**6, lull=True) is None
+    assert made.choose(600, None, 0, lull=True) == "deep"
 
 
 def test_without_deep_passes_nothing_more_is_frozen_and_growth_calls_for_a_look_at_the_unfrozen() -> None:
