@@ -78,6 +78,7 @@ class GCOptimizer(Shared):
 
     def _clear(self) -> None:
         self._before: tuple[tuple[int, int, int], bool] | None = None  # thresholds and whether it was enabled
+        self._ours: tuple[int, int, int] | None = None  # thresholds since
         self._frozen = False
         self._plan: Plan | None = None
         self._steering: Steering | None = None
@@ -172,6 +173,7 @@ class GCOptimizer(Shared):
         does = chosen.does
         if self._before is not None:
             gc.set_threshold(*(does.thresholds if does.thresholds is not None else self._before[0]))
+            self._ours = gc.get_threshold()
         gc.enable()
         if chosen.workload == "fork_server" and self.settings.immortal and make_immortal() is None:
             log.info("nothing is made immortal: this needs a regular build of Python 3.12 or 3.13")
@@ -210,15 +212,18 @@ class GCOptimizer(Shared):
     def restore(self) -> None:
         """Put thresholds and switch back as they were before the first change, thaw, stop watching and trimming.
 
-        Python cannot tell who froze an object: what the application itself had frozen is thawed too.
+        What somebody else has set since stays. Python cannot tell who froze an object: what the application itself had
+        frozen is thawed too.
         """
         self.disable_gc_compaction()
         _process.background.cancel(self._drain)
         with self._lock:
             if self._before is not None:
                 thresholds, enabled = self._before
-                gc.set_threshold(*thresholds)
-                (gc.enable if enabled else gc.disable)()
+                if gc.get_threshold() == self._ours:
+                    gc.set_threshold(*thresholds)
+                if not enabled:
+                    gc.disable()
             if self._frozen:
                 gc.unfreeze()
             if self._tally is not None:

@@ -178,7 +178,7 @@ class Profiler(Shared):
         """
         if isinstance(name, str):
             return Measurement(self.operation(name))
-        if callable(name):
+        if callable(name) or isinstance(name, classmethod):
             return Measurement(self.operation(getattr(name, "__qualname__", repr(name))))(name)
         raise TypeError(f"profile takes a name or a function, not {name!r}")
 

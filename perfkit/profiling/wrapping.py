@@ -59,8 +59,12 @@ class Measurement:
         """Measure every call of `function`; of a generator, what is spent inside of it until it ends.
 
         Raises:
-            TypeError: it is asynchronous: what happens between its steps is not its own.
+            TypeError: it is no function, or asynchronous: what happens between its steps is not its own.
         """
+        if isinstance(function, staticmethod | classmethod):
+            return cast("Callable[P, R]", type(function)(self(function.__func__)))
+        if not callable(function):
+            raise TypeError(f"profile measures functions, not {function!r}")
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"profile measures threads; {_called(function)} is asynchronous")
         if inspect.isgeneratorfunction(function):

@@ -125,6 +125,19 @@ def test_a_workload_takes_effect_and_is_taken_back(
     optimizer.restore()
 
 
+def test_what_somebody_else_has_set_since_stays(optimizer: GCOptimizer) -> None:
+    before = gc.get_threshold()
+    optimizer.optimize_for_workload("high_throughput")
+    gc.set_threshold(12_345, 6, 7)
+    gc.disable()
+    try:
+        optimizer.restore()
+        assert (gc.get_threshold(), gc.isenabled()) == ((12_345, 6, 7), False)
+    finally:
+        gc.set_threshold(*before)
+        gc.enable()
+
+
 def test_garbage_is_collected_before_it_is_frozen(optimizer: GCOptimizer) -> None:
     gc.disable()
     node = dying()

@@ -40,6 +40,29 @@ def test_a_decorated_function_keeps_its_value_name_and_signature(profiler: Profi
     assert run["duration"] >= 0
 
 
+def test_static_and_class_methods_are_measured_below_and_above_their_decorators(profiler: Profiler) -> None:
+    class Shop:
+        @profiler.profile("sum")
+        @staticmethod
+        def total(*prices: int) -> int:
+            return sum(prices)
+
+        @profiler.profile
+        @classmethod
+        def name(cls) -> str:
+            return cls.__name__
+
+        @classmethod
+        @profiler.profile
+        def again(cls) -> str:
+            return cls.__name__
+
+    assert (Shop.total(1, 2), Shop().total(3)) == (3, 3)
+    assert (Shop.name(), Shop().name(), Shop.again()) == ("Shop", "Shop", "Shop")
+    assert len(profiler.get_performance_summary("sum")) == 2
+    assert len(profiler.get_performance_summary(Shop.name.__qualname__)) == 2
+
+
 def test_a_failing_function_raises_its_own_error_and_is_recorded(profiler: Profiler) -> None:
     @profiler.profile("op")
     def fail() -> None:
@@ -103,6 +126,8 @@ def test_durations_go_to_the_tracker(profiler: Profiler, tracker: PerformanceTra
 def test_anything_else_is_refused(profiler: Profiler) -> None:
     with pytest.raises(TypeError, match="name or a function"):
         profiler.profile(3)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="measures functions, not 3"):
+        profiler.profile("three")(3)  # type: ignore[arg-type]
 
 
 def test_time_between_the_steps_of_a_generator_is_not_its_own(tracker: PerformanceTracker) -> None:
