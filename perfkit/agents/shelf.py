@@ -72,15 +72,20 @@ class Slot:
         self._shelf: weakref.ref[Shelf] | None = None  # set once it counts; weak, since the shelf holds the slot
 
     def __del__(self) -> None:
-        shelf = self._shelf() if self._shelf is not None else None
+        shelf = self._home()
         if shelf is not None:
             if self.value is not EMPTY:
                 shelf.lost.append(self.value)
             self.free("lost")
 
+    def _home(self) -> Shelf | None:
+        """Return the shelf that counts this slot; None in a child, where a thread that is gone may have its lock."""
+        shelf = self._shelf() if self._shelf is not None else None
+        return shelf if self.pid == os.getpid() else None
+
     def free(self, reason: str) -> None:
         """Give up the place; the slot is not used again."""
-        shelf = self._shelf() if self._shelf is not None else None
+        shelf = self._home()
         self._shelf = None
         if shelf is not None:
             shelf.freed.append((self._place, self.uses, reason))

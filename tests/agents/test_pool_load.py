@@ -300,6 +300,35 @@ def test_an_agent_lent_while_forking_is_dropped_by_the_child_not_closed(pool: Ag
 
 @no_fork
 @quiet_fork
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_agent_lent_while_another_thread_has_the_lock_is_dropped_by_the_child(pool: AgentPool, nested: bool) -> None:
+    pool.register("a", lambda: Agent(0), size=2, nested=nested)
+    locked, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        shelf = pool._lenders["a"]._shelf  # a name of a thread that is gone in the child, and stays there for ever
+        with pool.get_agent("a"), shelf._lock:
+            locked.set()
+            go_on.wait(20)
+
+    def child() -> Any:
+        loan.__exit__(None, None, None)
+        with pool.get_agent("a", 0), pool.get_agent("a", 0):
+            return now(pool, "in_use")[0]
+
+    loan = pool.get_agent("a")
+    with loan:
+        threads = started(hold)
+        try:
+            assert locked.wait(10)
+            assert await_child(*start_child(child)) == (1 if nested else 2)
+        finally:
+            go_on.set()
+            joined(threads)
+
+
+@no_fork
+@quiet_fork
 @untraced
 def test_no_child_hangs_that_is_forked_under_load() -> None:
     pool, stop = AgentPool(), threading.Event()
