@@ -263,8 +263,11 @@ def unread_settings() -> str:
     """Return a hint where Django or Flask has settings for perfkit that nothing has read, or an empty string."""
     settings = getattr(sys.modules.get("django.conf"), "settings", None)
     read = "perfkit.integrations.django.apps" in sys.modules
-    if not read and settings is not None and settings.configured and hasattr(settings, "PERFKIT"):
+    given = settings is not None and settings.configured and hasattr(settings, "PERFKIT")
+    if given and not read:
         return "; settings.PERFKIT is not read: add 'perfkit.integrations.django' to INSTALLED_APPS"
+    if read and not given:
+        return "; Django's settings have no PERFKIT"
     app = getattr(sys.modules.get("flask"), "current_app", None)  # false outside of a request
     if app and app.config.get("PERFKIT") is not app.extensions.get("perfkit.settings"):
         return "; app.config['PERFKIT'] is not read: set it before Perfkit(app)"

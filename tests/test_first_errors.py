@@ -122,6 +122,16 @@ CODE = {
         "from perfkit.integrations.django.middleware import PerfkitMiddleware; PerfkitMiddleware(print)"
     ),
     "Django: neither app nor middleware": DJANGO.format("import perfkit; perfkit.chat('hi')"),
+    "Django: PERFKIT misspelt, or not there": (
+        "from django.conf import settings; import django, perfkit\n"
+        "settings.configure(PERKIT={}, INSTALLED_APPS=['perfkit.integrations.django'])\n"
+        "django.setup(); perfkit.chat('hi')"
+    ),
+    "Django: a mistake in PERFKIT": (
+        "from django.conf import settings; import django, perfkit\n"
+        "settings.configure(PERFKIT={'cahce': {}}, INSTALLED_APPS=['perfkit.integrations.django'])\n"
+        "django.setup()"
+    ),
     "Flask's integration without Flask; Celery's alike": (
         "import sys; sys.modules['flask'] = None; import perfkit.integrations.flask"
     ),
@@ -157,5 +167,5 @@ def test_what_is_said_in_another_process_is_what_the_table_says(mistake: str) ->
         timeout=60,
         check=False,
     )
-    last = done.stderr.strip().splitlines()[-1].rpartition("core.exceptions.")[2]
+    last = done.stderr.strip().splitlines()[-1].rpartition("exceptions.")[2].removeprefix("perfkit.errors.")
     assert agrees(TABLE[mistake], last), done.stderr

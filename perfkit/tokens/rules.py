@@ -98,7 +98,9 @@ def parse_scope(scope: Any) -> tuple[str, str]:
     match scope:
         case (str(kind), str(name)) if kind:
             return kind, name
-    raise ConfigError(f"a budget's scope is a pair such as ('user', '42') or ('user', '*'), not {scope!r}", key="scope")
+    raise ConfigError(
+        f"a budget's scope is 'global', or a pair such as ('user', '42') or ('user', '*'), not {scope!r}", key="scope"
+    )
 
 
 def parse_rule(scope: Any, limit: Any, period: Any) -> tuple[Key, int]:

@@ -6,11 +6,12 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from perfkit._shared import configure, start_over
 from perfkit.config import Config
-from perfkit.errors import ConfigError
+from perfkit.errors import PerfkitError
 
 __all__ = ["PerfkitConfig"]
 
@@ -23,15 +24,20 @@ class PerfkitConfig(AppConfig):
     verbose_name = "perfkit"
 
     def ready(self) -> None:
-        """Take `settings.PERFKIT`; what is wrong with it is told by `manage.py check`, as perfkit.E001."""
+        """Take `settings.PERFKIT`.
+
+        Raises:
+            ImproperlyConfigured: it cannot be used. Nothing starts then: gunicorn and Celery run no checks, and calls
+                would be made without the budgets and limits that were meant.
+        """
         from perfkit.integrations.django import checks
 
         checks.register_all()
         setting_changed.connect(_overridden, dispatch_uid="perfkit")
         try:
             configure(getattr(settings, "PERFKIT", {}))
-        except (ConfigError, TypeError) as error:
-            checks.refused = error
+        except (PerfkitError, TypeError) as error:
+            raise ImproperlyConfigured(f"settings.PERFKIT: {error}") from error
 
 
 def _overridden(*, setting: str, value: Any, **_: Any) -> None:

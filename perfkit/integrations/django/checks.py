@@ -14,7 +14,10 @@ from django.core.checks import Error, Info, Tags, Warning, register  # noqa: A00
 from django.http import HttpRequest
 
 from perfkit._shared import current_config
+from perfkit.errors import PerfkitError
+from perfkit.pipeline import Client
 from perfkit.routing import ProviderRouter
+from perfkit.state import StateHub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,12 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["register_all"]
 
 MIDDLEWARE = "perfkit.integrations.django.middleware.PerfkitMiddleware"
+WSGI = "perfkit.integrations.wsgi.PerfkitMiddleware"
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 GZIP = "django.middleware.gzip.GZipMiddleware"
 DASHBOARD = "perfkit_dashboard"  # the name of its URL in an admin site
 SHORT = 16  # characters; a token of fewer can be guessed
-
-refused: Exception | None = None  # why settings.PERFKIT was not taken
 
 
 def register_all() -> None:
@@ -40,16 +42,21 @@ def register_all() -> None:
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """E001: settings.PERFKIT cannot be used."""
-    if refused is None:
-        return []
-    hint = "PERFKIT is a dict of tables, as in {'client': {'default_model': 'gpt-4o-mini'}}."
-    return [Error(f"settings.PERFKIT: {refused}", hint=hint, id="perfkit.E001")]
+    """E001: settings.PERFKIT names what there is not: a strategy, a provider, a store."""
+    try:
+        Client.instance(), StateHub.instance()  # such names are looked up when the parts are made
+    except PerfkitError as error:
+        hint = "Calls will fail with this error until PERFKIT, the environment or perfkit.toml is mended."
+        return [Error(f"settings.PERFKIT: {error}", hint=hint, id="perfkit.E001")]
+    return []
 
 
 def check_middleware(**_: Any) -> list[CheckMessage]:
-    """W001, W002: the middleware stands twice, or where it sees too little."""
+    """E002, W001, W002: the middleware is another's, stands twice, or where it sees too little."""
     listed = list(settings.MIDDLEWARE)
+    if WSGI in listed:
+        hint = f"Put {MIDDLEWARE} into MIDDLEWARE; the other wraps whole WSGI applications."
+        return [Error(f"{WSGI} is no middleware of Django's", hint=hint, id="perfkit.E002")]
     found = [place for place, name in enumerate(listed) if name == MIDDLEWARE]
     if not found:
         return []
@@ -66,6 +73,8 @@ def check_middleware(**_: Any) -> list[CheckMessage]:
 
 def check_deployment(**_: Any) -> list[CheckMessage]:
     """W003 to W008, I001 to I003: threads, forks, calls of nobody, keys, the dashboard, what is not shared."""
+    if check_settings():
+        return []
     return [*_uwsgi(), *_nobody(), *_keyless(), *_open(), *_apart()]
 
 
