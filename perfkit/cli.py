@@ -1,6 +1,6 @@
 """The `perfkit` command: results on stdout, progress on stderr.
 
-Exit codes: 0 ok, 1 a check or threshold failed, 2 usage or configuration, 3 every request failed.
+Exit codes: 0 ok, 1 a check or threshold failed, 2 usage or configuration, 3 every request failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from perfkit._registry import load
-from perfkit.errors import ConfigError, PerfkitError
+from perfkit._version import __version__
+from perfkit.errors import ConfigError, PerfkitError, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="perfkit", description="LLM calls: pooled, cached, routed, priced, measured.")
+    parser.add_argument("--version", action="version", version=f"perfkit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     wanted = list(sys.argv[1:] if arguments is None else arguments)
     for name, (module, what) in COMMANDS.items():
@@ -46,9 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads it, such as `head`, has seen enough; nothing is left to complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("perfkit: interrupted", file=sys.stderr)
+        return 130  # 128 and the number of the signal, as shells count
     except PerfkitError as error:
         print(f"perfkit: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return 2 if isinstance(error, ConfigError | UnknownNameError) else 1
     except ModuleNotFoundError as error:
         if "pip install" not in str(error):
             raise
@@ -72,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2, default=str))
         return 0
     for row in rows:
-        print(f"{row['setting']:40} {_shown(row['value']):30} {row['source']}")
+        print(f"{row['setting']:30} {_shown(row['value']):24} {row['source']}")
     return 0
 
 

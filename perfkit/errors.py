@@ -271,6 +271,8 @@ def unread_settings() -> str:
     app = getattr(sys.modules.get("flask"), "current_app", None)  # false outside of a request
     if app and app.config.get("PERFKIT") is not app.extensions.get("perfkit.settings"):
         return "; app.config['PERFKIT'] is not read: set it before Perfkit(app)"
+    if app and "perfkit" in app.extensions and app.config.get("PERFKIT") is None:
+        return "; app.config has no 'PERFKIT'"
     return ""
 
 

@@ -10,17 +10,15 @@ import json
 import math
 import re
 from datetime import timedelta
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from perfkit._shared import current_config
 from perfkit.charts import aligned
+from perfkit.dashboard import formats
 from perfkit.errors import ConfigError
 from perfkit.metrics import PerformanceTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from perfkit.metrics import MergedView
 
 __all__ = ["add_arguments", "run"]
@@ -81,17 +79,23 @@ def _document(view: MergedView, since: timedelta) -> dict[str, Any]:
 def _show(found: dict[str, Any]) -> None:
     workers, age = found["workers"], found["age_seconds"]
     hosts = len({worker["host"] for worker in workers})
-    reported = f"{len(workers)} workers on {hosts} hosts reported, the slowest {age:.0f} s ago" if workers else ""
-    print(f"Last {timedelta(seconds=found['since_seconds'])}; {reported or 'no worker reports'}.")
-    draw = _draw_rich if find_spec("rich") is not None else _draw_plain
+    reported = "no worker reports"
+    if workers:
+        reported = f"{_of(len(workers), 'worker')} on {_of(hosts, 'host')} reported, the slowest {age:.0f} s ago"
+    print(f"Last {timedelta(seconds=found['since_seconds'])} h; {reported}.")
     for title, columns, rows in _tables(found):
         if rows:
-            draw(title, columns, rows)
+            named = [[formats.text(cell) for cell in row] for row in rows]
+            print(f"\n{title}", *aligned([columns, *named], names=2 if title == "Errors" else 1), sep="\n")
+
+
+def _of(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' if number != 1 else ''}"
 
 
 def _tables(found: dict[str, Any]) -> list[Table]:
     metrics, llm = found["metrics"].items(), found["llm"].items()
-    timings = [[name, *_milliseconds(row)] for name, row in metrics if row["kind"] == "timing"]
+    timings = [[name, *_times(row)] for name, row in metrics if row["kind"] == "timing"]
     values = [[name, *_values(row)] for name, row in metrics if row["kind"] in ("value", "gauge")]
     counts = [[name, _number(row["sum"])] for name, row in metrics if row["kind"] == "counter"]
     errors = [[name, kind, str(n)] for name, row in llm for kind, n in row["errors"].items()]
@@ -107,14 +111,14 @@ def _tables(found: dict[str, Any]) -> list[Table]:
             [[name, *_worth(row)] for name, row in llm],
         ),
         ("Errors", ("", "kind", "n"), errors),
-        ("Durations, ms", ("", *_DISTRIBUTION), timings),
+        ("Durations", ("", *_DISTRIBUTION), timings),
         ("Values", ("", *_DISTRIBUTION), values),
         ("Counts", ("", "total"), counts),
     ]
 
 
 def _work(row: dict[str, Any]) -> list[str]:
-    times = (f"{row[key]:.1f}" for key in ("avg_latency_ms", "p50_latency_ms", "p95_latency_ms"))
+    times = (f"{row[key]:.1f}" if row[key] else "-" for key in ("avg_latency_ms", "p50_latency_ms", "p95_latency_ms"))
     speed = f"{row['requests_per_second']:.2f}"
     return [str(row["requests"]), f"{row['success_rate']:.1%}", speed, *times, str(row["total_tokens"])]
 
@@ -138,27 +142,9 @@ def _values(row: dict[str, float]) -> list[str]:
     return [_number(row[key]) for key in _DISTRIBUTION]
 
 
-def _milliseconds(row: dict[str, float]) -> list[str]:
-    return [str(row["count"]), *(f"{row[key] * 1000:.2f}" for key in _DISTRIBUTION[1:])]
+def _times(row: dict[str, float]) -> list[str]:
+    return [str(row["count"]), *(formats.seconds(row[key]) for key in _DISTRIBUTION[1:])]
 
 
 def _number(value: float) -> str:
-    return f"{value:.0f}" if value == round(value) else f"{value:.4g}"
-
-
-def _draw_rich(title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table as RichTable
-
-    table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)
-
-
-def _draw_plain(title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
-    print(f"\n{title}", *aligned([columns, *rows]), sep="\n")
+    return f"{value:.0f}" if value == round(value) else f"{value:.3g}"

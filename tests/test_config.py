@@ -162,6 +162,24 @@ def test_settings_are_shown_one_a_line_with_their_sources(capsys: pytest.Capture
     assert ["cache.url", "-", "default"] in lines
 
 
+def test_the_command_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"perfkit {perfkit.__version__}\n"
+
+
+def test_a_command_that_is_interrupted_says_so_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("perfkit._shared.current_config", pressed)
+    assert cli.main(["config", "show"]) == 130
+    assert capsys.readouterr().err == "perfkit: interrupted\n"
+
+
 def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     command = [sys.executable, "-m", "perfkit", "config", "show"]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shown:

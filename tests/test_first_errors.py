@@ -59,11 +59,15 @@ def flask(**more: Any) -> Callable[[], Any]:
     return lambda: Perfkit(app, **more)
 
 
-def unread() -> Any:
+def unread(name: str) -> Any:
     from flask import Flask
 
+    from perfkit.integrations.flask import Perfkit
+
     app = Flask("shop")
-    app.config["PERFKIT"] = {"client": {"default_model": "m"}}
+    if name != "PERFKIT":
+        Perfkit(app)
+    app.config[name] = {"client": {"default_model": "m"}}
     with app.app_context():
         return asked(None)
 
@@ -110,7 +114,8 @@ MISTAKES: dict[str, Callable[[FaultServer], Any]] = {
         configure(cache={"backend": "redis"}), perfkit.cache.get("key")
     ),
     "Flask: `dashboard=True`": lambda _: flask(dashboard=True)(),
-    'Flask: `Perfkit(app)` before `app.config["PERFKIT"]`, or without it': lambda _: unread(),
+    'Flask: `Perfkit(app)` before `app.config["PERFKIT"]`, or without Perfkit': lambda _: unread("PERFKIT"),
+    "Flask: PERFKIT misspelt in `app.config`": lambda _: unread("PERKIT"),
     "`answer.choices[0]`, `answer.content`": lambda fault: answered(fault, faults.ok()).choices,
     "`await perfkit.chat(...)`": lambda fault: asyncio.run(awaited(fault)),
     "an unknown strategy": lambda _: (configure(router={"strategy": "fastest"}), openai(api_key="k"), asked()),

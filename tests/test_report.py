@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,20 +37,25 @@ def store(tmp_path: Path, fault: FaultServer) -> Iterator[str]:
 def test_the_tables_tell_what_was_measured(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--since", "15m"]) == 0
     shown = capsys.readouterr().out
-    assert "Last 0:15:00; 1 workers on 1 hosts reported" in shown
+    assert "Last 0:15:00 h; 1 worker on 1 host reported" in shown
     for text in ("local/tiny", "100.0%", "agent_response_time", "batch_size", "12.5", "queue_depth", "llm_cache"):
         assert text in shown
 
 
-def test_the_tables_are_plain_without_rich(
-    store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr("perfkit.report.find_spec", lambda name: None if name == "rich" else find(name))
+def test_names_are_whole_and_move_no_cursor(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the terminal is narrow and where it is none."""
+    perfkit.tracker.record_metric(
+        "\x1b[2Jmetric of a name that is longer than any terminal of eighty columns is wide", 1.0
+    )
+    perfkit.tracker.flush()
     assert main(["report"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "Providers and models" in lines
-    row, _ = [line.split() for line in lines if line.startswith("local/tiny")]
+    shown = capsys.readouterr().out
+    assert (
+        "\N{REPLACEMENT CHARACTER}[2Jmetric of a name that is longer than any terminal of eighty columns is wide"
+        in shown
+    )
+    assert "\x1b" not in shown
+    row, _ = [line.split() for line in shown.splitlines() if line.startswith("local/tiny")]
     assert row[1:3] == ["4", "100.0%"]
 
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from contextlib import contextmanager
@@ -58,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--seed", type=int, default=terms.seed, metavar="N", help="of all chance (default 1)")
     how.add_argument("--unique", action="store_true", help="mark each prompt, so that no prefix cache knows it")
     what = parser.add_argument_group("what is good enough")
-    what.add_argument("--slo", action="append", default=[], metavar="KEY<=MS", help=f"for goodput; of {_TIMES}")
+    what.add_argument(
+        "--slo", action="append", default=[], metavar="KEY<=MS", help=f"for goodput; of {', '.join(_TIMES)}"
+    )
     what.add_argument("--threshold", action="append", default=[], metavar="KEY<=N", help="else the exit code is 1")
     what.add_argument("--compare", type=Path, metavar="FILE", help="JSON of an earlier run")
     what.add_argument("--worse-by", type=float, metavar="PERCENT", help="with --compare: exit 1 if a time is surely so")
@@ -237,7 +240,8 @@ def _write(options: argparse.Namespace, document: dict[str, Any]) -> None:
     if options.json:
         print(text)
         return
-    print(as_table(document))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(as_table(document, width=width))
     if document["differences"]:
         print("\n" + differences_table(document["differences"]))
     for one in document["missed"]:

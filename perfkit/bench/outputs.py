@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from html import escape
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from perfkit.bench.comparing import identity
@@ -17,7 +19,7 @@ from perfkit.charts import Line, aligned, line_chart
 from perfkit.tokens.reporting import harmless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["as_csv", "as_html", "as_table", "differences_table", "plain"]
 
@@ -27,9 +29,9 @@ COLUMNS = (
     ("avg_latency_ms", "avg ms", "{:.1f}"),
     ("p50_latency_ms", "p50 ms", "{:.1f}"),
     ("p95_latency_ms", "p95 ms", "{:.1f}"),
-    ("p50_first_token_ms", "first token p50", "{:.1f}"),
-    ("p95_first_token_ms", "p95", "{:.1f}"),
-    ("p50_per_token_ms", "per token p50", "{:.2f}"),
+    ("p50_first_token_ms", "first token p50 ms", "{:.1f}"),
+    ("p95_first_token_ms", "first token p95 ms", "{:.1f}"),
+    ("p50_per_token_ms", "per token p50 ms", "{:.2f}"),
     ("output_tokens_per_second", "tokens/s", "{:.1f}"),
     ("requests_per_second", "req/s", "{:.2f}"),
     ("goodput", "goodput", "{:.2f}"),
@@ -42,22 +44,39 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;width:100%}
 th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #d8dee4}
-th:first-child,td:first-child,td.text{text-align:left}
-.scroll{overflow-x:auto}dt{font-weight:600}svg{width:100%;height:14rem}text{font:10px sans-serif;fill:currentColor}
+th:first-child,td:first-child,td.text{text-align:left}td:first-child{min-width:14rem}
+.scroll{overflow-x:auto}svg{width:100%;height:auto}text{font:11px sans-serif;fill:currentColor}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:1rem;margin:1.5rem 0 .5rem}
+figure{margin:0}figcaption{font-weight:600}ul{list-style:none;padding:0}li::before{content:"\u25cf  "}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dt{font-weight:600}dd{margin:0}
+@media(max-width:40rem){dl{display:block}}
 .end{text-anchor:end}.middle{text-anchor:middle}.grid{stroke:#d8dee4}polyline{fill:none;stroke-width:1.5}
 @media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}th,td{border-color:#30363d}}
 """
 
 
-def as_table(document: Mapping[str, Any]) -> str:
-    """Return the figures and what they mean as text."""
-    rows = [[plain(identity(row)), *_cells(row)] for row in document["rows"]]
-    parts = [_text_table(["case", *(title for _, title, _ in COLUMNS)], rows)]
+def as_table(document: Mapping[str, Any], *, width: int | None = None) -> str:
+    """Return the figures and what they mean as text: a column a case, as many beside each other as `width` holds."""
+    parts = list(_blocks(document["rows"], width))
     errors = [[plain(identity(row)), *_errors(row)] for row in document["rows"] if row["errors"]]
     if errors:
-        parts.append(_text_table(["errors of", "kinds", "the first one said"], errors))
+        parts.append(_text_table(["errors of", "kinds", "the first one said"], errors, names=3))
     told = "\n".join(f"  {key}: {text}" for key, text in document["definitions"].items())
     return "\n\n".join([*parts, f"SLOs of goodput: {_slos(document)}\n{told}"])
+
+
+def _blocks(rows: Sequence[Mapping[str, Any]], width: int | None) -> Iterator[str]:
+    heads = [[plain(part) for part in identity(row).split(", ")] for row in rows]
+    high = max(map(len, heads))
+    titles = [*[""] * high, *(title for _, title, _ in COLUMNS)]
+    columns = [[*head, *[""] * (high - len(head)), *_cells(row)] for head, row in zip(heads, rows, strict=True)]
+    widths = [2 + max(map(len, column)) for column in columns]
+    room = math.inf if width is None else width - max(map(len, titles))
+    while columns:
+        shown = max(1, sum(total <= room for total in accumulate(widths)))
+        head, *body = zip(titles, *columns[:shown], strict=True)
+        yield _text_table(head, body)
+        del columns[:shown], widths[:shown]
 
 
 def differences_table(differences: Sequence[Mapping[str, Any]]) -> str:
@@ -87,6 +106,7 @@ def as_html(document: Mapping[str, Any]) -> str:
     rows = document["rows"]
     strokes = "".join(f".line-{n},.key-{n}{{stroke:{COLOURS[n % len(COLOURS)]};color:{COLOURS[n % len(COLOURS)]}}}"
                       for n in range(len(rows)))  # fmt: skip
+    names = "".join(f'<li class="key-{n}">{escape(identity(row))}</li>' for n, row in enumerate(rows))
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>perfkit bench</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -94,7 +114,7 @@ def as_html(document: Mapping[str, Any]) -> str:
         f"<style>{STYLE}{strokes}</style></head><body><h1>perfkit bench</h1>",
         f"<p>{_settings(document)}</p>",
         _html_table(["case", *(title for _, title, _ in COLUMNS)], [[identity(row), *_cells(row)] for row in rows]),
-        *(_chart(rows, key, title) for key, title in CURVES),
+        f'<div class="charts">{"".join(_chart(rows, key, title) for key, title in CURVES)}</div><ul>{names}</ul>',
         _html_errors(rows),
         _html_differences(document.get("differences", ())),
         f"<h2>What the figures mean</h2><p>SLOs of goodput: {escape(_slos(document))}</p><dl>",
@@ -113,8 +133,7 @@ def _chart(rows: Sequence[Mapping[str, Any]], key: str, title: str) -> str:
     number: Callable[[float], str] = "{:.4g}".format
     percent: Callable[[float], str] = "{:.0f} %".format
     drawn = line_chart(PERCENTS, lines, title=f"{title}, by percentile", value=number, moment=percent)
-    names = " ".join(f'<span class="key-{place}">{escape(line.name)}</span>' for place, line in enumerate(lines))
-    return f"<figure><figcaption>{escape(title)}, by percentile: {names}</figcaption>{drawn}</figure>"
+    return f"<figure><figcaption>{escape(title)}, by percentile</figcaption>{drawn}</figure>"
 
 
 def _html_errors(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -129,8 +148,8 @@ def _html_differences(differences: Sequence[Mapping[str, Any]]) -> str:
     return f"<h2>Against the other run</h2>{_html_table(['medians, ms', *_COMPARED], rows)}"
 
 
-def _text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(aligned([head, *rows]))
+def _text_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, names: int = 1) -> str:
+    return "\n".join(aligned([head, *rows], names=names))
 
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

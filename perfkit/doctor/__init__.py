@@ -8,6 +8,9 @@ A further part is one function that yields findings, and one line in `findings`.
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +62,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show(finding: Finding) -> None:
-    print(f"{finding.level:8} {finding.check:14} {finding.found}")
+    _say(f"{finding.level:8} {finding.check:14} ", finding.found)
     if finding.why:
-        print(f"{'':8} {'why':>14} {finding.why}")
-        print(f"{'':8} {'do':>14} {finding.do}")
+        _say(f"{'why':>23} ", finding.why)
+        _say(f"{'do':>23} ", finding.do)
+
+
+def _say(head: str, text: str) -> None:
+    """Print a text behind its head, in lines as wide as the terminal; as one line where it goes to a file."""
+    width = max(60, shutil.get_terminal_size().columns) if sys.stdout.isatty() else len(head) + len(text)
+    wrapped = textwrap.wrap(text, width - len(head), break_long_words=False, break_on_hyphens=False) or [""]
+    print(head + f"\n{'':{len(head)}}".join(wrapped))

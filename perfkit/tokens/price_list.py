@@ -157,7 +157,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     if not rows:
         return ["nothing found"]
     extra = ("cost", "times") if "cost" in rows[0] else ()
-    columns = ("model", "provider", *RATES, *extra, "context", "retired", "checked")
+    every = ("model", "provider", *RATES, *extra, "context", "retired", "checked")
+    columns = [name for name in every if any(row[name] is not None for row in rows)]
     cells = [columns, *([_cell(row[name]) for name in columns] for row in rows)]
     return aligned(cells, names=2)
 

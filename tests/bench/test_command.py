@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
@@ -85,6 +86,21 @@ def llama_counts(llm: LlamaServer) -> dict[str, float]:
     return {name.removeprefix("llamacpp:"): float(value) for name, value in lines}
 
 
+def test_figures_stand_beside_each_other_as_far_as_the_terminal_is_wide(
+    fault: FaultServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = ("--url", fault.base_url, "--model", "m", "--concurrency", "1,2,3,4,5", *QUICK)
+    assert bench(*url) == 0
+    assert capsys.readouterr().out.count("requests   ") == 1
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert bench(*url) == 0
+    figures, _, _ = capsys.readouterr().out.partition("SLOs")
+    assert figures.count("requests   ") == 2
+    assert max(map(len, figures.splitlines())) <= 80
+    assert figures.count(" at a time") == 5
+
+
 def test_a_missed_threshold_is_exit_code_1_and_is_named(fault: FaultServer, capsys: pytest.CaptureFixture[str]) -> None:
     url = ("--url", fault.base_url, "--model", "m", *QUICK)
     assert bench(*url, "--threshold", "p50_latency_ms<=60000", "--threshold", "errors<1") == 0
@@ -102,6 +118,7 @@ def test_nothing_answered_is_exit_code_3(fault: FaultServer, capsys: pytest.Capt
     ("arguments", "told"),
     [
         ((), "no provider is configured"),
+        (("--provider", "nope"), "no provider 'nope'"),
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--threshold", "nonsense"), "no bound"),
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--slo", "latency_ms>=3"), "most milliseconds"),
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--slo", "latency<=3"), "did you mean 'latency_ms'"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,20 @@ def test_each_finding_says_why_and_what_to_do(capsys: pytest.CaptureFixture[str]
     assert "problem  uwsgi_threads" in shown
     assert "why uWSGI never runs" in shown
     assert "do enable-threads = true" in shown
+
+
+def test_long_texts_are_wrapped_in_a_terminal_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "findings", lambda _: iter([warning("check", "seen", "why " * 40, "do " * 40)]))
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["doctor"])
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    main(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 9
+    assert max(map(len, lines)) <= 80
 
 
 def test_clock_is_looked_at(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
