@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from _parts import REPOSITORY, needs_module
 
+import perfkit
 from perfkit import cli
 from perfkit._registry import load
 from perfkit.config import Config
@@ -97,6 +98,32 @@ def test_commands_are_taken_as_they_are_written(monkeypatch: pytest.MonkeyPatch)
         else:
             assert name in {"export", "python"}, name
     assert names["perfkit"] > 20
+
+
+def test_commands_of_perfkit_do_what_is_said(
+    fault: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that need no other machine and no model; with two requests instead of thirty."""
+    monkeypatch.chdir(tmp_path)
+    provider = {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}
+    perfkit.configure(
+        providers={"openai": provider, "main": provider}, client={"default_model": "m"}, metrics={"store": "shared"}
+    )
+    perfkit.tracker.increment("asked")
+    perfkit.tracker.flush()
+    for name in ("short.txt", "long.txt", "uwsgi.ini"):
+        Path(name).write_text("[uwsgi]\nenable-threads = true\n")
+    assert cli.main(["bench", "--provider", "openai", "--requests", "2", "--output", "last.json"]) == 0
+    elsewhere = {"demo", "--bundled", "api.openai.com", "HOST", "NAME"}
+    told = {tuple(command[1:]) for command in commands() if command[0] == "perfkit"}
+    for arguments in sorted(one for one in told if not elsewhere.intersection(one)):
+        here = [fault.base_url if part == "http://127.0.0.1:8080/v1" else part for part in arguments]
+        few = ["--requests", "2"] if arguments[0] == "bench" else []
+        assert cli.main([*here, *few]) in (0, 1), arguments  # 1: slower than last time, or this machine has a problem
+        said = capsys.readouterr()
+        assert said.out, arguments
+        assert "perfkit: " not in said.err, arguments
+    assert {path.name for path in tmp_path.iterdir()} >= {"report.html", "today.json"}
 
 
 def test_the_options_for_uwsgi_are_its_own() -> None:
