@@ -132,7 +132,7 @@ def test_staff_see_what_the_shop_asked_on_the_dashboard(shop: Server) -> None:
 
 
 def test_a_page_of_the_shop_shows_the_facts_when_nobody_answers(database: str) -> None:
-    nowhere = environment(LLM_BASE_URL="http://127.0.0.1:9/v1", SHOP_DB=database)
+    nowhere = environment(LLM_BASE_URL="http://127.0.0.1:9/v1", SHOP_DB=database, PERFKIT_ROUTER__MAX_ATTEMPTS="1")
     needs_module("gunicorn")
     with Server("gunicorn", "--bind", "fd://{fd}", "examples.shop_assistant.wsgi", env=nowhere) as server:
         status, page = Visitor(server.port).ask("GET", "/products/2/")

@@ -27,7 +27,8 @@ DJANGO = (
 
 
 @pytest.fixture(autouse=True)
-def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_keys_and_no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perfkit.routing.course.backoff", lambda *_: 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
 
