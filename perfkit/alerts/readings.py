@@ -106,8 +106,8 @@ class Readings:
 _SPECIAL: dict[str, Callable[[Readings], float]] = {
     "error_rate": Readings.error_rate,
     "success_rate": lambda readings: 1.0 - readings.error_rate(),
-    "request_count": lambda readings: readings._requests()[0],  # noqa: SLF001 - this class's own table
-    "throughput": lambda readings: readings._requests()[0] / readings.window,  # noqa: SLF001 - as above
+    "request_count": lambda readings: readings._requests()[0],
+    "throughput": lambda readings: readings._requests()[0] / readings.window,
     "cache_hit_rate": Readings.cache_hit_rate,
     "daily_cost": Readings.daily_cost,
     "daily_limit": Readings.limit,

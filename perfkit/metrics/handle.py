@@ -286,25 +286,25 @@ class Timer:
             return 0.0
 
     def __enter__(self) -> Self:
-        self._started = self._handle._now()  # noqa: SLF001 - with Handle one class in two
+        self._started = self._handle._now()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         handle = self._handle
-        now = handle._now()  # noqa: SLF001 - as above
+        now = handle._now()
         self._seconds = seconds = now - self._started
-        if now >= handle._end:  # noqa: SLF001 - record_at, without a call
-            handle._roll()  # noqa: SLF001 - as above
-        buffer = handle._buffer  # noqa: SLF001 - as above
+        if now >= handle._end:
+            handle._roll()
+        buffer = handle._buffer
         buffer.append(seconds)
         if len(buffer) >= _BATCH:
-            handle._drain()  # noqa: SLF001 - as above
+            handle._drain()
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function; its calls may overlap."""
-        handle, clock = self._handle, self._handle._now  # noqa: SLF001 - as above
+        handle, clock = self._handle, self._handle._now
 
         @functools.wraps(function)
         def timed(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -121,11 +121,11 @@ class State(NamedTuple):
         )
 
 
-def _stay(state: State, now: float, rules: Rules, jitter: float) -> State:  # noqa: ARG001 - all rows are called alike
+def _stay(state: State, now: float, rules: Rules, jitter: float) -> State:
     return state
 
 
-def _forgive(state: State, now: float, rules: Rules, jitter: float) -> State:  # noqa: ARG001
+def _forgive(state: State, now: float, rules: Rules, jitter: float) -> State:
     calm = state if not state.failures else state._replace(failures=0)
     return calm.noted("success", now, rules)
 
@@ -154,11 +154,11 @@ def _probe(state: State, now: float, rules: Rules, jitter: float) -> State:
     return State("half-open", state.epoch + 1, 0, state.openings, lost_at)
 
 
-def _close(state: State, now: float, rules: Rules, jitter: float) -> State:  # noqa: ARG001
+def _close(state: State, now: float, rules: Rules, jitter: float) -> State:
     return State("closed", state.epoch + 1)
 
 
-def _hand_back(state: State, now: float, rules: Rules, jitter: float) -> State:  # noqa: ARG001
+def _hand_back(state: State, now: float, rules: Rules, jitter: float) -> State:
     return State("open", state.epoch + 1, 0, state.openings, now)
 
 

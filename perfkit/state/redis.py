@@ -198,7 +198,7 @@ class Script:
         rest = (len(keys), *keys, *args)
 
         def send(client: Any) -> Any:
-            lines = self._link._lines_of(client)  # noqa: SLF001 - a part of the link
+            lines = self._link._lines_of(client)
             try:
                 return lines.ask(_packed("EVALSHA", self._digest, *rest))
             except Exception as error:
@@ -206,7 +206,7 @@ class Script:
                     raise
             return lines.ask(_packed("EVAL", self._source, *rest))
 
-        return self._link._guarded(send)  # noqa: SLF001
+        return self._link._guarded(send)
 
 
 class _Lines:
