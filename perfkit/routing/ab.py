@@ -8,6 +8,8 @@ restart, and no list of users grows. What is kept are the moments of each arm: c
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 from perfkit import _process
 from perfkit._process import background
 from perfkit.clock import SYSTEM_CLOCK, Clock
-from perfkit.errors import UnknownNameError
-from perfkit.routing.pooled import Pooled
+from perfkit.errors import StateUnavailableError, UnknownNameError
 from perfkit.routing.sequential import Comparison, Moments, compare
 from perfkit.values import finite
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["ABTest"]
 
 METRICS = ("response_time", "quality_score", "cost", "error_rate")
+KEPT = 90 * 86_400  # seconds after the last result until Redis forgets what a worker told
 TOLD_EVERY = 2.0  # seconds between what the other workers are told
 _SPACE = 2**64
 Snapshot = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -71,7 +73,7 @@ class ABTest:
         self._ends = list(accumulate(share * _SPACE for share in self.shares.values()))
         self._router = router
         self._clock = clock if clock is not None else SYSTEM_CLOCK
-        self._pooled = Pooled(name, link)
+        self._pooled = _Pooled(name, link)
         self._lock = threading.Lock()  # guards the moments in _seen, and _told
         self._begin()
         _process.bind(self)
@@ -178,9 +180,8 @@ class ABTest:
             self._told = True
         own = self.snapshot()
         everything = _moments(own)
-        others = self._pooled.exchange(own)
-        for snapshot in others:
-            _add(everything, snapshot)
+        for others in self._pooled.exchange(own):
+            _add(everything, others)
         return everything
 
     def _result(self, arm: str, seen: Mapping[str, Moments]) -> dict[str, Any]:
@@ -229,6 +230,44 @@ class ABTest:
     def __repr__(self) -> str:
         told = ", ".join(f"{arm} {seen['error_rate'].count}" for arm, seen in self._seen.items())
         return f"<ABTest {self.name!r}: {told}>"
+
+
+class _Pooled:
+    """The results of one test in one Redis hash, with a field for each worker.
+
+    A worker's field is written whole and over what it was, so a lost reply or a second try counts nothing twice. What a
+    worker that is gone has told stays.
+
+    Args:
+        name: of the test.
+        link: returns the Redis to share through, None for none.
+    """
+
+    def __init__(self, name: str, link: Callable[[], RedisLink | None]) -> None:
+        self._name, self._link = name, link
+        self._after_fork()
+
+    def _after_fork(self) -> None:
+        self._me = f"{os.getpid()}-{os.urandom(6).hex()}"
+
+    @property
+    def shared(self) -> bool:
+        """Whether there is a Redis to share through."""
+        return self._link() is not None
+
+    def exchange(self, own: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Write what this worker has recorded, and return what the others have; nothing while Redis is away."""
+        link = self._link()
+        if link is None:
+            return []
+        key = link.key("ab", self._name)
+        commands = [("HSET", key, self._me, json.dumps(own)), ("EXPIRE", key, KEPT), ("HGETALL", key)]
+        try:
+            everybody = link.pipeline(commands)[2]
+        except StateUnavailableError:
+            return []
+        pairs = everybody.items() if isinstance(everybody, dict) else zip(everybody[::2], everybody[1::2], strict=True)
+        return [json.loads(part) for worker, part in pairs if worker != self._me.encode()]
 
 
 def _moments(snapshot: Snapshot) -> dict[str, dict[str, Moments]]:
