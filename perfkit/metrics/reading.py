@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from perfkit.clock import epoch
 from perfkit.metrics.sketch import Sketch
-from perfkit.metrics.summary import summarize
+from perfkit.metrics.summary import merged, summarize
 from perfkit.metrics.window import DAY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from perfkit.clock import Moment
     from perfkit.metrics.sinks import Kind
@@ -96,7 +96,7 @@ class Readable(ABC):
         self, name: str, since: Moment = None, until: Moment = None, tags: Mapping[str, Any] | None = None
     ) -> Sketch:
         """Return the distribution that `get_stats` describes, of arguments like its own."""
-        return self._collect(self._select(name, tags), *self._range(since, until))
+        return merged(self._select(name, tags), *self._range(since, until))
 
     def steps(self, name: str, since: float, step: float, steps: int) -> list[Sketch]:
         """Return the distribution in each of so many steps of `step` seconds, from the epoch second `since` on.
@@ -149,13 +149,6 @@ class Readable(ABC):
         now = self._wall()
         end = epoch(until, now, float("inf"))
         return epoch(since, now, min(now, end) - _HOUR), end
-
-    @staticmethod
-    def _collect(series: Iterable[Series], begin: float, end: float) -> Sketch:
-        result = Sketch()
-        for one in series:
-            one.collect(result, begin, end)
-        return result
 
 
 def label(value: Any) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from perfkit.metrics.reading import Series
 
-__all__ = ["summarize"]
+__all__ = ["merged", "summarize"]
 
 _PARTS = {
     "provider_latency",
@@ -49,7 +49,7 @@ def summarize(series: Sequence[Series], begin: float, end: float, now: float) ->
 
 
 def _row(parts: Parts, begin: float, end: float, now: float) -> dict[str, Any]:
-    latency, tokens, cost = (_merged(parts[name], begin, end) for name in ("provider_latency", "token_usage", "cost"))
+    latency, tokens, cost = (merged(parts[name], begin, end) for name in ("provider_latency", "token_usage", "cost"))
     errors = _errors(parts["provider_failure"], begin, end)
     failures, seconds = sum(errors.values()), latency.stats()
     requests = latency.count + failures
@@ -75,7 +75,8 @@ def _row(parts: Parts, begin: float, end: float, now: float) -> dict[str, Any]:
     }
 
 
-def _merged(series: Iterable[Series], begin: float, end: float) -> Sketch:
+def merged(series: Iterable[Series], begin: float, end: float) -> Sketch:
+    """Return the distribution of several series together between two epoch seconds."""
     result = Sketch()
     for one in series:
         one.collect(result, begin, end)
@@ -83,14 +84,14 @@ def _merged(series: Iterable[Series], begin: float, end: float) -> Sketch:
 
 
 def _average(series: Iterable[Series], begin: float, end: float) -> float | None:
-    values = _merged(series, begin, end)
+    values = merged(series, begin, end)
     return values.total / values.count if values.count else None
 
 
 def _errors(series: Iterable[Series], begin: float, end: float) -> dict[str, int]:
     counts: dict[str, int] = defaultdict(int)
     for one in series:
-        n = round(_merged([one], begin, end).total)
+        n = round(merged([one], begin, end).total)
         if n:
             counts[one.tags.get("error", "unknown")] += n
     return dict(sorted(counts.items()))

@@ -14,7 +14,7 @@ from perfkit.routing.policy import TABLE, judge
 from perfkit.values import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from perfkit._settings import RouteSettings
     from perfkit.agents import Result
@@ -155,27 +155,20 @@ class Purse:
 
     def write_off(self, response: ChatResponse) -> None:
         """Pay and count an answer that is not used."""
-        cost = None
-        try:
-            cost = self._cost(response)
-        finally:
-            if self._hold is not None:
-                self._hold.settle(cost)
-        self._call.spent += cost or 0.0
-        self._track(response.usage, cost)
+        self._pay(lambda: (response.usage, self._cost(response)))
 
     def release(self, error: BaseException | None) -> None:
         """Give back what was held, or pay for what was done before `error`; None: the caller left the stream."""
         if error is None or len(self._call.heard) > self._before or _may_have_run(error):
-            self._pay_estimate()
+            self._pay(self._estimated)
         elif self._hold is not None:
             self._hold.release()
 
-    def _pay_estimate(self) -> None:
+    def _pay(self, told: Callable[[], tuple[Usage, float | None]]) -> None:
+        """Settle and count what `told` returns; if it fails, all that was held is settled."""
         cost = None
         try:
-            usage = self._heard_usage()
-            cost = self._optimizer.calculate_cost(usage, self._request.model)
+            usage, cost = told()
         finally:
             if self._hold is not None:
                 self._hold.settle(cost)
@@ -186,11 +179,12 @@ class Purse:
         asked, model = self._call.asked, self._request.model
         self._optimizer.track_usage(asked.agent, model, usage, cost, provider=self._provider, user=asked.user)
 
-    def _heard_usage(self) -> Usage:
-        """Return the estimated usage of the prompt and what was heard of this attempt."""
+    def _estimated(self) -> tuple[Usage, float | None]:
+        """Return the estimated usage of the prompt and what was heard of this attempt, and its cost."""
         count, model = self._optimizer.count_tokens, self._request.model
         heard = "".join(self._call.heard[self._before :])
-        return Usage(count(self._request.messages, model), count(heard, model), estimated=True)
+        usage = Usage(count(self._request.messages, model), count(heard, model), estimated=True)
+        return usage, self._optimizer.calculate_cost(usage, model)
 
 
 def _may_have_run(error: BaseException) -> bool:
