@@ -138,62 +138,24 @@ if TYPE_CHECKING:
     client = Client.instance()
     chat, stream, batch, profile = client.chat, client.stream, client.batch, profiler.profile
 
-_MODULES = {
-    "PerformanceTracker": "perfkit.metrics",
-    "ConnectionPool": "perfkit.transport",
-    "HTTPClient": "perfkit.transport",
-    "ResponseCache": "perfkit.caching",
-    "CachePolicy": "perfkit.caching",
-    "CachedAgent": "perfkit.caching",
-    "cached": "perfkit.caching",
-    "SemanticCache": "perfkit.caching.semantic",
-    "ProviderRouter": "perfkit.routing",
-    "Quality": "perfkit.routing",
-    "TokenOptimizer": "perfkit.tokens",
-    "Agent": "perfkit.agents",
-    "AgentPool": "perfkit.agents",
-    "Profiler": "perfkit.profiling",
-    "GCOptimizer": "perfkit.memory",
-    "Client": "perfkit.pipeline",
-    "ChatStream": "perfkit.pipeline",
-    "scope": "perfkit.pipeline",
-    "prepare": "perfkit.startup",
-    "ChatRequest": "perfkit.values",
-    "ChatResponse": "perfkit.values",
-    "Usage": "perfkit.values",
-    "Attempt": "perfkit.values",
-    "AgentResult": "perfkit.values",
-    "Clock": "perfkit.clock",
-    "FakeClock": "perfkit.clock",
-    "configure": "perfkit._shared",
-    "reset": "perfkit._shared",
-    "AuthenticationError": "perfkit.errors",
-    "BadRequestError": "perfkit.errors",
-    "BudgetExceededError": "perfkit.errors",
-    "ConfigError": "perfkit.errors",
-    "ContentFilterError": "perfkit.errors",
-    "ContextWindowExceededError": "perfkit.errors",
-    "DeadlineExceeded": "perfkit.errors",
-    "MaxRetriesExceededError": "perfkit.errors",
-    "MaxRoundsExceededError": "perfkit.errors",
-    "ModelNotFoundError": "perfkit.errors",
-    "NetworkError": "perfkit.errors",
-    "NoAvailableProviderError": "perfkit.errors",
-    "NoModelFitsError": "perfkit.errors",
-    "OverloadedError": "perfkit.errors",
-    "PerfkitError": "perfkit.errors",
-    "PoolTimeout": "perfkit.errors",
-    "ProviderError": "perfkit.errors",
-    "RateLimitError": "perfkit.errors",
-    "RecursiveCallError": "perfkit.errors",
-    "ResponseFormatError": "perfkit.errors",
-    "ServerError": "perfkit.errors",
-    "StateUnavailableError": "perfkit.errors",
-    "StreamInterruptedError": "perfkit.errors",
-    "TransportError": "perfkit.errors",
-    "UnknownModelError": "perfkit.errors",
-    "UnknownNameError": "perfkit.errors",
+# What is loaded from where; public names that stand nowhere here are errors.
+_HOMES = {
+    "_shared": ("configure", "reset"),
+    "agents": ("Agent", "AgentPool"),
+    "caching": ("CachePolicy", "CachedAgent", "ResponseCache", "cached"),
+    "caching.semantic": ("SemanticCache",),
+    "clock": ("Clock", "FakeClock"),
+    "memory": ("GCOptimizer",),
+    "metrics": ("PerformanceTracker",),
+    "pipeline": ("ChatStream", "Client", "scope"),
+    "profiling": ("Profiler",),
+    "routing": ("ProviderRouter", "Quality"),
+    "startup": ("prepare",),
+    "tokens": ("TokenOptimizer",),
+    "transport": ("ConnectionPool", "HTTPClient"),
+    "values": ("AgentResult", "Attempt", "ChatRequest", "ChatResponse", "Usage"),
 }
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
 _INSTANCES = {
     "tracker": "PerformanceTracker",
     "connections": "ConnectionPool",
@@ -205,14 +167,7 @@ _INSTANCES = {
     "gc_optimizer": "GCOptimizer",
     "client": "Client",
 }
-_PACKAGES = (
-    "agents",
-    "alerts",
-    "bench",
-    "integrations",
-    "providers",
-    "testing",
-)  # reached as attributes, `perfkit.providers.create_provider`
+_PACKAGES = ("agents", "alerts", "bench", "integrations", "providers", "testing")  # reached as attributes
 _METHODS = {"chat": "client", "stream": "client", "batch": "client", "profile": "profiler"}
 
 
@@ -224,10 +179,10 @@ if not TYPE_CHECKING:  # type checkers see the imports above, and no other name
             value = getattr(__getattr__(_METHODS[name]), name)
         elif name in _INSTANCES:
             value = __getattr__(_INSTANCES[name]).instance()
-        elif name in _MODULES or name in _PACKAGES:
+        elif name in _PACKAGES or name in __all__:
             from perfkit._registry import load
 
-            value = load(f"{_MODULES[name]}:{name}" if name in _MODULES else f"perfkit.{name}")
+            value = load(f"perfkit.{name}" if name in _PACKAGES else f"perfkit.{_MODULES.get(name, 'errors')}:{name}")
         else:
             raise AttributeError(f"module 'perfkit' has no attribute {name!r}")
         globals()[name] = value
