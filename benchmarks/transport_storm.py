@@ -19,7 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # instead of this directory, where another "transport" is
 
-from transport.peers import Peer, descriptors, until  # noqa: E402 - the tests' own server
+from _waiting import until  # noqa: E402 - the tests' own
+from transport.peers import Peer, descriptors  # noqa: E402
 from transport.test_storm import Storm, check, storm  # noqa: E402
 
 from perfkit.testing.tls import Authority  # noqa: E402

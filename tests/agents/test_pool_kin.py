@@ -6,8 +6,8 @@ import itertools
 from typing import Any
 
 import pytest
+from _waiting import until
 from agents.workshop import Agent, Workshop, borrowed, joined, now, started, sweep, waiting
-from transport.peers import until
 
 from perfkit.agents import AgentPool
 from perfkit.clock import FakeClock

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from _parts import untraced
+from _waiting import until
 from agents.workshop import (
     Agent,
     Workshop,
@@ -27,7 +28,7 @@ from agents.workshop import (
     sweep,
     waiting,
 )
-from transport.peers import await_child, fork_unnoticed, in_child, start_child, until
+from transport.peers import await_child, fork_unnoticed, in_child, start_child
 
 from perfkit.agents import AgentPool
 from perfkit.clock import FakeClock

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from _waiting import until
 from agents.workshop import (
     Agent,
     Workshop,
@@ -17,7 +18,6 @@ from agents.workshop import (
     sweep,
     waiting,
 )
-from transport.peers import until
 
 import perfkit
 from perfkit import _process

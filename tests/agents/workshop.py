@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from transport.peers import until
+from _waiting import until
 
 from perfkit.agents import AgentPool
 from perfkit.errors import PerfkitError

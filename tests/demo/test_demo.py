@@ -6,15 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _parts import missing, needs_module
+from _waiting import until
 
 from perfkit import cli
 from perfkit.caching.freshness import read_traits
@@ -64,15 +63,6 @@ class Demo:
             except OSError:  # it ended meanwhile, or is another user's
                 continue
         return found
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +244,7 @@ def test_nothing_is_left_behind(finished: tuple[Demo, dict[str, Any]]) -> None:
 def test_interrupt_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
     needs_module("xllamacpp")
     demo = Demo(tmp_path, "--calls", "10000")
-    assert eventually(lambda: len(demo.processes()) == 7)  # the demo, three models, three gates
+    until(lambda: len(demo.processes()) == 7)  # the demo, three models, three gates
     for _ in range(3):  # CPython loses an interrupt that comes while a finaliser runs: people press again
         os.killpg(demo.process.pid, signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):

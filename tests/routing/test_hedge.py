@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _waiting import until
 
 import perfkit
 from perfkit.clock import FakeClock
@@ -96,7 +97,7 @@ def test_the_usual_delay_is_the_95th_percentile_and_unknown_at_first(router: Mak
 
 
 def test_a_failed_first_waits_for_the_second_and_then_for_others(router: MakeRouter, request_: ChatRequest) -> None:
-    asked, release = threading.Event(), threading.Event()
+    asked = threading.Event()
 
     def fail_late(_: ChatRequest) -> None:
         assert asked.wait(20)
@@ -104,7 +105,7 @@ def test_a_failed_first_waits_for_the_second_and_then_for_others(router: MakeRou
 
     def answer_later(_: ChatRequest) -> None:
         asked.set()
-        release.wait(0.02)
+        until(lambda: made.health()["a"]["success_rate"] == 0)
 
     made = router({"hedge_share": 1.0}, a=fail_late, b=answer_later, c=0.0)
     response = made.execute_with_fallback(request_, hedge=AT_ONCE)

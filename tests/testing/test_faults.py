@@ -9,32 +9,25 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from _waiting import until
 from testing.clients import CHAT, ask, connect, emptied, statuses
 
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 
 @pytest.fixture
 def server(fault: FaultServer) -> FaultServer:
     return emptied(fault)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:
@@ -303,7 +296,7 @@ def test_the_server_dies_with_its_parent(fork: list[str]) -> None:
         assert is_running(server)
         parent.kill()
         try:
-            eventually(lambda: not is_running(server))
+            until(lambda: not is_running(server))
         finally:
             if child:
                 os.kill(child, signal.SIGKILL)

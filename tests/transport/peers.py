@@ -8,7 +8,6 @@ import signal
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -20,14 +19,6 @@ Script = Callable[[socket.socket], None]
 def descriptors() -> int:
     """Return the number of open descriptors of this process."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Wait for what another thread or process is about to do."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        threading.Event().wait(0.002)
 
 
 class Peer:

@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from transport.peers import Peer, answering, descriptors, read_request, reply, until
+from _waiting import until
+from transport.peers import Peer, answering, descriptors, read_request, reply
 
 from perfkit.testing.faults import FaultServer
 from perfkit.transport import ConnectionPool

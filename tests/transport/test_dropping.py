@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from transport.peers import until
+from _waiting import until
 
 from perfkit.errors import NetworkError
 from perfkit.resilience.cancel import Scope

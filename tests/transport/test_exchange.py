@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from transport.peers import Peer, answering, descriptors, read_request, reply, until
+from _waiting import until
+from transport.peers import Peer, answering, descriptors, read_request, reply
 
 from perfkit.clock import SYSTEM_CLOCK, FakeClock
 from perfkit.errors import DeadlineExceeded, NetworkError, PoolTimeout, TransportError

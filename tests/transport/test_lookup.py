@@ -5,7 +5,7 @@ import threading
 from typing import Any
 
 import pytest
-from transport.peers import until
+from _waiting import until
 
 from perfkit.errors import DeadlineExceeded
 from perfkit.transport import ConnectionPool, HTTPClient

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from transport.peers import Peer, answering, read_request, reply, until
+from _waiting import until
+from transport.peers import Peer, answering, read_request, reply
 from urllib3 import HTTPHeaderDict
 from urllib3.connection import HTTPConnection
 

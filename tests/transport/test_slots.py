@@ -7,10 +7,10 @@ from queue import Empty
 from typing import Any
 
 import pytest
+from _waiting import until
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from transport.interruption import Interrupted, Interruption
-from transport.peers import until
 
 from perfkit.transport import slots as slots_module
 from perfkit.transport.slots import FairLifo, Slot

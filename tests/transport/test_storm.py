@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from transport.peers import Peer, descriptors, reply, until
+from _waiting import until
+from transport.peers import Peer, descriptors, reply
 
 from perfkit.errors import TransportError
 from perfkit.testing.faults import FaultServer
