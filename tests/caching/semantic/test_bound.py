@@ -55,6 +55,20 @@ def test_an_answer_that_was_never_verified_needs_more_for_it() -> None:
     assert not bound.trusts(SURE._replace(right=0))
 
 
+def test_the_same_words_say_that_little_is_risked_and_other_words_much() -> None:
+    bound = ErrorBound(0.01)
+    same, other = bound.risk(SURE._replace(shared=6)), bound.risk(SURE._replace(shared=1, different=8))
+    assert same < bound.risk(SURE) < other
+
+
+def test_what_would_not_be_served_may_turn_out_wrong_without_an_alarm() -> None:
+    bound = taught({SURE: 0.0, VAGUE: 0.3}, 1500)
+    for _ in range(100):
+        bound.learn(VAGUE, right=False)
+    assert bound.stats()["changes"] == 0
+    assert bound.trusts(SURE)
+
+
 def test_what_is_wrong_as_often_as_is_wanted_is_seldom_served_however_often_one_looks() -> None:
     def ever(seed: int) -> bool:
         chosen, bound, served = random.Random(seed), ErrorBound(0.05), False
