@@ -27,6 +27,7 @@ __all__ = ["Codec"]
 
 MAGIC = b"pk1"
 LEVEL = 1  # of zlib: the fastest
+SKEW = 60.0  # seconds that the clocks of two hosts may differ; what comes from further ahead has no age to go by
 
 _dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -109,11 +110,14 @@ class Codec:
         if chat and not isinstance(value.text, str):
             return None
         clock, at = self._clock, finite("at", found["at"])
+        age = clock.wall() - at
+        if age < -SKEW:
+            return None
         entry = Entry(
             key,
             keep(value),
             Life(*(finite("life", part, least=0) for part in found["life"])),
-            now=clock.now() - max(0.0, clock.wall() - at),
+            now=clock.now() - max(0.0, age),
             stored_at=at,
             tags=frozenset(found["tags"]),
             seconds=finite("seconds", found["seconds"]),

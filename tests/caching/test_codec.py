@@ -58,6 +58,13 @@ def test_what_is_gone_does_not_come_back() -> None:
     assert one.decode("key", data) is None
 
 
+@pytest.mark.parametrize(("ahead", "found"), [(30, True), (3600, False)])
+def test_what_a_clock_far_ahead_has_written_is_not_young_for_ever(ahead: float, *, found: bool) -> None:
+    clock = FakeClock()
+    other = FakeClock(wall=clock.wall() + ahead)
+    assert (codec(clock).decode("key", codec(other).encode(entry(1, other))) is not None) == found
+
+
 def test_bytes_copied_to_another_key_are_not_served_there() -> None:
     clock = FakeClock()
     one = codec(clock)
