@@ -2,12 +2,16 @@
 
 The interpreter runs one collection at a time, callbacks included, so the counters need no lock; it may run one in any
 thread, whatever locks that holds, so the callback takes none: it counts and queues, and `drain` records from outside.
+While a callback runs another thread may fork. The interpreter's mark that a collection is under way would stay in that
+child for ever, which would collect nothing any more: so forks wait for the end of collections.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,9 +25,22 @@ if TYPE_CHECKING:
 
     from perfkit.metrics import PerformanceTracker
 
-__all__ = ["GCMonitor", "GCReport", "Pauses", "Tally"]
+__all__ = ["GCMonitor", "GCReport", "Pauses", "Tally", "under_way"]
 
 _WAITING = 10_000  # pauses queued for the tracker at most; of more the oldest are forgotten
+_PATIENCE = 1.0  # seconds a fork waits for a collection at most
+_NO_THREAD = 0
+
+under_way: dict[object, int] = {}  # by callback: the thread of a collection whose end it has not been told yet
+
+
+def _wait_before_fork() -> None:
+    until, own = time.monotonic() + _PATIENCE, threading.get_ident()
+    while any(thread not in (_NO_THREAD, own) for thread in tuple(under_way.values())) and time.monotonic() < until:
+        time.sleep(0.0005)
+
+
+os.register_at_fork(before=_wait_before_fork, after_in_child=under_way.clear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +146,7 @@ class Pauses:
         # guards _tallies and our place in gc.callbacks; re-entrant, since finalisers may monitor
         self._lock = threading.RLock()
         self._waiting: deque[tuple[int, bool, float]] = deque(maxlen=_WAITING)  # generation, between, seconds
-        self._started: float | None = None
+        self._started = 0.0
         self.between = False
 
     def tally(self) -> Tally:
@@ -161,19 +178,19 @@ class Pauses:
             if not self._tallies:
                 with suppress(ValueError):
                     gc.callbacks.remove(self)
+                under_way.pop(self, None)  # the end of a collection is not told any more
 
     def __call__(self, phase: str, info: Mapping[str, int]) -> None:
         """Be told by the interpreter that a collection starts or stops."""
         if phase == "start":
+            under_way[self] = threading.get_ident()
             self._started = self.now()
-            return
-        started, self._started = self._started, None
-        if started is None:  # this collection began before we were told of any
-            return
-        seconds = self.now() - started
-        for tally in self._tallies:
-            tally.add(seconds, info, between=self.between)
-        self._waiting.append((info["generation"], self.between, seconds))
+        elif under_way.get(self):  # else this collection began before we were told of any
+            seconds = self.now() - self._started
+            for tally in self._tallies:
+                tally.add(seconds, info, between=self.between)
+            self._waiting.append((info["generation"], self.between, seconds))
+            under_way[self] = _NO_THREAD  # no call comes after it, and so no change of threads
 
 
 class GCMonitor:

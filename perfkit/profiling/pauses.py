@@ -7,10 +7,12 @@ every thread: that it ran in another than the one measured makes it no less a pa
 from __future__ import annotations
 
 import gc
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from perfkit.clock import SYSTEM_CLOCK
+from perfkit.memory.pauses import under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +44,7 @@ class Collections:
 
     def __init__(self, now: Callable[[], float] = SYSTEM_CLOCK.now) -> None:
         self._now = now
-        self._began: float | None = None
+        self._began = 0.0
         self._pauses: deque[Pause] = deque(maxlen=_KEPT)
         self.total = (0, 0.0)
 
@@ -55,20 +57,20 @@ class Collections:
         """Count no more."""
         if self in gc.callbacks:
             gc.callbacks.remove(self)
+            under_way.pop(self, None)
 
     def __call__(self, phase: str, info: Mapping[str, int]) -> None:
         """Be told by the interpreter that a collection starts or stops."""
         if phase == "start":
+            under_way[self] = threading.get_ident()
             self._began = self._now()
-            return
-        began, self._began = self._began, None
-        if began is None:  # it was under way when we began to watch
-            return
-        ended = self._now()
-        count, seconds = self.total
-        self.total = (count + 1, seconds + ended - began)
-        if ended - began >= _NOTABLE:
-            self._pauses.append(Pause(info["generation"], began, ended))
+        elif under_way.get(self):  # else it was under way when we began to watch
+            began, ended = self._began, self._now()
+            count, seconds = self.total
+            self.total = (count + 1, seconds + ended - began)
+            if ended - began >= _NOTABLE:
+                self._pauses.append(Pause(info["generation"], began, ended))
+            under_way[self] = 0  # last, see there
 
     def between(self, began: float, ended: float) -> list[Pause]:
         """Return the pauses of a millisecond or more that overlap a time."""
