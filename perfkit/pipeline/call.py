@@ -119,16 +119,22 @@ class Purse:
     both are paid.
     """
 
-    __slots__ = ("_before", "_call", "_hold", "_optimizer", "_provider", "_request", "max_tokens")
+    __slots__ = ("_before", "_call", "_hold", "_optimizer", "_own_name", "_provider", "_request", "max_tokens")
 
     def __init__(
-        self, optimizer: TokenOptimizer, call: Call, admission: Admission, request: ChatRequest, provider: str
+        self,
+        optimizer: TokenOptimizer,
+        call: Call,
+        admission: Admission,
+        request: ChatRequest,
+        provider: str,
+        own_name: Callable[[], str],
     ) -> None:
         self._optimizer = optimizer
         self._call = call
         self._hold = admission.hold
         self.max_tokens = admission.max_tokens
-        self._request, self._provider = request, provider
+        self._request, self._provider, self._own_name = request, provider, own_name
         self._before = len(call.heard)  # pieces that others have given
 
     def settle(self, response: ChatResponse) -> Mapping[str, Any]:
@@ -149,9 +155,13 @@ class Purse:
 
     def _cost(self, response: ChatResponse) -> float | None:
         cost = self._optimizer.calculate_cost(response.usage, response.model)
-        if cost is None and response.model != self._request.model:
-            cost = self._optimizer.calculate_cost(response.usage, self._request.model)
-        return cost
+        return cost if cost is not None else self._priced(response.usage)
+
+    def _priced(self, usage: Usage) -> float | None:
+        """Price tokens as those of the model that was asked for."""
+        names = dict.fromkeys((self._own_name(), self._request.model))
+        costs = (self._optimizer.calculate_cost(usage, name) for name in names)
+        return next((cost for cost in costs if cost is not None), None)
 
     def write_off(self, response: ChatResponse) -> None:
         """Pay and count an answer that is not used."""
@@ -184,7 +194,7 @@ class Purse:
         count, model = self._optimizer.count_tokens, self._request.model
         heard = "".join(self._call.heard[self._before :])
         usage = Usage(count(self._request.messages, model), count(heard, model), estimated=True)
-        return usage, self._optimizer.calculate_cost(usage, model)
+        return usage, self._priced(usage)
 
 
 def _may_have_run(error: BaseException) -> bool:

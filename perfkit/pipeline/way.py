@@ -136,8 +136,11 @@ class Way:
         return response
 
     def _hold(self, call: Call, request: ChatRequest, provider: str) -> Purse:
-        admission = self._optimizer.admit(request, provider, budget=call.budget, spent=call.spent, wallets=call.wallets)
-        return Purse(self._optimizer, call, admission, request, provider)
+        own_name = partial(self._router.own_name, provider, request.model)
+        admission = self._optimizer.admit(
+            request, provider, budget=call.budget, spent=call.spent, wallets=call.wallets, own_name=own_name
+        )
+        return Purse(self._optimizer, call, admission, request, provider, own_name)
 
     def _heard(self, call: Call) -> Generator[str, None, ChatResponse]:
         """Return the text of an answer, if several want it that is not known the same one for all of them."""

@@ -194,6 +194,11 @@ class Catalogue(Roster):
         """
         return validated(self._by_name(), timeout)
 
+    def own_name(self, provider: str, model: str) -> str:
+        """Return what a provider calls a model, by which it is priced."""
+        candidate = self._candidates.get(provider)
+        return model if candidate is None else _own_name(candidate, model)
+
     def _by_name(self) -> dict[str, tuple[Any, str]]:
         return {name: (one.provider, _models(one)[0]) for name, one in self._candidates.items()}
 

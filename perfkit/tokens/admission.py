@@ -86,10 +86,10 @@ class Gate:
     Args:
         budgets: what may be spent.
         clock: what waiting calls wait by.
-        quote: returns what a request may cost, None when the price is unknown.
+        quote: returns what a request may cost by the price of a model, None when that is unknown.
     """
 
-    def __init__(self, budgets: Budgets, clock: Clock, quote: Callable[[ChatRequest], Quote | None]) -> None:
+    def __init__(self, budgets: Budgets, clock: Clock, quote: Callable[[ChatRequest, str], Quote | None]) -> None:
         self._budgets, self._clock, self._quote = budgets, clock, quote
         self._till = Till()
         self.after_fork()
@@ -108,11 +108,13 @@ class Gate:
         budget: float | None = None,
         spent: float = 0.0,
         wallets: Sequence[Wallet] = (),
+        own_name: Callable[[], str] | None = None,
     ) -> Admission:
         """Do what `TokenOptimizer.admit` promises."""
         if budget is None and not wallets and not self._budgets:
             return FREE
-        quote = self._quote(request)
+        quote = self._quote(request, own_name()) if own_name is not None else None
+        quote = quote if quote is not None else self._quote(request, request.model)
         wanted, tries = quote.wanted if quote is not None else 0, 0
         while True:
             nano = quote.cost(wanted) if quote is not None else None

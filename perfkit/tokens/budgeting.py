@@ -12,7 +12,7 @@ from perfkit.tokens.rules import parse_answer, parse_rule
 from perfkit.values import finite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from perfkit.errors import BudgetExceededError
     from perfkit.tokens.admission import Admission, Gate
@@ -138,6 +138,7 @@ class Budgeting(Accounting):
         budget: float | None = None,
         spent: float = 0.0,
         wallets: Sequence[Wallet] = (),
+        own_name: Callable[[], str] | None = None,
     ) -> Admission:
         """Hold money for one attempt, and bound its answer by what is left if the request does not.
 
@@ -147,11 +148,12 @@ class Budgeting(Accounting):
             budget: US dollars all attempts of the call together may cost.
             spent: US dollars earlier attempts have cost.
             wallets: what the calls of the same request of the application share.
+            own_name: returns what the provider calls the model, whose price it has; None: as the request does.
 
         Raises:
             BudgetExceededError: too little is left, even for a short answer.
         """
-        return self._gate.admit(request, provider, budget=budget, spent=spent, wallets=wallets)
+        return self._gate.admit(request, provider, budget=budget, spent=spent, wallets=wallets, own_name=own_name)
 
     def otherwise(self, refusal: BudgetExceededError, request: ChatRequest) -> ChatRequest:
         """Return what to ask after a budget refused `request`: a cheaper model, or the same after a wait.

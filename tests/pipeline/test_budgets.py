@@ -46,6 +46,25 @@ def test_answer_is_bounded_by_what_is_left_and_not_kept_when_cut(
         chat("tell me more")
 
 
+def test_budgets_know_the_price_of_a_model_that_each_provider_calls_otherwise(fault: FaultServer) -> None:
+    local = {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"}
+    perfkit.configure(
+        providers={"one": {**local, "models": {"fast": "big"}}, "two": {**local, "models": {"fast": "small"}}},
+        router={"strategy": "priority"},
+        tokens={"prices": PRICES},
+    )
+    perfkit.optimizer.set_budget(("user", "*"), 0.1, "day")
+    fault.behave(answer(60), answer(30))
+    assert perfkit.chat("hi", model="fast", provider="one", user="42").cost == 0.06
+    assert perfkit.chat("hi", model="fast", provider="two", user="42").cost == 0.003
+    assert [body["max_tokens"] for body in bodies(fault)] == [pytest.approx(100, abs=1), pytest.approx(400, abs=1)]
+    fault.behave(faults.cut(after_events=2))
+    with pytest.raises(perfkit.PerfkitError):
+        list(perfkit.stream("hi", model="fast", provider="one", user="42"))
+    [spent] = [row["spent"] for row in perfkit.optimizer.budgets() if row["scope"] == ("user", "42")]
+    assert 0.063 < spent < 0.075  # the few tokens that came, not all that was held
+
+
 def test_every_attempt_is_bounded_anew(chat: Callable[..., perfkit.ChatResponse], fault: FaultServer) -> None:
     perfkit.optimizer.set_budget("global", 1.0, "day")
     fault.behave(faults.rate_limited(retry_after=0), answer(10))
