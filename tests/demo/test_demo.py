@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from _parts import missing, needs_module
-from _waiting import until
+from _servers import polled
 
 from perfkit import cli
 from perfkit.caching.freshness import read_traits
@@ -244,7 +244,7 @@ def test_nothing_is_left_behind(finished: tuple[Demo, dict[str, Any]]) -> None:
 def test_interrupt_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
     needs_module("xllamacpp")
     demo = Demo(tmp_path, "--calls", "10000")
-    until(lambda: len(demo.processes()) == 7)  # the demo, three models, three gates
+    polled(lambda: len(demo.processes()) == 7)  # the demo, three models, three gates
     for _ in range(3):  # CPython loses an interrupt that comes while a finaliser runs: people press again
         os.killpg(demo.process.pid, signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):

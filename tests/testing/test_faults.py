@@ -12,17 +12,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from _waiting import until
+from _servers import polled
 from testing.clients import CHAT, ask, connect, emptied, statuses
 
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
-
-if TYPE_CHECKING:
-    pass
 
 
 @pytest.fixture
@@ -296,7 +292,7 @@ def test_the_server_dies_with_its_parent(fork: list[str]) -> None:
         assert is_running(server)
         parent.kill()
         try:
-            until(lambda: not is_running(server))
+            polled(lambda: not is_running(server))
         finally:
             if child:
                 os.kill(child, signal.SIGKILL)

@@ -5,10 +5,10 @@ import re
 import socket
 import subprocess
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _servers import polled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from perfkit.clock import FakeClock
 
     InChild = Callable[[Callable[[], Any]], Any]
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Poll another process until it is so far."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return result
 
 
 # --- datagrams
@@ -328,7 +320,7 @@ def test_the_background_thread_runs_again_in_a_child(udp: Any, in_child: InChild
 
     def work() -> Any:
         tracker.increment("child")
-        wait_for(lambda: tracker._statsd.sent)  # type: ignore[union-attr]
+        polled(lambda: tracker._statsd.sent)  # type: ignore[union-attr]
         return [thread.name for thread in threading.enumerate() if thread.name == "perfkit-background"]
 
     assert in_child(work) == ["perfkit-background"]
