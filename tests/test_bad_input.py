@@ -47,7 +47,6 @@ from perfkit.testing import FaultServer, faults
 from perfkit.testing import _formats as formats
 
 if TYPE_CHECKING:
-    from perfkit.testing import LlamaServer
     from perfkit.testing.faults import Behaviour
 
 KEY = "sk-secret/0123456789abcdef"
@@ -730,25 +729,3 @@ def test_every_provider_failing_names_them_all(server: FaultServer, tls: FaultSe
     server.behave(_told(400))
     one_attempt(refused(BadRequestError, "answered 400", lambda: ask(way)))
     assert (server.counters()["requests"], tls.counters()["requests"]) == (2, 1)
-
-
-# --- a real server
-
-
-@FORMATS
-@WAYS
-def test_real_server_tells_of_a_context_overflow(llm: LlamaServer, kind: str, way: str) -> None:
-    configure(llm.base_url, kind)
-    error = refused(ContextWindowExceededError, r"3018 tokens.*2048", lambda: ask(way, "cache " * 3000))
-    one_attempt(error)
-
-
-@FORMATS
-def test_real_server_refuses_a_wrong_key(llm: LlamaServer, kind: str) -> None:
-    from perfkit.testing import LlamaServer
-
-    with LlamaServer(api_key="another") as closed:
-        configure(closed.base_url, kind)
-        one_attempt(refused(AuthenticationError, "401.*check the key", lambda: ask("chat")))
-        error = refused(NoAvailableProviderError, "circuit open.*after AuthenticationError", lambda: ask("stream"))
-        assert error.attempts == ()
