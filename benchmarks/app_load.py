@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from _servers import Server, environment, polled, redis_answers, redis_server  # noqa: E402
+from _servers import Server, environment, redis_server  # noqa: E402
 
 import perfkit  # noqa: E402
 from perfkit.dashboard import Dashboard  # noqa: E402
@@ -141,9 +141,7 @@ def serving(name: str, tables: dict[str, Any], directory: Path) -> Iterator[Site
 def redis() -> Iterator[str]:
     """Run a Redis and return its address."""
     with redis_server() as server:
-        path = server.directory / "redis.sock"
-        polled(lambda: redis_answers(path))
-        yield f"redis+socket://{path}"
+        yield f"redis+socket://{server.directory / 'redis.sock'}"
 
 
 class Load:

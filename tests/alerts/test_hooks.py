@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +11,7 @@ from perfkit.alerts.hooks import describe, log_change
 from perfkit.errors import ConfigError, NetworkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from _watched import Watched
 
@@ -24,14 +23,6 @@ FIRING = Alert(
     condition="error_rate > 0.05",
     severity="critical",
 )
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 def test_a_webhook_gets_what_is_worth_telling(make: Callable[..., Watched], receiver: Receiver) -> None:

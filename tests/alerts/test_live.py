@@ -6,10 +6,8 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -52,14 +50,6 @@ class App:
         """Tell whether all workers say that the rule is in a state."""
         replies = self.ask(0, 24)
         return len({reply["pid"] for reply in replies}) == WORKERS and {r["state"][MINE] for r in replies} == {state}
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 @pytest.mark.timeout(90)

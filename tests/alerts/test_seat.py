@@ -7,17 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _servers import Server, polled, redis_server
+from _servers import Redis, polled
 
 from perfkit.alerts.seat import FileSeat, LocalSeat, RedisSeat, Seat
 from perfkit.state import RedisLink
-
-
-@pytest.fixture
-def redis() -> Iterator[Server]:
-    with redis_server() as server:
-        polled((server.directory / "redis.sock").exists)
-        yield server
 
 
 @pytest.fixture(params=["file", "redis"])
@@ -26,11 +19,11 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[]
     if request.param == "file":
         yield lambda: FileSeat(tmp_path / "made" / "here")
         return
-    server: Server = request.getfixturevalue("redis")
+    redis: Redis = request.getfixturevalue("redis")
     links: list[RedisLink] = []
 
     def build() -> Seat:
-        links.append(RedisLink(f"unix://{server.directory / 'redis.sock'}", timeout=2.0))
+        links.append(RedisLink(redis.url, timeout=2.0))
         return RedisSeat(links[-1], 60.0, FileSeat(tmp_path))
 
     yield build
@@ -93,8 +86,8 @@ def test_the_seat_of_a_killed_process_is_free(tmp_path: Path) -> None:
     seat.leave()
 
 
-def test_a_seat_in_redis_that_is_not_renewed_is_free_after_a_while(redis: Server, tmp_path: Path) -> None:
-    link = RedisLink(f"unix://{redis.directory / 'redis.sock'}", timeout=2.0)
+def test_a_seat_in_redis_that_is_not_renewed_is_free_after_a_while(redis: Redis, tmp_path: Path) -> None:
+    link = RedisLink(redis.url, timeout=2.0)
     first, second = (RedisSeat(link, 60.0, LocalSeat()) for _ in range(2))
     assert first.take()
     assert not second.take()
@@ -105,13 +98,12 @@ def test_a_seat_in_redis_that_is_not_renewed_is_free_after_a_while(redis: Server
     link.close()
 
 
-def test_while_redis_is_away_one_process_of_the_host_has_the_seat(redis: Server, tmp_path: Path) -> None:
-    link = RedisLink(f"unix://{redis.directory / 'redis.sock'}", timeout=2.0)
+def test_while_redis_is_away_one_process_of_the_host_has_the_seat(redis: Redis, tmp_path: Path) -> None:
+    link = RedisLink(redis.url, timeout=2.0)
     first, second = (RedisSeat(link, 60.0, FileSeat(tmp_path)) for _ in range(2))
     assert [first.take(), second.take()] == [True, False]
     first.write({"alerts": []})
-    redis.process.kill()
-    redis.process.wait(10)
+    redis.kill()
     assert [first.take(), second.take(), first.take()] == [True, False, True]
     first.write({"alerts": [1]})
     assert second.read() == {"alerts": [1]}

