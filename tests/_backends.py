@@ -12,7 +12,7 @@ from _servers import redis_server
 
 import perfkit
 
-__all__ = ["answers", "prepared"]
+__all__ = ["prepared"]
 
 
 @contextmanager
