@@ -15,12 +15,11 @@ from collections import OrderedDict, deque
 from typing import Any
 
 import flask
+from werkzeug.test import Client
 
-import perfkit
 from benchmarks._stalls import Stalls
-from perfkit.integrations.wsgi import PerfkitMiddleware
 
-WORKLOAD = os.environ["WORKLOAD"]  # "" is Python's default, "off" collects nothing
+WORKLOAD = os.environ["WORKLOAD"]  # "" is Python's default, "off" collects nothing, "frozen" has nothing of perfkit
 OBJECTS = int(os.environ["OBJECTS"])
 KEPT = 300  # replies in the application's own cache
 SESSION = 2.0  # seconds a session lives
@@ -115,7 +114,7 @@ def report() -> Any:
 @app.get("/light")
 def light() -> Any:
     """Keep nothing of a reply."""
-    return flask.jsonify(number=len(json.loads(BODY)))
+    return flask.jsonify(number=len(json.loads(BODY)), pid=os.getpid())
 
 
 @app.get("/collect")
@@ -149,16 +148,24 @@ else:
     for name in ("django.core.handlers.wsgi", "sqlalchemy.orm", "sqlalchemy.dialects.sqlite", "requests"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-stalls = Stalls(app.wsgi_app)
-application = PerfkitMiddleware(stalls)
+application: Any = Stalls(app.wsgi_app)
+stalls = application
+if WORKLOAD != "frozen":
+    import perfkit
+    from perfkit.integrations.wsgi import PerfkitMiddleware
+
+    application = PerfkitMiddleware(stalls)
 if WORKLOAD == "off":
     gc.disable()
 elif not OBJECTS:
-    client = app.test_client()
+    client = Client(application)
     for _ in range(20):  # what the first requests write to is written before the fork
-        client.get("/light")
-        client.get("/collect")
-    perfkit.configure(gc={"immortal": not WORKLOAD.endswith("counted")})  # gunicorn's hook does the rest
+        client.get("/light").close()
+        client.get("/collect").close()
+    if WORKLOAD == "frozen":
+        gc.freeze()
+    else:  # gunicorn's hook does the rest
+        perfkit.configure(gc={"immortal": not WORKLOAD.endswith("counted")})
 elif WORKLOAD:
     perfkit.configure(gc={"workload": WORKLOAD}, web={"collect_garbage": True})
     perfkit.prepare()

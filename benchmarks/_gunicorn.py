@@ -74,6 +74,20 @@ class Served:
             thread.join()
         return seconds
 
+    def ask_each(self, path: str, number: int) -> None:
+        """Ask every worker so often, one request at a time; what is at `path` tells the worker's `pid`."""
+        with contextlib.ExitStack() as stack:
+            connections: dict[int, http.client.HTTPConnection] = {}
+            while len(connections) < len(self.workers()):
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+                stack.callback(connection.close)
+                connection.request("GET", path)
+                connections.setdefault(json.loads(connection.getresponse().read())["pid"], connection)
+            for connection in connections.values():
+                for _ in range(number):
+                    connection.request("GET", path)
+                    connection.getresponse().read()
+
     def saturate(self, path: str, duration: float) -> tuple[float, float]:
         """Return the requests a second that clients get answered, and the processor seconds each takes.
 

@@ -9,7 +9,8 @@ that a busy machine is as busy for one as for the other; "off" never collects, w
 "sessions": each request leaves a session that dies as a cycle after 2 seconds.
 "lasting": both, at a fifth of the rate, for as long as `--seconds` says (600).
 "preload": four forked workers with Django, Flask and, where it is installed, SQLAlchemy. Private are the dirty pages
-of a worker that no other process shares: at rest, and after 300 requests and a full collection in each.
+of a worker that no other process shares: at rest, and after 300 requests and a full collection in each. "frozen"
+is the same application without anything of perfkit, after `gc.freeze()`: what no freezing can go below.
 """
 
 from __future__ import annotations
@@ -104,26 +105,19 @@ def dying(cases: Sequence[str], objects: int, duration: float, rate: float, *pat
 def preloaded(case: str) -> Row:
     row: Row = {"case": named(case)}
     options, env = ["--preload", "--workers", str(WORKERS)], {"WORKLOAD": case, "OBJECTS": "0"}
-    if case:
+    if case.startswith("fork_server"):
         options += ["--config", "python:perfkit.integrations.gunicorn"]
     with serving("_garbage_app:application", env, *options, ready="/light") as served:
         while len(served.workers()) < WORKERS:
             time.sleep(0.1)
         for when in ("rest", "served"):
             if when == "served":
-                served.ask("/light", evenly(3.0, RATE))
-                everybody(served)
+                served.ask_each("/light", 300)
+                served.ask_each("/collect", 1)
             parts = [memory(pid) for pid in (served.master, *served.workers())]
             private = [part["Private_Dirty"] for part in parts[1:]]
             row |= {f"private_{when}": statistics.fmean(private), f"pss_{when}": sum(p["Pss"] for p in parts)}
     return row
-
-
-def everybody(served: Served) -> None:
-    """Have every worker collect everything, as each does sooner or later."""
-    left = set(served.workers())
-    while left:
-        left.discard(served.get("/collect")["pid"])
 
 
 def show(result: dict[str, Any]) -> None:
@@ -188,9 +182,8 @@ def main() -> None:
     if "lasting" in parts:
         result["lasting"] = dying(["", "low_latency"], objects, lasts(600.0, 5.0), RATE / 5, "/ask", "/session")
     if "preload" in parts:
-        result["preload"] = [
-            preloaded(case) for case in ["", "fork_server", *(["fork_server counted"] if possible() else [])]
-        ]
+        counted = ["fork_server counted"] if possible() else []
+        result["preload"] = [preloaded(case) for case in ["", "fork_server", *counted, "frozen"]]
     print(json.dumps(result)) if options.json else show(result)
 
 

@@ -17,7 +17,7 @@ from perfkit import _process
 from perfkit._shared import Shared
 from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.memory.compaction import Compaction
-from perfkit.memory.immortal import make_immortal
+from perfkit.memory.immortal import forget_lookups, make_immortal
 from perfkit.memory.pauses import GCMonitor, Pauses, Tally
 from perfkit.memory.rss import can_trim, process_memory
 from perfkit.memory.steering import Steering
@@ -175,8 +175,10 @@ class GCOptimizer(Shared):
             gc.set_threshold(*(does.thresholds if does.thresholds is not None else self._before[0]))
             self._ours = gc.get_threshold()
         gc.enable()
-        if chosen.workload == "fork_server" and self.settings.immortal and make_immortal() is None:
-            log.info("nothing is made immortal: this needs a regular build of Python 3.12 or 3.13")
+        if chosen.workload == "fork_server":
+            forget_lookups()
+            if self.settings.immortal and make_immortal() is None:
+                log.info("nothing is made immortal: this needs a regular build of Python 3.12 or 3.13")
         if does.freeze:
             self._freeze(collect=does.collect)
         self._steering = None

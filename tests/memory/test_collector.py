@@ -166,6 +166,15 @@ def test_where_counts_are_not_known_nothing_becomes_immortal(
     assert "nothing is made immortal" in caplog.text
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="from 3.12 on it would cost more than it saves")
+def test_before_a_fork_the_names_of_earlier_lookups_are_let_go(optimizer: GCOptimizer) -> None:
+    name = "looked_up_nowhere_else"
+    assert not hasattr(Node, name)
+    before = sys.getrefcount(name)
+    optimizer.optimize_for_workload("fork_server")
+    assert sys.getrefcount(name) < before
+
+
 def test_one_workload_takes_the_place_of_another(optimizer: GCOptimizer) -> None:
     before = gc.get_threshold()
     optimizer.optimize_for_workload("high_throughput")
