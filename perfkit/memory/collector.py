@@ -253,17 +253,18 @@ class GCOptimizer(Shared):
         if self._steering is None or not self._lock.acquire(blocking=False):
             return None
         try:
-            steering = self._steering
-            due = (
-                steering.choose(now := self._clock.now(), self._resident(now), _new_objects(), idle=idle, lull=lull)
-                if steering is not None
-                else None
-            )
-            if due is not None and steering is not None:
-                self._run(due, steering, idle=idle)
-            return due
+            return self._collect_due(idle=idle, lull=lull)
         finally:
             self._lock.release()
+
+    def _collect_due(self, *, idle: bool, lull: bool) -> Pass | None:
+        steering, now = self._steering, self._clock.now()
+        if steering is None:  # restored in the meantime
+            return None
+        due = steering.choose(now, self._resident(now), _new_objects(), idle=idle, lull=lull)
+        if due is not None:
+            self._run(due, steering, idle=idle)
+        return due
 
     def _run(self, kind: Pass, steering: Steering, *, idle: bool) -> None:
         _process.background.ensure()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from perfkit.profiling.cpu import INTERVAL, sampled
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from perfkit.clock import Clock
     from perfkit.profiling.engines import Engine
     from perfkit.profiling.results import Results
 
@@ -49,8 +49,8 @@ class Block(Generic[T]):
 class Recording:
     """A recording of all threads, which runs beside them until its time is over or `stop` is called."""
 
-    def __init__(self, name: str, duration: float, results: Results, clock: Clock) -> None:
-        self._name, self._results, self._clock = name, results, clock
+    def __init__(self, name: str, duration: float, results: Results) -> None:
+        self._name, self._results = name, results
         self._sampler = Sampler(interval=INTERVAL, duration=duration, ended=self._ended)
         self._report: CPUReport | None = None
 
@@ -70,9 +70,7 @@ class Recording:
 
     def _ended(self) -> None:
         self._results.dismiss(self._sampler)
-        report = CPUReport(operation=self._name, timestamp=self._clock.wall(), **sampled(self._sampler))
-        self._report = report
-        self._results.add("cpu", report)
+        self._report = self._results.add(CPUReport, self._name, sampled(self._sampler))
 
     def stop(self) -> CPUReport:
         """End it now, and return what was found."""
@@ -92,34 +90,23 @@ class Recording:
         return self._report
 
 
-def recording(name: str, duration: float, results: Results, clock: Clock) -> Recording:
+def recording(name: str, duration: float, results: Results) -> Recording:
     """Begin a recording of all threads."""
-    return Recording(name, finite("duration", duration, above=0), results, clock).start()
+    return Recording(name, finite("duration", duration, above=0), results).start()
 
 
-def cpu_block(name: str, engine: str | None, results: Results, clock: Clock) -> Block[CPUReport]:
+def cpu_block(name: str, engine: str | None, results: Results) -> Block[CPUReport]:
     """Return what profiles a block of this thread."""
-
-    def stored(fields: dict[str, Any]) -> CPUReport:
-        report = CPUReport(operation=name, timestamp=clock.wall(), **fields)
-        results.add("cpu", report)
-        return report
-
-    return Block(CPU_ENGINES.get(engine if engine is not None else best_cpu_engine())(), stored)
+    made = CPU_ENGINES.get(engine if engine is not None else best_cpu_engine())
+    return Block(made(), partial(results.add, CPUReport, name))
 
 
-def memory_block(name: str, engine: str, results: Results, clock: Clock) -> Block[MemoryReport]:
+def memory_block(name: str, engine: str, results: Results) -> Block[MemoryReport]:
     """Return what measures the memory that a block takes."""
-
-    def stored(fields: dict[str, Any]) -> MemoryReport:
-        report = MemoryReport(operation=name, timestamp=clock.wall(), **fields)
-        results.add("memory", report)
-        return report
-
-    return Block(MEMORY_ENGINES.get(engine)(), stored)
+    return Block(MEMORY_ENGINES.get(engine)(), partial(results.add, MemoryReport, name))
 
 
-def memory_lines(name: str, fn: Callable[[], Any] | None, results: Results, clock: Clock) -> Any:
+def memory_lines(name: str, fn: Callable[[], Any] | None, results: Results) -> Any:
     """Call a function under memory_profiler and return its value.
 
     Raises:
@@ -130,26 +117,17 @@ def memory_lines(name: str, fn: Callable[[], Any] | None, results: Results, cloc
     if fn is None:
         raise TypeError("engine='lines' is about the lines of one function: give it as fn")
     value, fields = by_line(fn)
-    results.add("memory", MemoryReport(operation=name, timestamp=clock.wall(), **fields))
+    results.add(MemoryReport, name, fields)
     return value
 
 
 def benchmarked(
-    name: str, fn: Callable[[], object], iterations: int, threads: int, results: Results, clock: Clock
+    name: str, fn: Callable[[], object], iterations: int, threads: int, results: Results
 ) -> BenchmarkReport:
     """Time a function and store the result."""
     for label, value in (("iterations", iterations), ("threads", threads)):
         if value < 1:
             raise ValueError(f"{label} must be at least 1, not {value}")
     samples, loops, throughput = measured(fn, iterations, threads)
-    report = BenchmarkReport(
-        operation=name,
-        timestamp=clock.wall(),
-        iterations=iterations,
-        loops=loops,
-        threads=threads,
-        throughput=throughput,
-        **described(samples),
-    )
-    results.add("benchmark", report)
-    return report
+    terms = {"iterations": iterations, "loops": loops, "threads": threads, "throughput": throughput}
+    return results.add(BenchmarkReport, name, terms | described(samples))

@@ -78,7 +78,7 @@ class Profiler(Shared):
         self._beat: _process.Background | None = None
         self._operations: dict[str, Operation] = {}
         self._slow: dict[str, list[SlowRun]] = {}
-        self._results = Results()
+        self._results = Results(self._clock)
         self._after_fork()
 
     def _after_fork(self) -> None:
@@ -213,8 +213,8 @@ class Profiler(Shared):
         from perfkit.profiling.demand import cpu_block, recording
 
         if duration is not None and fn is None:
-            return recording(name, duration, self._results, self._clock)
-        return _done(cpu_block(name, engine, self._results, self._clock), fn)
+            return recording(name, duration, self._results)
+        return _done(cpu_block(name, engine, self._results), fn)
 
     def memory_profile(self, name: str, fn: Callable[[], Any] | None = None, *, engine: str = "rss") -> Any:
         """Find out what memory a block or function takes; stored as `<name>_memory`.
@@ -234,8 +234,8 @@ class Profiler(Shared):
         from perfkit.profiling.demand import memory_block, memory_lines
 
         if engine == "lines":
-            return memory_lines(name, fn, self._results, self._clock)
-        return _done(memory_block(name, engine, self._results, self._clock), fn)
+            return memory_lines(name, fn, self._results)
+        return _done(memory_block(name, engine, self._results), fn)
 
     def benchmark(
         self, name: str, fn: Callable[[], object], iterations: int = 100, *, threads: int = 1
@@ -253,7 +253,7 @@ class Profiler(Shared):
         """
         from perfkit.profiling.demand import benchmarked
 
-        return benchmarked(name, fn, iterations, threads, self._results, self._clock)
+        return benchmarked(name, fn, iterations, threads, self._results)
 
     # --- slow runs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,8 +30,10 @@ class Report:
         operation: what was measured.
         timestamp: when it ended, epoch seconds.
         id: names it in this process.
+        kind: what it is stored as, behind the operation.
     """
 
+    kind: ClassVar[str]
     operation: str
     timestamp: float
     id: str = field(default_factory=_new_id)
@@ -54,6 +56,7 @@ class CPUReport(Report):
         stacks: all of it.
     """
 
+    kind = "cpu"
     engine: str
     total_time: float
     samples: int
@@ -79,6 +82,7 @@ class MemoryReport(Report):
         text: memory_profiler's table of lines.
     """
 
+    kind = "memory"
     engine: str
     total_allocated: int | None = None
     total_retained: int | None = None
@@ -114,6 +118,7 @@ class BenchmarkReport(Report):
         warnings: what speaks against trusting the figures.
     """
 
+    kind = "benchmark"
     iterations: int
     loops: int
     threads: int

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from perfkit.clock import Clock
     from perfkit.profiling.reports import CPUReport, Report
     from perfkit.profiling.sampling import Sampler
 
 __all__ = ["Results"]
+
+T = TypeVar("T", bound="Report")
 
 _KEPT = 10  # of each name
 _NAMES = 500
@@ -20,7 +25,8 @@ _RECORDINGS = 2  # of all threads at the same time
 class Results:
     """What is stored, by name, and the recordings under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._stored: dict[str, deque[Report]] = {}
         self.after_fork()
 
@@ -29,12 +35,15 @@ class Results:
         self._lock = threading.RLock()  # guards _stored and _recording
         self._recording: list[Sampler] = []
 
-    def add(self, kind: str, report: Report) -> None:
-        """Store a result as `<operation>_<kind>`."""
+    def add(self, made: type[T], operation: str, fields: Mapping[str, Any]) -> T:
+        """Make a report of what was found and store it as `<operation>_<kind>`."""
+        report = made(operation=operation, timestamp=self._clock.wall(), **fields)
+        name = f"{operation}_{made.kind}"
         with self._lock:
-            if len(self._stored) >= _NAMES:
+            if name not in self._stored and len(self._stored) >= _NAMES:
                 del self._stored[next(iter(self._stored))]
-            self._stored.setdefault(f"{report.operation}_{kind}", deque(maxlen=_KEPT)).append(report)
+            self._stored.setdefault(name, deque(maxlen=_KEPT)).append(report)
+        return report
 
     def names(self) -> list[str]:
         """Return under what names something is stored."""

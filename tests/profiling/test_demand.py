@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 from _parts import needs_module, untraced
 
+from perfkit.clock import FakeClock
 from perfkit.errors import UnknownNameError
 from perfkit.metrics import PerformanceTracker
 from perfkit.profiling import Profiler
+from perfkit.profiling.reports import MemoryReport
+from perfkit.profiling.results import Results
 from perfkit.profiling.stacks import Stacks
 
 CPU_KEYS = {"total_time", "methods"}
@@ -170,6 +173,16 @@ def test_results_do_not_overwrite_each_other_and_are_bounded(profiler: Profiler)
     for _ in range(12):
         profiler.benchmark("none", lambda: None, 1)
     assert len(profiler.get_performance_summary("none_benchmark")) == 10
+
+
+def test_of_too_many_names_the_first_is_forgotten_for_a_new_one_alone() -> None:
+    results = Results(FakeClock())
+    for number in range(500):
+        results.add(MemoryReport, str(number), {"engine": "rss"})
+    results.add(MemoryReport, "499", {"engine": "rss"})
+    assert results.names()[0] == "0_memory"
+    results.add(MemoryReport, "500", {"engine": "rss"})
+    assert (len(results.names()), results.names()[0]) == (500, "1_memory")
 
 
 def test_benchmark_has_the_keys_of_the_guide_and_loops_for_fast_functions(profiler: Profiler) -> None:
