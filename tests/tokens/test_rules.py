@@ -29,7 +29,7 @@ def test_scope_is_a_pair_or_its_short_form(given: Any, scope: tuple[str, str]) -
 
 @pytest.mark.parametrize("given", ["", 7, None, ("user",), ("user", 42), ("", "42"), ("a", "b", "c")])
 def test_other_scopes_are_refused(given: Any) -> None:
-    with pytest.raises(ConfigError, match="scope is a pair"):
+    with pytest.raises(ConfigError, match="'global', or a pair"):
         parse_scope(given)
 
 
