@@ -20,7 +20,7 @@ sys.path.pop(0)  # this directory, where another "transport" is
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from _waiting import until
+from _servers import polled
 from transport.peers import Peer, descriptors
 from transport.test_storm import Storm, check, storm
 
@@ -34,7 +34,7 @@ def run(authority: Authority | None, calls: int) -> dict[str, Any]:
     outcomes = storm(server, storming, calls, ca_file=None if authority is None else authority.ca_file)
     check(outcomes)
     server.close()
-    until(lambda: descriptors() <= before + 1)  # the poll of the background thread
+    polled(lambda: descriptors() <= before + 1)  # the poll of the background thread
     return {
         "calls": calls,
         "seconds": time.perf_counter() - began,

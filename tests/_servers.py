@@ -30,11 +30,12 @@ BIN = Path(sys.executable).parent
 
 
 def polled(found: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Return what `found()` returns once it is true; other processes can only be asked again and again."""
-    deadline = time.monotonic() + seconds
+    """Return what `found()` returns once it is true: what other threads and processes are about to do."""
+    deadline, pause = time.monotonic() + seconds, 0.002
     while not (result := found()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {found}"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
     return result
 
 

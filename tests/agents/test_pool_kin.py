@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from _waiting import until
+from _servers import polled
 from agents.workshop import Agent, Workshop, borrowed, joined, now, started, sweep, waiting
 
 from perfkit.agents import AgentPool
@@ -102,13 +102,13 @@ def test_min_idle_is_filled_at_a_later_sweep_when_nothing_could_be_made(
     pool.register("a", shop.make, min_idle=2)
     shop.broken = True
     sweep(pool)
-    until(lambda: now(pool, "failed") == (2,))
-    until(lambda: "making idle agents" in caplog.text)
+    polled(lambda: now(pool, "failed") == (2,))
+    polled(lambda: "making idle agents" in caplog.text)
     shop.broken = False
     with pool.get_agent("a"):  # no place is lost meanwhile
         pass
     sweep(pool)
-    until(lambda: now(pool, "idle") == (2,))
+    polled(lambda: now(pool, "idle") == (2,))
 
 
 def test_a_validation_that_always_fails_costs_one_new_agent_a_loan(
@@ -136,7 +136,7 @@ def test_a_spike_is_served_by_few_when_making_takes_longer_than_using(pool: Agen
 
     def make() -> Agent:
         if next(made) >= 2:
-            until(lambda: len(got) >= 40)  # these come when nearly all is over
+            polled(lambda: len(got) >= 40)  # these come when nearly all is over
         return shop.make()
 
     got: list[Any] = []

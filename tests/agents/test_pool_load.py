@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from _parts import untraced
-from _waiting import until
+from _servers import polled
 from agents.workshop import (
     Agent,
     Workshop,
@@ -183,7 +183,7 @@ def test_interrupted_threads_take_no_agent_with_them(shop: Workshop) -> None:
         for victim in victims:
             victim.interrupt()
         threading.Event().wait(0.0002)
-    until(lambda: all(victim.sent == victim.caught for victim in victims))
+    polled(lambda: all(victim.sent == victim.caught for victim in victims))
     stop.set()
     joined(list(victims))
     gc.collect()

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from _waiting import until
+from _servers import polled
 from agents.workshop import (
     Agent,
     Workshop,
@@ -55,7 +55,7 @@ def test_the_sweep_makes_what_min_idle_is_short_of(pool: AgentPool, shop: Worksh
     pool.register("a", shop.make, min_idle=2)
     with pool.get_agent("a"):
         sweep(pool)
-        until(lambda: now(pool, "idle", "in_use") == (2, 1))
+        polled(lambda: now(pool, "idle", "in_use") == (2, 1))
     sweep(pool)
     assert len(shop.made) == 3
 
@@ -64,10 +64,10 @@ def test_a_sweep_whose_agents_cannot_be_made_is_done_by_the_next(pool: AgentPool
     shop.broken = True
     pool.register("a", shop.make, size=5, min_idle=3)
     sweep(pool)
-    until(lambda: now(pool, "failed", "in_use") == (3, 0))
+    polled(lambda: now(pool, "failed", "in_use") == (3, 0))
     shop.broken = False
     sweep(pool)
-    until(lambda: now(pool, "idle", "in_use") == (3, 0))
+    polled(lambda: now(pool, "idle", "in_use") == (3, 0))
 
 
 def test_the_background_thread_sweeps_and_does_not_keep_the_pool_alive(
@@ -222,7 +222,7 @@ def test_drain_waits_until_the_agents_of_before_are_gone(pool: AgentPool, shop: 
     with loan:
         assert pool.drain(timeout=0) is False
         threads = started(lambda: drained.append(pool.drain(20)))
-        until(lambda: pool._lenders["a"]._shelf._watchers)
+        polled(lambda: pool._lenders["a"]._shelf._watchers)
         with pool.get_agent("a", 0) as new:  # lending goes on
             assert new.number == 1
         assert drained == []

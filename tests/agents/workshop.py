@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from _waiting import until
+from _servers import polled
 
 from perfkit.agents import AgentPool
 from perfkit.errors import PerfkitError
@@ -86,7 +86,7 @@ def waiting(pool: AgentPool, *works: Callable[[], Any]) -> list[threading.Thread
     for work in works:
         before = now(pool, "waiters")[0]
         threads += started(work)
-        until(partial(has_waiters, pool, before + 1))
+        polled(partial(has_waiters, pool, before + 1))
     return threads
 
 

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _waiting import until
+from _servers import polled
 
 import perfkit
 from perfkit.clock import FakeClock
@@ -105,7 +105,7 @@ def test_a_failed_first_waits_for_the_second_and_then_for_others(router: MakeRou
 
     def answer_later(_: ChatRequest) -> None:
         asked.set()
-        until(lambda: made.health()["a"]["success_rate"] == 0)
+        polled(lambda: made.health()["a"]["success_rate"] == 0)
 
     made = router({"hedge_share": 1.0}, a=fail_late, b=answer_later, c=0.0)
     response = made.execute_with_fallback(request_, hedge=AT_ONCE)

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from _waiting import until
+from _servers import polled
 from transport.peers import Peer, answering, descriptors, read_request, reply
 
 from perfkit.testing.faults import FaultServer
@@ -43,7 +43,7 @@ def test_idle_connection_that_ended_or_got_bytes_is_not_good(
     taken = pool.take(1)
     assert taken.is_connected
     go.set()
-    until(lambda: not taken.is_connected)
+    polled(lambda: not taken.is_connected)
     pool.give(taken)
     connections.close()
 

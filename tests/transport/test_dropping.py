@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from _waiting import until
+from _servers import polled
 
 from perfkit.errors import NetworkError
 from perfkit.resilience.cancel import Scope
@@ -39,7 +39,7 @@ def test_dropped_call_on_a_used_connection_is_not_sent_again(
 
     thread = threading.Thread(target=work)
     thread.start()
-    until(lambda: asks(any_fault) == 1)
+    polled(lambda: asks(any_fault) == 1)
     scope.cancel()
     thread.join(5)
     (stats,) = any_connections.stats().values()

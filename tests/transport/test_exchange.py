@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from _waiting import until
+from _servers import polled
 from transport.peers import Peer, answering, descriptors, read_request, reply
 
 from perfkit.clock import SYSTEM_CLOCK, FakeClock
@@ -577,7 +577,7 @@ def test_waiting_callers_are_served_in_the_order_they_came(fault: FaultServer) -
         if number == 0:
             fault.wait_until(lambda counters: counters["held"] == 1)
         else:
-            until(lambda: stats(connections)["waiters"] == number)  # noqa: B023 - runs within this turn
+            polled(lambda: stats(connections)["waiters"] == number)  # noqa: B023 - runs within this turn
     fault.behave()
     fault.release()
     for thread in threads:

@@ -5,7 +5,7 @@ import threading
 from typing import Any
 
 import pytest
-from _waiting import until
+from _servers import polled
 
 from perfkit.errors import DeadlineExceeded
 from perfkit.transport import ConnectionPool, HTTPClient
@@ -39,4 +39,4 @@ def test_resolver_that_hangs_ends_at_the_deadline(connections: ConnectionPool, m
         HTTPClient("http://slow.test", retries=0, connections=connections).get("/", timeout=0.2)
     assert caught.value.sent is False
     answered.set()
-    until(lambda: "perfkit-lookup" not in [thread.name for thread in threading.enumerate()])
+    polled(lambda: "perfkit-lookup" not in [thread.name for thread in threading.enumerate()])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from _waiting import until
+from _servers import polled
 from transport.peers import Peer, answering, read_request, reply
 from urllib3 import HTTPHeaderDict
 from urllib3.connection import HTTPConnection
@@ -127,7 +127,7 @@ def test_sweep_closes_what_the_server_has_closed(connections: ConnectionPool, pe
         connections._sweep()
         return stats(connections)["idle"] == 0
 
-    until(swept)
+    polled(swept)
 
 
 # --- servers that close
@@ -444,7 +444,7 @@ def test_requests_of_a_handle_are_those_urllib3_would_send(
         connection.request(method, "/a?b=c", body, headers)
         assert connection.sock is not None
         connection.sock.sendall(b"the end")
-        until(lambda: seen)
+        polled(lambda: seen)
         head, _, rest = seen.pop().partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         agents = () if headers == {"User-Agent": "mine"} else ("user-agent:",)

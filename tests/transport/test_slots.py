@@ -7,7 +7,7 @@ from queue import Empty
 from typing import Any
 
 import pytest
-from _waiting import until
+from _servers import polled
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from transport.interruption import Interrupted, Interruption
@@ -93,7 +93,7 @@ def waiting(slots: FairLifo, name: str, served: list[tuple[str, Any]]) -> thread
     before = slots.counts()[2]
     thread = threading.Thread(target=lambda: served.append((name, slots.get(timeout=10))))
     thread.start()
-    until(lambda: slots.counts()[2] == before + 1)
+    polled(lambda: slots.counts()[2] == before + 1)
     return thread
 
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from _waiting import until
+from _servers import polled
 from transport.peers import Peer, descriptors, reply
 
 from perfkit.errors import TransportError
@@ -117,7 +117,7 @@ def storm(server: Peer, storming: Storm, calls: int, **settings: Any) -> Counter
     assert max(storming.answered.values()) == 1  # none was begun twice
     assert sum(outcomes.values()) == calls
     connections.close()
-    until(lambda: threading.active_count() <= threads + server.accepted)
+    polled(lambda: threading.active_count() <= threads + server.accepted)
     return outcomes
 
 
@@ -150,4 +150,4 @@ def test_nothing_hangs_leaks_or_is_begun_twice_whatever_the_server_does(
     server = peer(storming, tls=authority.server_file if tls else None)
     check(storm(server, storming, 600, ca_file=authority.ca_file if tls else None))
     server.close()
-    until(lambda: descriptors() <= before + 1)
+    polled(lambda: descriptors() <= before + 1)
