@@ -183,7 +183,7 @@ class ChatRequest(Value):
         ValueError: a value is empty, not finite or out of range.
     """
 
-    messages: Sequence[Mapping[str, Any]]
+    messages: Sequence[Any]  # of mappings, once made: a string is a sequence too
     model: str
     temperature: float | None = None
     max_tokens: int | None = None

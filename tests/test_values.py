@@ -25,7 +25,7 @@ MESSAGE = {"role": "user", "content": "hi"}
 
 
 def test_a_string_becomes_one_user_message() -> None:
-    assert ChatRequest("hi", "m").messages == (MESSAGE,)  # type: ignore[arg-type]
+    assert ChatRequest("hi", "m").messages == (MESSAGE,)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_values_come_back_equal_from_json() -> None:
         raw={"a": [1, None]},
     )
     assert ChatResponse.from_dict(json.loads(json.dumps(response.to_dict()))) == response
-    request = ChatRequest("hi", "m", 0.5, tools=({"type": "function"},))  # type: ignore[arg-type]
+    request = ChatRequest("hi", "m", 0.5, tools=({"type": "function"},))
     assert ChatRequest.from_dict(json.loads(json.dumps(request.to_dict()))) == request
 
 
@@ -132,7 +132,7 @@ def test_a_copy_of_a_subclass_is_one_too() -> None:
     class Mine(ChatRequest):
         """Has room for more."""
 
-    request = Mine("hello", "m").evolve(model="other")  # type: ignore[arg-type]
+    request = Mine("hello", "m").evolve(model="other")
     assert (type(request), request.model) == (Mine, "other")
     changed = request.but(3.0)
     assert (type(changed), changed.model, changed.timeout) == (Mine, "other", 3.0)

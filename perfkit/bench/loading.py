@@ -166,4 +166,4 @@ def _requests(case: Case, terms: Terms, number: int) -> list[ChatRequest]:
         "timeout": terms.timeout,
         "agent": "bench",
     }
-    return [ChatRequest(text, case.model, **fixed) for text in texts]  # type: ignore[arg-type]
+    return [ChatRequest(text, case.model, **fixed) for text in texts]

@@ -83,7 +83,7 @@ def _warm(provider: Any, model: str, *, connections: int, request: bool, timeout
     if request:
         if not model:
             raise PerfkitError("there is no model to ask for: the provider was registered without models=")
-        provider.chat_completion(ChatRequest("Hi", model, max_tokens=1, timeout=timeout))  # type: ignore[arg-type]
+        provider.chat_completion(ChatRequest("Hi", model, max_tokens=1, timeout=timeout))
     return opened
 
 

@@ -582,13 +582,13 @@ def test_a_stream_that_has_begun_may_outlast_its_first_token_timeout(
     provider: Provider, form: Format, fault: FaultServer
 ) -> None:
     fault.behave(faults.stall(faults.ok(TEXT), after_events=form.before_text + 1, seconds=0.4))
-    request = ChatRequest("hi", "tiny", timeout=10.0, first_token_timeout=0.35)  # type: ignore[arg-type]
+    request = ChatRequest("hi", "tiny", timeout=10.0, first_token_timeout=0.35)
     assert "".join(provider.stream(request)) == TEXT
 
 
 def test_a_stream_that_does_not_begin_is_given_up(provider: Provider, fault: FaultServer) -> None:
     fault.behave(faults.hang())
-    request = ChatRequest("hi", "tiny", timeout=30.0, first_token_timeout=0.1)  # type: ignore[arg-type]
+    request = ChatRequest("hi", "tiny", timeout=30.0, first_token_timeout=0.1)
     with pytest.raises(DeadlineExceeded):
         next(provider.stream(request))
 

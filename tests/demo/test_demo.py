@@ -117,7 +117,7 @@ def test_what_is_under_way_when_a_provider_dies_are_streams() -> None:
 
 
 def test_questions_are_neither_personal_nor_about_now() -> None:
-    traits = {read_traits(ChatRequest(call.question, "tiny")) for call in workload(1, 1000)}  # type: ignore[arg-type]
+    traits = {read_traits(ChatRequest(call.question, "tiny")) for call in workload(1, 1000)}
     assert {(one.personal, one.current, one.personalized) for one in traits} == {(False, False, False)}
 
 

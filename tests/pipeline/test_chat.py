@@ -160,7 +160,7 @@ def test_usage_and_metrics_are_recorded_by_agent_model_and_provider(chat: Callab
 def test_a_batch_answers_in_order_with_bounded_concurrency(
     chat: Callable[..., perfkit.ChatResponse], fault: FaultServer
 ) -> None:
-    requests = ["plain", {"messages": "as arguments", "max_tokens": 5}, perfkit.ChatRequest("ready", "tiny")] * 8  # type: ignore[arg-type]
+    requests = ["plain", {"messages": "as arguments", "max_tokens": 5}, perfkit.ChatRequest("ready", "tiny")] * 8
     seen: list[int] = []
     answers = perfkit.batch(requests, max_concurrent=3, progress=seen.append)
     assert [a.text for a in answers] == ["echo: plain", "echo: as arguments", "echo: ready"] * 8
@@ -256,7 +256,7 @@ def test_a_batch_that_raises_has_ended_its_threads_and_calls(ordered: bool) -> N
     assert odd.asked == asked
 
 
-@pytest.mark.parametrize("one", ["abc", b"abc", {"messages": "abc"}, perfkit.ChatRequest("abc", "m")])  # type: ignore[arg-type]
+@pytest.mark.parametrize("one", ["abc", b"abc", {"messages": "abc"}, perfkit.ChatRequest("abc", "m")])
 def test_a_single_request_is_no_batch(one: object) -> None:
     with pytest.raises(TypeError, match="into a list"):
         perfkit.batch(one)  # type: ignore[call-overload]

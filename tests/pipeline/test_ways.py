@@ -50,7 +50,7 @@ def test_a_resumed_stream_pays_both_attempts_each_for_its_own_part(fault: FaultS
     assert heard == ["one ", "two ", "three ", "four ", "five "]
     prompt = count([{"role": "user", "content": "hello"}], "tiny")
     assert report["first"]["total_tokens"] == prompt + count(first, "tiny")
-    asked = continued(ChatRequest("hello", "tiny"), first, prefill=False).messages  # type: ignore[arg-type]
+    asked = continued(ChatRequest("hello", "tiny"), first, prefill=False).messages
     assert report["second"]["total_tokens"] == count(asked, "tiny") + count("four five ", "tiny")
     (budget,) = perfkit.optimizer.budgets()
     assert budget["held"] == 0

@@ -47,7 +47,7 @@ def test(router: ProviderRouter) -> ABTest:
 
 
 def asked(user: str) -> ChatRequest:
-    return ChatRequest("hi", "gpt-4o-mini", user=user)  # type: ignore[arg-type]
+    return ChatRequest("hi", "gpt-4o-mini", user=user)
 
 
 # --- who gets which ---------------------------------------------------------------------------------------------------

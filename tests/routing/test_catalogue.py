@@ -77,7 +77,7 @@ def test_who_is_best_at_what(router: ProviderRouter) -> None:
 def test_what_was_measured_decides_who_is_fastest(router: ProviderRouter, clock: FakeClock) -> None:
     for name, seconds in (("openai", 3.0), ("anthropic", 0.01), ("groq", 3.0)):
         router.get_provider(name).seconds = seconds
-        router.execute_with_fallback(ChatRequest("hi", "default"), provider=name)  # type: ignore[arg-type]
+        router.execute_with_fallback(ChatRequest("hi", "default"), provider=name)
     assert router.fastest_provider() == "anthropic"
     assert router.get_provider_info("anthropic")["measured"]
 
@@ -88,7 +88,7 @@ def test_a_provider_that_cannot_be_used_is_not_the_best(router: ProviderRouter) 
 
     router.get_provider("anthropic").chat_completion = broken
     with pytest.raises(AuthenticationError):
-        router.execute_with_fallback(ChatRequest("hi", "default"), provider="anthropic")  # type: ignore[arg-type]
+        router.execute_with_fallback(ChatRequest("hi", "default"), provider="anthropic")
     assert router.best_quality_provider() != "anthropic"
     with pytest.raises(NoAvailableProviderError):
         router.best_quality_provider("claude-opus-4-8")

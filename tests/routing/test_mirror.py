@@ -16,7 +16,7 @@ from perfkit.routing.mirror import LONGEST
 from perfkit.testing import FakeClock
 from perfkit.values import ChatRequest, ChatResponse, Usage
 
-REQUEST = ChatRequest("hi", "gpt-4o-mini")  # type: ignore[arg-type]
+REQUEST = ChatRequest("hi", "gpt-4o-mini")
 
 
 class Gated(Provider):

@@ -187,7 +187,7 @@ def test_temperature_and_bound_go_with_requests_that_have_none(fault: FaultServe
 
     section = {"kind": "openai", "base_url": fault.base_url, "model": "m", "temperature": 0.1, "max_tokens": 20}
     router = ProviderRouter().from_config({"primary_provider": "x", "providers": {"x": section}})
-    request = ChatRequest("hi", "default")  # type: ignore[arg-type]
+    request = ChatRequest("hi", "default")
     for asked in (request, request.evolve(temperature=0.9, max_tokens=5)):
         router.execute_with_fallback(asked)
     sent = [json.loads(one["body"]) for one in fault.stats()["recent"]]
