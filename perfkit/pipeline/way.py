@@ -247,7 +247,8 @@ class Way:
             attempts=(),
         )
         self._meter.hit(call, answer, found.cost, latency)
-        self._optimizer.track_saving(found.cost, call.asked.agent, call.target.model, user=call.asked.user)
+        asked, tag = call.asked, call.asked.metadata.get("tag")
+        self._optimizer.track_saving(found.cost, asked.agent, call.target.model, user=asked.user, tag=tag)
         return answer
 
     def _track(self, call: Call, provider: str, usage: Usage, cost: float | None) -> None:

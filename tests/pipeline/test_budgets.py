@@ -116,9 +116,11 @@ def test_savings_by_cache_and_by_cheaper_models_are_counted(
 ) -> None:
     perfkit.optimizer.set_budget(("model", "big"), 0.1, "day", exhausted=["small"])
     fault.behave(answer(100), answer(50))
-    chat("spend it", max_tokens=100, temperature=0)
-    chat("spend it", max_tokens=100, temperature=0)
+    for _ in range(2):
+        chat("spend it", max_tokens=100, temperature=0, context={"tag": "day"})
     chat("again", context={"tag": "night"})
     saved = perfkit.optimizer.savings()
     assert [saved["cache"], saved["choice"]] == [pytest.approx(0.1), pytest.approx(0.045)]
     assert perfkit.optimizer.get_usage_report(group_by=("tag",))["night"]["request_count"] == 1
+    rows = json.loads(perfkit.optimizer.export_usage(kind="json"))
+    assert {row["tag"] for row in rows if row["saved_by_cache"]} == {"day"}  # a hit has the tag of its call
