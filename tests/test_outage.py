@@ -188,7 +188,7 @@ def test_outage_of_one_of_three_is_not_seen_by_callers(servers: dict[str, FaultS
     opened[fault_.victim] += before["connections"] if killed else -len(wasted)  # each may take its connection along
     assert {
         name: count for name, count in opened.items() if count > 2 * BOUND
-    } == {}  # a late end costs a stream its own
+    } == {}  # streams that end late
 
     health = perfkit.router.health()
     assert {name: one["in_flight"] for name, one in health.items()} == dict.fromkeys(KINDS, 0)
