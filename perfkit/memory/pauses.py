@@ -1,23 +1,17 @@
 """Every collection of this process, seen through `gc.callbacks`: how long it paused, what it found, into the tracker.
 
-The interpreter runs one collection at a time, callbacks included, so the counters need no lock; it may run one in any
-thread, whatever locks that holds, so the callback takes none: it counts and queues, and `drain` records from outside.
-While a callback runs another thread may fork. The interpreter's mark that a collection is under way would stay in that
-child for ever, which would collect nothing any more: so forks wait for the end of collections.
+The callback counts and queues, since it may take no lock, and `drain` records from outside.
 """
 
 from __future__ import annotations
 
-import gc
-import os
 import threading
-import time
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from perfkit.memory.rss import process_memory
+from perfkit.memory.watching import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,22 +19,9 @@ if TYPE_CHECKING:
 
     from perfkit.metrics import PerformanceTracker
 
-__all__ = ["GCMonitor", "GCReport", "Pauses", "Tally", "under_way"]
+__all__ = ["GCMonitor", "GCReport", "Pauses", "Tally"]
 
 _WAITING = 10_000  # pauses queued for the tracker at most; of more the oldest are forgotten
-_PATIENCE = 1.0  # seconds a fork waits for a collection at most
-_NO_THREAD = 0
-
-under_way: dict[object, int] = {}  # by callback: the thread of a collection whose end it has not been told yet
-
-
-def _wait_before_fork() -> None:
-    until, own = time.monotonic() + _PATIENCE, threading.get_ident()
-    while any(thread not in (_NO_THREAD, own) for thread in tuple(under_way.values())) and time.monotonic() < until:
-        time.sleep(0.0005)
-
-
-os.register_at_fork(before=_wait_before_fork, after_in_child=under_way.clear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +107,8 @@ class Tally:
         )
 
 
-class Pauses:
-    """Tells tallies and the tracker of each collection; in `gc.callbacks` only while there are tallies.
+class Pauses(Watcher):
+    """Tells tallies and the tracker of each collection; watches only while there are tallies.
 
     Args:
         now: monotonic seconds.
@@ -135,7 +116,7 @@ class Pauses:
     """
 
     def __init__(self, now: Callable[[], float], tracker: Callable[[], PerformanceTracker]) -> None:
-        self.now = now
+        super().__init__(now)
         self.between = False  # set around the collections made between requests
         self._tracker = tracker
         self._tallies: tuple[Tally, ...] = ()
@@ -146,7 +127,6 @@ class Pauses:
         # guards _tallies and our place in gc.callbacks; re-entrant, since finalisers may monitor
         self._lock = threading.RLock()
         self._waiting: deque[tuple[int, bool, float]] = deque(maxlen=_WAITING)  # generation, between, seconds
-        self._started = 0.0
         self.between = False
 
     def tally(self) -> Tally:
@@ -154,8 +134,7 @@ class Pauses:
         tally = Tally(self.now(), process_memory.rss())
         with self._lock:
             self._tallies = (*self._tallies, tally)
-            if self not in gc.callbacks:
-                gc.callbacks.append(self)
+            self.watch()
         return tally
 
     def drain(self) -> None:
@@ -176,21 +155,14 @@ class Pauses:
         with self._lock:
             self._tallies = tuple(other for other in self._tallies if other is not tally)
             if not self._tallies:
-                with suppress(ValueError):
-                    gc.callbacks.remove(self)
-                under_way.pop(self, None)  # the end of a collection is not told any more
+                self.unwatch()
 
-    def __call__(self, phase: str, info: Mapping[str, int]) -> None:
-        """Be told by the interpreter that a collection starts or stops."""
-        if phase == "start":
-            under_way[self] = threading.get_ident()
-            self._started = self.now()
-        elif under_way.get(self):  # else this collection began before we were told of any
-            seconds = self.now() - self._started
-            for tally in self._tallies:
-                tally.add(seconds, info, between=self.between)
-            self._waiting.append((info["generation"], self.between, seconds))
-            under_way[self] = _NO_THREAD  # no call comes after it, and so no change of threads
+    def collected(self, began: float, ended: float, info: Mapping[str, int]) -> None:
+        """Count a collection, and queue it for the tracker."""
+        seconds = ended - began
+        for tally in self._tallies:
+            tally.add(seconds, info, between=self.between)
+        self._waiting.append((info["generation"], self.between, seconds))
 
 
 class GCMonitor:

@@ -4,21 +4,14 @@ import gc
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 from _parts import REPOSITORY
-from agents.workshop import no_fork, quiet_fork
-from transport.peers import in_child
 
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.memory import GCMonitor
-from perfkit.memory import pauses as module
-from perfkit.memory.pauses import Pauses, under_way
+from perfkit.memory.pauses import Pauses
 from perfkit.metrics import PerformanceTracker
-from perfkit.profiling.pauses import Collections
 
 
 @pytest.fixture
@@ -140,76 +133,3 @@ def test_collections_that_nobody_records_do_not_pile_up(pauses: Pauses) -> None:
     assert len(pauses._waiting) == 10_000
     pauses.forget(tally)
     assert sys.getrefcount(tally) == 2
-
-
-# --- forks
-
-
-@contextmanager
-def collecting(hold: Callable[[str], object]) -> Iterator[threading.Thread]:
-    """Have another thread collect garbage, with `hold` called first as its end is told."""
-
-    def held(phase: str, _info: object) -> None:
-        if phase == "stop" and threading.current_thread() is thread:
-            inside.set()
-            hold(phase)
-
-    inside, thread = threading.Event(), threading.Thread(target=gc.collect)
-    gc.callbacks.insert(0, held)
-    try:
-        thread.start()
-        assert inside.wait(10)
-        yield thread
-        thread.join()
-    finally:
-        gc.callbacks.remove(held)
-
-
-@no_fork
-@quiet_fork
-def test_a_fork_waits_for_a_collection_so_that_its_child_collects(
-    pauses: Pauses, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
-    monkeypatch.setattr("time.sleep", lambda _: go_on.set())
-
-    def collected() -> int:
-        with GCMonitor(pauses) as monitor:
-            gc.collect()
-        return monitor.report.count
-
-    for seen in (pauses, Collections()):
-        go_on.clear()
-        gc.callbacks.append(seen)
-        try:
-            with collecting(lambda _: go_on.wait(10)):
-                assert in_child(collected) >= 1
-                go_on.set()
-        finally:
-            gc.callbacks.remove(seen)
-
-
-def test_a_fork_does_not_wait_for_ever_nor_for_its_own_thread(pauses: Pauses, monkeypatch: pytest.MonkeyPatch) -> None:
-    waited, go_on = threading.Event(), threading.Event()
-    monkeypatch.setattr("time.sleep", lambda _: waited.set())
-    with GCMonitor(pauses):
-        with collecting(lambda _: module._wait_before_fork()):
-            pass
-        assert not waited.is_set()
-        monkeypatch.setattr(module, "_PATIENCE", 0.0)
-        with collecting(lambda _: go_on.wait(10)):
-            module._wait_before_fork()
-            go_on.set()
-        assert not waited.is_set()
-    assert pauses not in under_way
-
-
-def test_a_callback_that_is_taken_away_in_a_collection_holds_up_no_fork(pauses: Pauses) -> None:
-    tally, watching = pauses.tally(), Collections()
-    watching.watch()
-    for seen in (pauses, watching):
-        seen("start", {})
-    assert {pauses, watching} <= under_way.keys()
-    pauses.forget(tally)
-    watching.unwatch()
-    assert not {pauses, watching} & under_way.keys()
