@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from perfkit.caching.personal import is_personal
 from perfkit.caching.policy import CachePolicy
+from perfkit.caching.remembering import remembered
 from perfkit.caching.vocabulary import TO_SPACE, words_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ _OPENING = (
 )
 _OPENS = re.compile(_OPENING).match
 _OPENS_LATER = re.compile(r"[.!?]\s+" + _OPENING).search
-_LONG = 4096  # characters: longer texts are not remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +120,13 @@ def _texts(content: object) -> list[str]:
     return [str(part.get("text", "")) for part in parts if isinstance(part, Mapping)]
 
 
+@remembered
 def _traits_of(text: str) -> Traits:
     """Return what one text tells; the earlier questions of a conversation come again with each turn."""
-    return _read_once(text) if len(text) <= _LONG else _read(text)
-
-
-def _read(text: str) -> Traits:
     text = text.lower()
     words = text.translate(TO_SPACE).split()
     kinds = set(words)
     return Traits(is_personal(text, words, kinds), _is_current(text, kinds), factual=_is_factual(text, kinds))
-
-
-_read_once = lru_cache(maxsize=512)(_read)
 
 
 def _is_factual(text: str, kinds: set[str]) -> bool:

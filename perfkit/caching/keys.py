@@ -16,6 +16,8 @@ from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
+from perfkit.caching.remembering import remembered
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,30 +32,17 @@ _dumps = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=Fa
 
 
 SPEAKERS = frozenset({"user", "system", "developer"})
-_LONG = 4096  # characters: longer texts are not remembered
 
 
-@lru_cache(maxsize=512)
-def _quoted_once(text: str) -> str:
+@remembered
+def _quoted(text: str) -> str:
+    """Return a text as JSON writes it; system prompts, and questions with a cached answer, come again and again."""
     return encode_basestring(text)
 
 
-def _quoted(text: str) -> str:
-    """Return a text as JSON writes it; system prompts, and questions with a cached answer, come again and again."""
-    return _quoted_once(text) if len(text) <= _LONG else encode_basestring(text)
-
-
-@lru_cache(maxsize=512)
-def _spoken_once(text: str) -> str:
-    return _normal(text)
-
-
+@remembered
 def _spoken(text: str) -> str:
     """Return what somebody said as JSON writes its normal form."""
-    return _spoken_once(text) if len(text) <= _LONG else _normal(text)
-
-
-def _normal(text: str) -> str:
     return encode_basestring(unicodedata.normalize("NFC", text).rstrip())
 
 

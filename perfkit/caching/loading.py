@@ -100,9 +100,7 @@ class Loader:
             return self.serve_stale(job, landing.others)
         if not shared:
             return landing.own
-        self._shelf.near.count(hits=1)
-        self._count("cache_hit")
-        return landing.others
+        return self._hit(landing.others).others
 
     def _land(self, job: Job, until: float | None) -> _Landing:
         now = self._clock.now()
@@ -209,6 +207,9 @@ class Loader:
         self.errors.remember(key, error, error_ttl)
         if held is None or is_definite(error) or held.expires + held.life.error <= self._clock.now():
             return None
+        return self._stale_hit(held)
+
+    def _stale_hit(self, held: Entry) -> Entry:
         self._shelf.near.count(stale_hits=1)
         self._count("cache_stale")
         return held
@@ -225,10 +226,8 @@ class Loader:
 
     def serve_stale(self, job: Job, held: Entry) -> Entry:
         """Return a stale entry, counted, and have it made fresh."""
-        self._shelf.near.count(stale_hits=1)
-        self._count("cache_stale")
         self.refresh(job, held)
-        return held
+        return self._stale_hit(held)
 
     def refresh(self, job: Job, held: Entry) -> None:
         """Have an entry made fresh behind the caller's back, unless that is under way here or elsewhere."""

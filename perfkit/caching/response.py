@@ -106,7 +106,7 @@ class ResponseCache(Shared):
         if self._own is not None:
             return self._own
         codec = Codec.of(self.settings, self._clock)
-        setup = Setup(self.settings, codec, self._clock, self._tracker, self._shelf.departed)
+        setup = Setup(self.settings, codec, self._clock, self._tracker, self._shelf.forget)
         made: Backend | None = BACKENDS.get(self.settings.backend)(setup)
         return made
 

@@ -37,7 +37,7 @@ class Shelf:
     Args:
         settings: bounds of the memory.
         clock: tells what is fresh.
-        far: set by who makes the backend; it may need `departed`.
+        far: set by who makes the backend; it may need `forget`.
     """
 
     def __init__(self, settings: CacheSettings, clock: Clock) -> None:
@@ -182,10 +182,6 @@ class Shelf:
         if match.exact:
             return int(self.near.remove(match.wanted))
         return self.near.remove_all([e for e in self.near.entries() if match.covers(e.key, e.tags)])
-
-    def departed(self, match: Match | None) -> None:
-        """Take another process's word that something is invalid."""
-        self.forget(match)
 
     def clear(self) -> None:
         """Remove every entry."""

@@ -31,7 +31,7 @@ class Setup(NamedTuple):
     codec: Codec
     clock: Clock
     tracker: PerformanceTracker | None
-    departed: Callable[[Match | None], None]  # call it when another process made something invalid; None: everything
+    departed: Callable[[Match | None], object]  # call it when another process made something invalid; None: everything
 
 
 class Backend(Protocol):

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 
+from perfkit.caching.remembering import remembered
 from perfkit.caching.semantic import words as w
 
 __all__ = ["GUARDS", "Reading", "disagreement", "read"]
@@ -46,7 +46,7 @@ class Reading:
     every: frozenset[str]
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def read(text: str) -> Reading:
     """Return what the guards need of a question."""
     found = [(match[0], _SENTENCE.search(text[: match.start()][-4:]) is not None) for match in _TOKEN.finditer(text)]
