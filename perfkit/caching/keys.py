@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from collections.abc import Mapping
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 from perfkit.caching.remembering import remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from perfkit.values import ChatRequest
 
 __all__ = ["IGNORED_CONTEXT", "plain_key", "request_digest", "scope_of", "scoped_key"]
@@ -92,9 +91,18 @@ def _plain_once(plain: _Plain) -> str:
 
 
 def _unwritable(parts: Mapping[str, Any], error: Exception) -> TypeError | ValueError:
-    name = next((name for name, part in parts.items() if not _is_writable(part)), "the request")
     why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-    return (TypeError if isinstance(error, TypeError) else ValueError)(f"{name} cannot be written as JSON: {why}")
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"{_culprit(parts) or 'the request'} cannot be written as JSON: {why}")
+
+
+def _culprit(parts: Mapping[Any, Any], depth: int = 5) -> str:
+    """Return which part cannot be written, by the names that lead there; "" for none alone."""
+    for name, part in parts.items():
+        if not _is_writable(part):
+            within = _culprit(part, depth - 1) if isinstance(part, Mapping) and depth else ""
+            return f"{name}.{within}" if within else str(name)
+    return ""
 
 
 def _is_writable(part: Any) -> bool:
@@ -151,5 +159,9 @@ def plain_key(key: Any, scope: str | None = None) -> str:
     if isinstance(key, str):
         name = "key:" + key
     else:
-        name = "json:" + hashlib.sha256(_dumps(key).encode("utf-8", "surrogatepass")).hexdigest()
+        try:
+            text = _dumps(key)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise _unwritable(key if isinstance(key, Mapping) else {"the key": key}, error) from None
+        name = "json:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return name if scope is None else f"scope:{_owner(scope)}:{name}"

@@ -68,6 +68,10 @@ class CachedAgent:
         Args:
             message: the question.
             context: what else the answer depends on; `user_id` is whose answer it is.
+
+        Raises:
+            TypeError, ValueError: the context holds what JSON cannot express; the message names it, and `ignored` may.
+            Exception: what the agent raises.
         """
         given = context if context is not None else {}
         decision = self.decide(message, given)

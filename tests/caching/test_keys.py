@@ -84,6 +84,28 @@ def test_what_json_cannot_express_is_refused() -> None:
         request_digest(BASE.evolve(extra={"x": object()}))
 
 
+CIRCLE: dict[str, Any] = {}
+CIRCLE["a"] = CIRCLE
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "culprit"),
+    [
+        (object(), TypeError, "the key"),
+        ([float("nan")], ValueError, "the key"),
+        ({"fine": 1, "context": {"user": {"db": {1}}}}, TypeError, "context.user.db"),
+        ({"deep": DEEP}, ValueError, "deep"),
+        (CIRCLE, ValueError, "a.a.a"),
+    ],
+)
+def test_what_of_a_key_json_cannot_express_is_named(key: Any, kind: type[Exception], culprit: str) -> None:
+    with pytest.raises(kind, match=f"^{culprit}.* cannot be written as JSON: "):
+        plain_key(key)
+
+
 def dumped(message: Any) -> str:
     return json.dumps(message, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
