@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Shelf"]
 
 ALL = Match("chat:*")  # answers of models
+PAUSE = 1.0  # seconds between two tries to tell a backend what it has missed
 SWEEP = 30.0  # seconds between two looks for what has expired
 
 
@@ -45,7 +46,8 @@ class Shelf:
         self.near = Store(settings.max_bytes, settings.max_entries)
         self.far: Backend | None = None
         self.departures = Departures()
-        self._owed = Departures()  # what the backend has not been told
+        self._owed = Departures()  # what the backend has not been told,
+        self._settles = 0.0  # and when to try that again
         self._watchers: list[weakref.WeakMethod[Callable[[Match], None]]] = []
         self._swept = False
 
@@ -159,12 +161,15 @@ class Shelf:
 
     def _settle(self) -> None:
         """Tell the backend what it has missed, if it is back."""
-        if not self._owed.count:
+        if not self._owed.count or self._clock.now() < self._settles:
             return
         count, owed = self._owed.known()
-        with suppress(StateUnavailableError):
+        try:
             for match in owed:
                 self._remove_far(match)
+        except StateUnavailableError:
+            self._settles = self._clock.now() + PAUSE
+        else:
             self._owed.forgive(count)
 
     def _tell(self, match: Match) -> None:
