@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Known", "meaning_of"]
 
+LONGEST = 1000  # characters of a question: many an embedder reads no more than 256 tokens, and overlooks the rest
+
 
 def meaning_of(asked: ChatRequest, decision: Decision, *, provider: str | None, target: str | None) -> Meaning | None:
-    """Return what of a request a semantic cache looks for; None if its last message is no plain question of a user.
+    """Return what of a request a semantic cache looks for; None if its last message is no short question of a user.
 
     Args:
         asked: the request, with that context only that makes another question.
@@ -31,7 +33,8 @@ def meaning_of(asked: ChatRequest, decision: Decision, *, provider: str | None, 
     """
     *before, last = asked.messages
     text = last.get("content")
-    if last.get("role") != "user" or not isinstance(text, str) or len(last) > len(("role", "content")):
+    plain = last.get("role") == "user" and len(last) == len(("role", "content"))
+    if not plain or not isinstance(text, str) or len(text) > LONGEST:
         return None
     rest = asked.evolve(messages=(*before, {"role": "user", "content": ""}))
     digest = request_digest(rest, provider=provider, target=target)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from perfkit import CachePolicy, Client, FakeClock, ResponseCache
 from perfkit.caching.semantic import SemanticCache
 from perfkit.metrics import PerformanceTracker
+from perfkit.pipeline.known import LONGEST
 from perfkit.providers import create_provider
 from perfkit.routing import ProviderRouter
 from perfkit.testing import FaultServer
@@ -62,6 +63,13 @@ def test_a_question_that_means_the_same_gets_the_answer_of_the_first(fault: Faul
         result: setup.tracker.get_stats("llm_cache", tags={"result": result}) for result in ("semantic", "exact")
     }
     assert [stats["sum"] for stats in counted.values()] == [1, 1]
+
+
+def test_a_long_question_is_not_looked_for_as_an_embedder_may_not_read_its_end(fault: FaultServer) -> None:
+    for length, found in ((LONGEST, "semantic"), (LONGEST + 1, None)):
+        setup, rest = Setup(fault), "cook rice ".ljust(length - len("please "), "x")
+        assert setup.ask("please " + rest).cached is None
+        assert setup.ask("kindly " + rest).cached == found
 
 
 def test_it_is_off_unless_asked_for(fault: FaultServer) -> None:
