@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["BorrowedBackend", "django_backend", "flask_backend"]
 
 LONGEST = 7 * 86400.0  # seconds that values and invalidations are kept
-PAUSE = 1.0  # seconds that a cache is left alone after it failed: it may take its time to fail
+SLOW, PAUSE = 0.05, 1.0  # seconds: a cache that takes longer than the first to fail is left alone for the second
 MOST_BEHIND = 256  # invalidations that a value may be older than
 
 
@@ -80,14 +80,16 @@ class BorrowedBackend:
     @contextmanager
     def _asking(self) -> Iterator[Lender]:
         clock = self._setup.clock
-        if self._outage.lasts and clock.now() < self._again:
+        began = clock.now()
+        if began < self._again:
             self._outage.refuse()
         try:
             yield self._lender
         except (ConfigError, StateUnavailableError):
             raise
         except Exception as error:
-            self._again = clock.now() + PAUSE
+            if clock.now() - began > SLOW:
+                self._again = clock.now() + PAUSE
             self._outage.begins(error)
             self._outage.refuse(error)
         self._outage.ends()
