@@ -227,9 +227,10 @@ class WebSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DashboardSettings:
-    """`[dashboard]`: who may read it beside those whom the framework admits."""
+    """`[dashboard]`: who may read it beside those whom the framework admits, and whether these may read prompts."""
 
     token: str | None = field(default=None, repr=False)  # of machines: "Authorization: Bearer <token>"
+    prompts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 from perfkit.dashboard import formats
 
 __all__ = [
-    "AGENTS", "ALERTS", "BUDGETS", "CONNECTIONS", "FUNCTIONS", "MEANWHILE", "MODELS", "PROFILES", "PROVIDERS",
+    "AGENTS", "ALERTS", "BUDGETS", "CALLS", "CONNECTIONS", "FUNCTIONS", "MEANWHILE", "MODELS", "PROFILES", "PROVIDERS",
     "RECORDED", "SLOW", "USAGE", "WORKERS", "Column",
 ]  # fmt: skip
 
@@ -114,4 +114,11 @@ BUDGETS: tuple[Column, ...] = (
     ("period", "Period", formats.text),
     ("limit", "Limit", formats.dollars),
     ("remaining", "Left", formats.dollars),
+)
+CALLS: tuple[Column, ...] = (
+    ("ended", "Call", formats.moment),
+    ("model", "Model", formats.text),
+    ("asked", "Asked last", formats.text),
+    ("answered", "Answered", formats.text),
+    ("seconds", "Time", formats.seconds),
 )

@@ -15,6 +15,7 @@ from perfkit.dashboard.columns import (
     AGENTS,
     ALERTS,
     BUDGETS,
+    CALLS,
     CONNECTIONS,
     FUNCTIONS,
     MEANWHILE,
@@ -49,8 +50,8 @@ TONES = {
 }  # other states: wary
 
 
-def whole_page(data: Mapping[str, Any], chosen: str) -> str:
-    """Return the page; `chosen` is a name from SPANS."""
+def whole_page(data: Mapping[str, Any], chosen: str, words: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """Return the page; `chosen` is a name from SPANS, `words` are those of the latest calls, None to leave them out."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>perfkit</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -58,7 +59,7 @@ def whole_page(data: Mapping[str, Any], chosen: str) -> str:
         '<link rel="stylesheet" href="static/uplot.css"><link rel="stylesheet" href="static/dashboard.css">'
         '<script src="static/uplot.js" defer></script><script src="static/dashboard.js" defer></script></head>'
         f'<body><a class="skip" href="#live">Skip to the figures</a>{_head(chosen)}'
-        f'<main id="live" tabindex="-1">{live_part(data, chosen)}</main></body></html>'
+        f'<main id="live" tabindex="-1">{live_part(data, chosen, words)}</main></body></html>'
     )
 
 
@@ -74,7 +75,7 @@ def _head(chosen: str) -> str:
     )
 
 
-def live_part(data: Mapping[str, Any], chosen: str) -> str:
+def live_part(data: Mapping[str, Any], chosen: str, words: Sequence[Mapping[str, Any]] | None = None) -> str:
     """Return what changes: everything below the head."""
     traffic = data["providers"]["traffic"]
     health = [{"name": name, **row, **traffic[name]} for name, row in data["providers"]["health"].items()]
@@ -94,6 +95,9 @@ def live_part(data: Mapping[str, Any], chosen: str) -> str:
         _section("Pools", "pools", "".join(_pools(data["pools"]))),
         _section("Memory and garbage collection", "runtime", _runtime(data["runtime"]) + _each(data["workers"])),
         _section("Latest profiles", "profiles", "".join(_profiles(data["profiles"]))),
+        ""
+        if words is None
+        else f'<section aria-labelledby="words"><h2 id="words">Words</h2>{_table(CALLS, words)}</section>',
     )
     return "".join(sections)
 

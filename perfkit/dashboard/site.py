@@ -13,11 +13,12 @@ import hmac
 import json
 import os
 from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfkit._shared import current_config
 from perfkit.dashboard.page import live_part, profile_page, whole_page
 from perfkit.dashboard.panels import PANELS, SPANS, Panels, span_named
+from perfkit.dashboard.words import Words
 from perfkit.metrics import PerformanceTracker
 from perfkit.metrics.sinks.prometheus import CONTENT_TYPE, render
 from perfkit.profiling import Profiler
@@ -65,6 +66,7 @@ class Dashboard:
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._panels = Panels(clock=clock)
+        self._words = Words()
 
     @staticmethod
     def admits(authorization: str | None) -> bool:
@@ -74,28 +76,29 @@ class Dashboard:
             return False
         return hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())
 
-    def respond(self, method: str, path: str, query: Mapping[str, str]) -> Reply:
+    def respond(self, method: str, path: str, query: Mapping[str, str], *, person: bool = False) -> Reply:
         """Answer a request.
 
         Args:
             method: GET or HEAD; everything else is refused, for there is nothing to change.
             path: below the dashboard's own, without a leading slash; "" is the page.
             query: single values.
+            person: whether a person asks who may see the words of calls, where `[dashboard] prompts` is on.
         """
         if method not in ("GET", "HEAD"):
             return Reply(405, {**HEADERS, "Allow": "GET, HEAD", "Content-Type": "text/plain"}, b"read-only")
         if path == "":
-            return self._page(query)
+            return self._page(query, self._words.latest() if person else None)
         if path.startswith("static/"):
             return _static(path.removeprefix("static/"))
         if path.startswith("profiles/"):
             return _profile(path.removeprefix("profiles/"), query.get("asked", ""))
         return self._data(path, query)
 
-    def _page(self, query: Mapping[str, str]) -> Reply:
+    def _page(self, query: Mapping[str, str], words: list[dict[str, Any]] | None) -> Reply:
         chosen = query.get("range", "1h") if query.get("range") in SPANS else "1h"
         data = self._panels.all(SPANS[chosen])
-        html = live_part(data, chosen) if query.get("part") == "live" else whole_page(data, chosen)
+        html = (live_part if query.get("part") == "live" else whole_page)(data, chosen, words)
         return _reply(html, "text/html; charset=utf-8")
 
     def _data(self, path: str, query: Mapping[str, str]) -> Reply:

@@ -72,10 +72,10 @@ class Perfkit:
         app.add_url_rule("/perfkit/<path:rest>", "perfkit_dashboard", self._show)
 
     def _show(self, rest: str) -> Response:
-        dashboard = self._dashboard
-        if not dashboard.admits(request.headers.get("Authorization")) and not (self._admitted and self._admitted()):
+        machine = self._dashboard.admits(request.headers.get("Authorization"))
+        if not machine and not (self._admitted and self._admitted()):
             return Response(CLOSED, 403, {"Content-Type": "text/plain", "Cache-Control": "no-store"})
-        reply = dashboard.respond(request.method, rest, request.args.to_dict())
+        reply = self._dashboard.respond(request.method, rest, request.args.to_dict(), person=not machine)
         return Response(reply.body, reply.status, dict(reply.headers))
 
     def _whose(self, _environ: Any) -> str | None:

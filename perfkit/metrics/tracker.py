@@ -276,7 +276,7 @@ class PerformanceTracker(Shared, Readable):
     # --- sinks and life
 
     def add_sink(self, sink: Sink | str, **options: Any) -> Sink:
-        """Send everything recorded from now on to a sink too.
+        """Send everything recorded from now on to a sink too; to the same one once.
 
         Args:
             sink: one that is ready, or a name of `SINKS`.
@@ -290,8 +290,9 @@ class PerformanceTracker(Shared, Readable):
         """
         made: Sink = SINKS.get(sink)(**options) if isinstance(sink, str) else sink
         with self._lock:
-            self._added = (*self._added, made)
-            self._join_sinks()
+            if made not in self._added:
+                self._added = (*self._added, made)
+                self._join_sinks()
         return made
 
     @property

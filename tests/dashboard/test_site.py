@@ -249,6 +249,32 @@ def test_unknown_addresses_are_not_found(path: str) -> None:
     assert Dashboard().respond("GET", path, {}).status == 404
 
 
+def test_words_are_shown_to_people_alone_and_only_where_that_is_switched_on(fault: FaultServer) -> None:
+    perfkit.configure(providers={"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}})
+    dashboard = Dashboard()
+
+    def page(*, person: bool) -> str:
+        return dashboard.respond("GET", "", {}, person=person).body.decode()
+
+    perfkit.chat("off", model="m")
+    assert 'id="words"' not in page(person=True)
+    perfkit.configure(dashboard={"prompts": True})
+    assert "No call yet." in page(person=True)
+    page(person=True)  # a second look tells no call twice
+    for number in range(25):
+        perfkit.chat([{"role": "user", "content": f"words {number} {HOSTILE}\n{'long ' * 1000}"}], model="m")
+    shown = page(person=True)
+    assert (shown.count("words "), shown.count("words 24 ")) == (40, 2)  # the latest 20, asked and answered
+    assert "words 24 &quot;&gt;&lt;script&gt;" in shown
+    assert "<script>alert" not in shown
+    assert len(shown) < len(page(person=False)) + 40 * 1000
+    assert "words " not in page(person=False) + json.dumps(read(dashboard, "data.json"))
+    perfkit.configure(dashboard={"prompts": False})
+    perfkit.chat("off again", model="m")
+    perfkit.configure(dashboard={"prompts": True})
+    assert "No call yet." in page(person=True)  # what was kept is gone
+
+
 def test_nothing_can_be_changed() -> None:
     assert Dashboard().respond("POST", "", {}).status == 405
     assert Dashboard().respond("HEAD", "", {}).status == 200

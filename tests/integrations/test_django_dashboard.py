@@ -43,6 +43,14 @@ def test_machines_need_the_token() -> None:
             assert Client().get("/back/perfkit/data.json", headers={"Authorization": wrong}).status_code == 302
 
 
+def test_staff_may_read_words_where_that_is_switched_on_and_machines_may_not() -> None:
+    with override_settings(PERFKIT={"dashboard": {"token": "sesame", "prompts": True}}):
+        assert b'id="words"' in client(staff=True).get("/back/perfkit/").content
+        page = Client().get("/back/perfkit/", headers={"Authorization": "Bearer sesame"})
+        assert b"<h1>perfkit</h1>" in page.content
+        assert b'id="words"' not in page.content
+
+
 def test_no_token_is_no_key() -> None:
     for wrong in ("Bearer ", "Bearer None", ""):
         assert Client().get("/back/perfkit/data.json", headers={"Authorization": wrong}).status_code == 302

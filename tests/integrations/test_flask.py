@@ -117,6 +117,14 @@ def test_commands_run_with_the_configuration_of_the_app(fault: FaultServer, capf
     assert app.test_cli_runner().invoke(args=["perfkit", "nonsense"]).exit_code == 2
 
 
+def test_words_are_for_those_whom_the_callable_admits_where_that_is_switched_on(fault: FaultServer) -> None:
+    app = make(fault, dashboard={"token": "sesame", "prompts": True})
+    Perfkit(app, dashboard=lambda: True)
+    browser = app.test_client()
+    assert b'id="words"' in browser.get("/perfkit/").data
+    assert b'id="words"' not in browser.get("/perfkit/", headers={"Authorization": "Bearer sesame"}).data
+
+
 def test_dashboard_is_closed_unless_a_callable_or_the_token_opens_it(fault: FaultServer) -> None:
     closed, opened = make(fault), make(fault, dashboard={"token": "sesame"})
     Perfkit(closed)

@@ -6,6 +6,7 @@ Django imports this module when the admin looks for its models. A site of one's 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -41,19 +42,19 @@ def add_dashboard(site: AdminSite) -> None:
 
 
 def _guarded(site: AdminSite) -> Any:
-    for_staff = site.admin_view(_view)
+    for_staff = site.admin_view(partial(_view, person=True))
 
     def view(request: HttpRequest, rest: str = "") -> HttpResponse:
         if _dashboard.admits(request.headers.get("Authorization")):
-            return _view(request, rest)
+            return _view(request, rest, person=False)
         reply: HttpResponse = for_staff(request, rest)
         return reply
 
     return view
 
 
-def _view(request: HttpRequest, rest: str = "") -> HttpResponse:
-    reply = _dashboard.respond(request.method or "", rest, request.GET.dict())
+def _view(request: HttpRequest, rest: str = "", *, person: bool) -> HttpResponse:
+    reply = _dashboard.respond(request.method or "", rest, request.GET.dict(), person=person)
     return HttpResponse(reply.body, status=reply.status, headers=dict(reply.headers))
 
 
