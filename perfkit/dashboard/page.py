@@ -97,7 +97,7 @@ def live_part(data: Mapping[str, Any], chosen: str, words: Sequence[Mapping[str,
         _section("Latest profiles", "profiles", "".join(_profiles(data["profiles"]))),
         ""
         if words is None
-        else f'<section aria-labelledby="words"><h2 id="words">Words</h2>{_table(CALLS, words)}</section>',
+        else f'<section aria-labelledby="words"><h2 id="words">Prompts and answers</h2>{_table(CALLS, words)}</section>',
     )
     return "".join(sections)
 
