@@ -95,9 +95,7 @@ def live_part(data: Mapping[str, Any], chosen: str, words: Sequence[Mapping[str,
         _section("Pools", "pools", "".join(_pools(data["pools"]))),
         _section("Memory and garbage collection", "runtime", _runtime(data["runtime"]) + _each(data["workers"])),
         _section("Latest profiles", "profiles", "".join(_profiles(data["profiles"]))),
-        ""
-        if words is None
-        else f'<section aria-labelledby="words"><h2 id="words">Prompts and answers</h2>{_table(CALLS, words)}</section>',
+        _words(words),
     )
     return "".join(sections)
 
@@ -111,6 +109,13 @@ def _workers(workers: Mapping[str, Any]) -> str:
         said = "no worker has reported yet: that takes up to 10 s after the first call"
     late = " late" if reporting < known else ""
     return f'<p class="banner{late}" role="status">{escape(said)}; answered by {escape(workers["answered_by"])}</p>'
+
+
+def _words(calls: Sequence[Mapping[str, Any]] | None) -> str:
+    """Return the section that has no twin in JSON, where it is to be shown."""
+    if calls is None:
+        return ""
+    return f'<section aria-labelledby="words"><h2 id="words">Prompts and answers</h2>{_table(CALLS, calls)}</section>'
 
 
 def _section(title: str, name: str, body: str) -> str:
