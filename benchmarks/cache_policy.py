@@ -5,8 +5,9 @@
 Banking77 is a CSV file with the columns text and category, CLINC150 a JSON object of lists of [text, intent]. All
 questions are asked at temperature 0 without a user, so whatever is refused is taken for personal. Of CLINC150 the
 intents whose answer is somebody's own state are counted apart: there a high share is wanted, elsewhere a low one. The
-lists of the tests come first; "veiled" are personal questions of which most name no owner, every other one was never
-tuned on. Times are the best of fifteen runs, in microseconds.
+lists of the tests come first; "veiled" are personal questions of which most name no owner, "mixed" were written without
+a look at the rules or the weights, and every other one of both was never fitted to. Times are the best of fifteen runs
+over texts that were never seen, in microseconds.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ STATES = BANK | {"find_phone", "flight_status", "payday", "pto_balance", "pto_re
 PLAIN = """Photosynthesis is the process by which green plants, algae and some bacteria turn the light of the sun into
 chemical energy. Experiments showed that plants give off oxygen only in light; the work of others, from Senebier to
 Calvin, led to the cycle taught in schools. """
+SHORT = "How do I reset my password?"
 TELLING = "I would like to know how I can sort a list, and what I should do if it does not fit into memory. "
 
 
@@ -59,29 +61,26 @@ def clinc150(path: Path) -> Labelled:
 
 def shares(options: argparse.Namespace) -> dict[str, float]:
     """Return, by set of questions, the percent refused."""
-    own = {name: ROOT / f"tests/data/{name}_prompts.txt" for name in ("personal", "ordinary", "current")}
+    own = {name: ROOT / f"tests/data/{name}_prompts.txt" for name in ("personal", "ordinary", "current", "general")}
     found = {name: refused(path.read_text(encoding="utf-8").splitlines()) for name, path in own.items()}
-    veiled, general = (
-        (ROOT / f"tests/data/{name}_prompts.txt").read_text(encoding="utf-8").splitlines()
-        for name in ("veiled", "general")
-    )
-    found |= {"veiled, tuned on": refused(veiled[::2]), "veiled, held out": refused(veiled[1::2])}
-    found["general"] = refused(general)
+    for name in ("veiled", "mixed_personal", "mixed_public"):
+        asked = (ROOT / f"tests/data/{name}_prompts.txt").read_text(encoding="utf-8").splitlines()
+        found |= {f"{name}, fitted to": refused(asked[::2]), f"{name}, held out": refused(asked[1::2])}
     if options.banking77 is not None:
         found["banking77"] = refused([text for text, _ in banking77(options.banking77)])
     if options.clinc150 is not None:
-        asked = clinc150(options.clinc150)
-        found["clinc150"] = refused([text for text, _ in asked])
-        found["clinc150, own state"] = refused([text for text, intent in asked if intent in STATES])
-        found["clinc150, the rest"] = refused([text for text, intent in asked if intent not in STATES])
+        utterances = clinc150(options.clinc150)
+        found["clinc150"] = refused([text for text, _ in utterances])
+        found["clinc150, own state"] = refused([text for text, intent in utterances if intent in STATES])
+        found["clinc150, the rest"] = refused([text for text, intent in utterances if intent not in STATES])
     return found
 
 
 def microseconds(text: str) -> float:
-    """Return the time to read the first 1000 characters of `text`, repeated as needed."""
-    content = (text * (1 + 1000 // len(text)))[:1000]
-    request = ChatRequest([{"role": "user", "content": content}], "m", temperature=0)
-    return min(repeat(lambda: read_traits(request), number=500, repeat=15)) / 500 * 1e6
+    """Return the time to read a text for the first time: more of them follow each other than are remembered."""
+    asked = [[{"role": "user", "content": f"{text} {n}"}] for n in range(600)]
+    requests = [ChatRequest(messages, "m", temperature=0) for messages in asked]
+    return min(repeat(lambda: [read_traits(request) for request in requests], number=1, repeat=15)) / 600 * 1e6
 
 
 def main() -> None:
@@ -93,7 +92,11 @@ def main() -> None:
     options = parser.parse_args()
     found = {
         "refused_percent": shares(options),
-        "read_traits_us": {"plain, 1 KB": microseconds(PLAIN), "in the first person, 1 KB": microseconds(TELLING)},
+        "read_traits_us": {
+            "one question": microseconds(SHORT),
+            "plain, 1 KB": microseconds((PLAIN * 4)[:1000]),
+            "in the first person, 1 KB": microseconds((TELLING * 11)[:1000]),
+        },
     }
     if options.json:
         json.dump(found, sys.stdout, indent=1)

@@ -123,10 +123,10 @@ def _texts(content: object) -> list[str]:
 @remembered
 def _traits_of(text: str) -> Traits:
     """Return what one text tells; the earlier questions of a conversation come again with each turn."""
-    text = text.lower()
+    written, text = text, text.lower()
     words = text.translate(TO_SPACE).split()
     kinds = set(words)
-    return Traits(is_personal(text, words, kinds), _is_current(text, kinds), factual=_is_factual(text, kinds))
+    return Traits(is_personal(written, text, words, kinds), _is_current(text, kinds), factual=_is_factual(text, kinds))
 
 
 def _is_factual(text: str, kinds: set[str]) -> bool:

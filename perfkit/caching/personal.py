@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Literal
 
 from perfkit.caching import vocabulary as v
-from perfkit.caching.particulars import asks_for_particulars
+from perfkit.caching.leaning import lean
 from perfkit.caching.vocabulary import words_of
 
 __all__ = ["is_personal"]
@@ -83,6 +83,9 @@ _RECORDS = {
 }
 
 
+# Scripts of which no word is known, at the beginning: their texts are kept from others.
+_SCRIPTS = re.compile(r"\W*[\u0370-\u1fff\u3040-\u9fff\uac00-\ud7af]{2}").match
+_SURE = -4.0  # what leans so far away from one person is asked by many, though it says "my"
 # Whose assistant this is, and jokes for somebody: the same for all.
 _OF_YOU = re.compile(
     r"\b(?:am i (?:your|in charge of you|the one you)|are you (?:one of )?my|hit me with"
@@ -92,13 +95,14 @@ _OF_YOU = re.compile(
 _YOU = words_of("you your joke jokes funny story poem hit")
 
 
-def is_personal(text: str, words: list[str], kinds: set[str]) -> bool:
-    """Tell whether the answer to a text in lower case, with its words, belongs to one person."""
+def is_personal(written: str, text: str, words: list[str], kinds: set[str]) -> bool:
+    """Tell whether the answer to a text, as written and in lower case, with its words, belongs to one person."""
     return (
-        (not kinds.isdisjoint(v.SELVES) and _speaks_of_himself(text, kinds))
+        (leaning := lean(written, words)) > 0
+        or (not text.isascii() and _SCRIPTS(text) is not None)
+        or (not kinds.isdisjoint(v.SELVES) and _speaks_of_himself(text, kinds, leaning))
         or (not kinds.isdisjoint(v.PRIVATE) and _tells_of_somebody(words))
         or any(_RECORDS[word](text) is not None for word in _RECORDS.keys() & kinds)
-        or asks_for_particulars(text, kinds)
         or ("@" in text and _MAIL.search(text) is not None)
         or ((digits := sum(map(text.count, _DIGITS))) > 0 and _has_number(text, kinds, digits))
     )
@@ -138,10 +142,12 @@ def _tells_of_somebody(words: list[str]) -> bool:
     return any(word.endswith("'s") and word not in v.SPREAD and after in v.PRIVATE for word, after in pairwise(words))
 
 
-def _speaks_of_himself(text: str, kinds: set[str]) -> bool:
+def _speaks_of_himself(text: str, kinds: set[str], leaning: float) -> bool:
     """Tell whether the answer is about the one who asks, or what he tells is not for others."""
     if not kinds.isdisjoint(v.SENSITIVE) and (kinds.isdisjoint(v.PRODUCTS) or not kinds & v.SENSITIVE <= v.EVERYDAY):
         return True
+    if leaning <= _SURE:
+        return False
     if not kinds.isdisjoint(_YOU):
         text = _OF_YOU.sub(" ", text)
     words = text.translate(v.TO_CLAUSES).split()

@@ -75,12 +75,27 @@ def test_what_depends_on_the_one_who_asks_is_not_kept_without_a_user(text: str) 
     assert verdict(text)[:2] == (False, "personal data and no user given")
 
 
-def test_few_questions_that_name_no_owner_are_taken_for_anybodys() -> None:
-    veiled, general = prompts("veiled"), prompts("general")  # every other veiled one was never tuned on
-    shared = [[text for text in half if verdict(text)[0]] for half in (veiled[::2], veiled[1::2])]
-    assert [len(half) <= most for half, most in zip(shared, (2, 15), strict=True)] == [True, True], shared
-    assert sum(not verdict(text)[0] for text in general) <= 2
-    assert (len(veiled), len(general)) == (200, 500)
+# Lists of which every other line was never fitted to: how many of either half may be wrong, and their length.
+JUDGED = [("veiled", (0, 3), 200), ("mixed_personal", (0, 11), 400), ("mixed_public", (9, 25), 400)]
+
+
+@pytest.mark.parametrize(("name", "most", "length"), JUDGED)
+def test_few_questions_are_taken_for_somebody_elses(name: str, most: tuple[int, int], length: int) -> None:
+    found = prompts(name)
+    wrong = [[text for text in found[half::2] if verdict(text)[0] != ("public" in name)] for half in (0, 1)]
+    assert [len(half) <= bound for half, bound in zip(wrong, most, strict=True)] == [True, True], wrong
+    assert len(found) == length
+
+
+def test_few_general_questions_are_taken_for_personal() -> None:
+    assert sum(not verdict(text)[0] for text in prompts("general")) <= 2
+
+
+def test_what_is_written_in_a_script_nobody_knows_here_is_kept_from_others() -> None:
+    assert not verdict("我的余额是多少")[0]
+    assert not verdict("где мой заказ")[0]
+    assert verdict("What does 你好 mean?")[0]
+    assert verdict("What is the value of ππ?")[0]
 
 
 def test_no_text_takes_long_to_read() -> None:
@@ -130,12 +145,12 @@ def test_clauses_do_not_run_into_each_other() -> None:
 @pytest.mark.parametrize(
     ("somebodys", "nobodys"),
     [
-        ("use 4012 8888 8888 1881", "use 4012 8888 8888 1882"),  # sum of a card
-        ("to DE89370400440532013000", "to DE89370400440532013001"),  # sum of a bank account
-        ("it is 123-45-6789", "it is 1234-56-789"),
-        ("text 4155552671", "add 4155552671"),
-        ("at 12 Elm Street, please", "12 good street foods"),
-        ("is order 12345 done?", "an order of 12345 digits"),
+        ("what is 4012 8888 8888 1881", "what is 4012 8888 8888 1882"),  # sum of a card
+        ("what is DE89370400440532013000", "what is DE89370400440532013001"),  # sum of a bank account
+        ("what does 123-45-6789 mean", "what does 1234-56-789 mean"),
+        ("how do I text 4155552671", "how do I add 4155552671"),
+        ("where is 12 Elm Street, please", "what are 12 good street foods"),
+        ("what is order 12345?", "what is an order of 12345 digits"),
     ],
 )
 def test_only_numbers_of_somebody_are_personal(somebodys: str, nobodys: str) -> None:

@@ -93,7 +93,11 @@ def _uwsgi() -> Iterator[CheckMessage]:
 def _nobody() -> Iterator[CheckMessage]:
     if MIDDLEWARE not in settings.MIDDLEWARE:
         hint = f"Add {MIDDLEWARE} as the first line of MIDDLEWARE, or pass user= to each call."
-        yield Warning("calls have no user: personal answers are not cached", hint=hint, id="perfkit.W004")
+        yield Warning(
+            "calls have no user: answers are shared unless their question is told to be personal by its words",
+            hint=hint,
+            id="perfkit.W004",
+        )
 
 
 def _keyless() -> Iterator[CheckMessage]:
