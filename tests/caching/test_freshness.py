@@ -76,7 +76,7 @@ def test_what_depends_on_the_one_who_asks_is_not_kept_without_a_user(text: str) 
 
 
 # Lists of which every other line was never fitted to: how many of either half may be wrong, and their length.
-JUDGED = [("veiled", (0, 3), 200), ("mixed_personal", (0, 11), 400), ("mixed_public", (9, 25), 400)]
+JUDGED = [("veiled", (0, 3), 200), ("mixed_personal", (0, 9), 400), ("mixed_public", (10, 24), 400)]
 
 
 @pytest.mark.parametrize(("name", "most", "length"), JUDGED)
@@ -92,8 +92,8 @@ def test_few_general_questions_are_taken_for_personal() -> None:
 
 
 def test_what_is_written_in_a_script_nobody_knows_here_is_kept_from_others() -> None:
-    assert not verdict("我的余额是多少")[0]
-    assert not verdict("где мой заказ")[0]
+    assert not verdict("余额")[0]
+    assert not verdict("заказ")[0]
     assert verdict("What does 你好 mean?")[0]
     assert verdict("What is the value of ππ?")[0]
 
