@@ -14,7 +14,6 @@ import random
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from perfkit import _process
 from perfkit._shared import Shared
 from perfkit.caching.backends import BACKENDS, Backend, Setup
 from perfkit.caching.codec import Codec
@@ -382,12 +381,10 @@ class ResponseCache(Shared):
 
     def close(self) -> None:
         """Let go of the backend's connections; entries stay usable."""
-        if self._shelf.far is not None:
-            self._shelf.far.close()
+        self._shelf.close()
 
     def reset(self) -> None:
         """Forget the entries of this process and all counters; what is in a backend stays: others use it too."""
-        _process.background.cancel(self._shelf.sweep)
         self._shelf.renew()
         self._loader.forget()
 

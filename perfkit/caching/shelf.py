@@ -59,9 +59,19 @@ class Shelf:
 
     def renew(self) -> None:
         """Begin with an empty memory and no counts."""
+        self._rest()
         self.departures.add(None)
         self.near = Store(self.near.max_bytes, self.near.max_entries)
+
+    def close(self) -> None:
+        """Let go of the backend's connections; nothing is done in the background until something is kept again."""
+        self._rest()
+        if self.far is not None:
+            self.far.close()
+
+    def _rest(self) -> None:
         self._swept = False
+        _process.background.cancel(self.sweep)
 
     @property
     def link(self) -> RedisLink | SqliteFile | None:

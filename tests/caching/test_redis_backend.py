@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -17,6 +18,7 @@ import pytest
 from _parts import needs_module
 from _servers import Redis, environment, polled
 
+from perfkit._process import background
 from perfkit.caching.backends import redis as redis_module
 from perfkit.caching.backends.redis import RedisBackend
 from perfkit.caching.response import ResponseCache
@@ -484,6 +486,19 @@ def test_a_value_that_would_hold_up_everybody_stays_in_memory(make: Make, monkey
     one.set("a", "x" * 1000)
     assert one.get("a") == "x" * 1000
     polled(lambda: other.get("a") is None, 5)
+
+
+def test_a_closed_cache_does_not_come_back_to_tell_redis_what_it_missed(make: Make) -> None:
+    cache = make()
+    cache.set("a", 1)
+    link(cache).call("CONFIG", "SET", "maxmemory", "1")
+    link(cache).call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    cache.set("a", 2)
+    assert cache._shelf._owed.count
+    sweep = weakref.WeakMethod(cache._shelf.sweep)
+    assert sweep in background._jobs
+    cache.close()
+    assert sweep not in background._jobs
 
 
 def test_an_unknown_message_harms_nobody(make: Make) -> None:
