@@ -186,9 +186,7 @@ def test_outage_of_one_of_three_is_not_seen_by_callers(servers: dict[str, FaultS
     assert least <= requests <= most
     opened = {name: count["connections"] for name, count in seen.items()}
     opened[fault_.victim] += before["connections"] if killed else -len(wasted)  # each may take its connection along
-    assert {
-        name: count for name, count in opened.items() if count > 2 * BOUND
-    } == {}  # streams that end late
+    assert {name: count for name, count in opened.items() if count > 2 * BOUND} == {}  # streams that end late
 
     health = perfkit.router.health()
     assert {name: one["in_flight"] for name, one in health.items()} == dict.fromkeys(KINDS, 0)

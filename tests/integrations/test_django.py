@@ -19,6 +19,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory, override_settings
 
 import perfkit
+from perfkit._shared import _state
 from perfkit.integrations.django import checks
 from perfkit.integrations.django.middleware import PerfkitMiddleware
 from perfkit.pipeline.scoping import current_scope
@@ -216,18 +217,14 @@ def test_a_request_that_ends_the_server_is_ended_too() -> None:
         ({"tokens": {"budgets": [{"scope": ["global"], "limit": 1, "period": "day"}]}}, "a budget's scope is"),
     ],
 )
-def test_checks_find_what_is_seen_only_when_the_parts_are_made(tables: dict[str, Any], said: str) -> None:
-    code = (
-        "from django.conf import settings; import django\n"
-        f"settings.configure(INSTALLED_APPS=['perfkit.integrations.django'], PERFKIT={tables!r})\n"
-        "django.setup(); from django.core.checks import run_checks\n"
-        "print(*(f'{found.id} {found.msg}' for found in run_checks(include_deployment_checks=True)), sep='\\n')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=60,
-        check=False,
-    )  # fmt: skip
-    assert f"perfkit.E001 settings.PERFKIT: {said}" in done.stdout, done.stderr
+def test_checks_find_what_is_seen_only_when_the_parts_are_made(
+    tables: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_state, "objects", {})  # as in a process that has just begun
+    with override_settings(PERFKIT=tables):
+        [found] = [m for m in run_checks(include_deployment_checks=True) if (m.id or "").startswith("perfkit")]
+    assert found.id == "perfkit.E001"
+    assert found.msg.startswith(f"settings.PERFKIT: {said}")
 
 
 def test_starting_django_starts_no_thread_and_opens_nothing() -> None:
