@@ -204,7 +204,7 @@ ARGUMENTS: list[tuple[str, list[Any], type[Exception], str]] = [
     ("user", [""], ValueError, "user is empty"),
     ("agent", [None, 5], TypeError, "agent must be a string"),
     ("context", [5, "city", ["rome"]], TypeError, "context must be a mapping"),
-    ("context", [{"city": object()}], TypeError, "context cannot be written as JSON"),
+    ("context", [{"city": object()}], TypeError, "context.city cannot be written as JSON"),
     ("cache", ["sometimes", 5, True, ["smart"], b"smart"], ValueError, "cache must be 'smart', 'always', 'never'"),
     ("budget", [-1, math.nan, HUGE], ValueError, "budget must be a finite number of at least 0"),
     ("budget", ["1", True], TypeError, "budget must be a number"),
