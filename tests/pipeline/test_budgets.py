@@ -75,7 +75,7 @@ def test_cheaper_model_answers_when_the_budget_is_spent_and_is_not_kept(
 ) -> None:
     perfkit.optimizer.set_budget(("model", "big"), 0.1, "day", exhausted=["small"])
     fault.behave(answer(100), answer(50), answer(50))
-    assert chat("spend it", max_tokens=100).model == "big"
+    assert chat("What is a budget?", max_tokens=100).model == "big"
     cheaper = [chat("again", temperature=0) for _ in range(2)]
     assert [body["model"] for body in bodies(fault)] == ["big", "small", "small"]
     assert [one.cost for one in cheaper] == [0.005, 0.005]
@@ -117,7 +117,7 @@ def test_savings_by_cache_and_by_cheaper_models_are_counted(
     perfkit.optimizer.set_budget(("model", "big"), 0.1, "day", exhausted=["small"])
     fault.behave(answer(100), answer(50))
     for _ in range(2):
-        chat("spend it", max_tokens=100, temperature=0, context={"tag": "day"})
+        chat("What is a budget?", max_tokens=100, temperature=0, context={"tag": "day"})
     chat("again", context={"tag": "night"})
     saved = perfkit.optimizer.savings()
     assert [saved["cache"], saved["choice"]] == [pytest.approx(0.1), pytest.approx(0.045)]
