@@ -81,6 +81,20 @@ def process() -> Iterator[str]:
     yield f"| {heap['low_latency']['throughput'] / heap['default']['throughput']:.2f}x | never collecting"
 
 
-@pytest.mark.parametrize("figure", [*calls(), *routes(), *money(), *process()])
+def meaning() -> Iterator[str]:
+    asked = [row for name, row in kept("semantic")["streams"].items() if "simulated" not in name and "once" not in name]
+
+    def ends(name: str) -> tuple[float, float]:
+        return min(row[name] for row in asked), max(row[name] for row in asked)
+
+    (least, most), (_, wrong) = ends("hit_percent"), ends("wrong_percent")
+    yield f"| {least:.0f} to {most:.0f} %, at most {wrong:.1f} % of them wrong |"
+    (least, most), (_, wrong) = ends("bare_95_hit_percent"), ends("bare_95_wrong_percent")
+    yield f"| similarity 0.95 alone {least:.0f} to {most:.0f} %, up to {wrong:.1f} % wrong |"
+    assert all(row["hit_percent"] > row["bare_95_hit_percent"] for row in asked)
+    assert all(row["wrong_percent_upper_95"] < 1 for row in asked)
+
+
+@pytest.mark.parametrize("figure", [*calls(), *routes(), *money(), *process(), *meaning()])
 def test_figures_are_quoted_as_they_were_kept(figure: str) -> None:
     assert any(figure in text for text in QUOTED)
