@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.bench.comparing import identity
 from perfkit.bench.report import COLOURS, percentile
-from perfkit.charts import Line, aligned, line_chart
-from perfkit.tokens.reporting import harmless
+from perfkit.charts import Line, aligned, harmless, line_chart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -200,7 +200,7 @@ class Shelf:
 
     def clear(self) -> None:
         """Remove every entry."""
-        for match in (None, Match("*"), ALL):
+        for match in (None, Match("*"), ALL):  # and by all names: what is on its way to the backend must not stay there
             self.forget(match)
         self._tell(ALL)
         self._depart(None)

@@ -6,6 +6,6 @@ security policy holds.
 
 from perfkit.charts.flame import flame_graph
 from perfkit.charts.svg import Line, line_chart
-from perfkit.charts.table import aligned
+from perfkit.charts.table import aligned, harmless
 
-__all__ = ["Line", "aligned", "flame_graph", "line_chart"]
+__all__ = ["Line", "aligned", "flame_graph", "harmless", "line_chart"]

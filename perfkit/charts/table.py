@@ -1,13 +1,13 @@
-"""Tables as text, for terminals."""
+"""Tables as text, for terminals and spreadsheets."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["aligned"]
+__all__ = ["aligned", "harmless"]
 
 
 def aligned(rows: Sequence[Sequence[str]], *, names: int = 1) -> list[str]:
@@ -18,3 +18,8 @@ def aligned(rows: Sequence[Sequence[str]], *, names: int = 1) -> list[str]:
         "  ".join(side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def harmless(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

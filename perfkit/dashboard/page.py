@@ -181,7 +181,7 @@ def _reasons(health: Iterable[Mapping[str, Any]]) -> str:
 def _models(data: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     for name, row in data["models"].items():
         errors = ", ".join(f"{kind} {count}" for kind, count in row["errors"].items())
-        times = {name: row[f"{name}_latency_ms"] / 1000 or None for name in ("p50", "p95")}  # none: nothing came
+        times = {time: row[f"{time}_latency_ms"] / 1000 or None for time in ("p50", "p95")}  # none: nothing came
         yield {**row, **times, "name": name, "errors": errors}
 
 

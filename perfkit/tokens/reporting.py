@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from perfkit.clock import Moment
 
-__all__ = ["Reporting", "harmless"]
+__all__ = ["Reporting"]
 
 DAY: Final = 86400.0
 MONTH: Final = 365.2425 / 12  # days
@@ -124,14 +124,11 @@ class Reporting(Choosing):
 def _csv(rows: list[dict[str, Any]]) -> str:
     import csv  # most processes export nothing
 
+    from perfkit.charts import harmless
+
     output = io.StringIO()
     if rows:
         writer = csv.DictWriter(output, list(rows[0]))
         writer.writeheader()
         writer.writerows({key: harmless(value) for key, value in row.items()} for row in rows)
     return output.getvalue()
-
-
-def harmless(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from perfkit.clock import Clock, Moment
 
-__all__ = ["DIMENSIONS", "SAVINGS", "Names", "Row", "Store", "Totals", "UsageLog", "epoch"]
+__all__ = ["DIMENSIONS", "SAVINGS", "Names", "Row", "Store", "Totals", "UsageLog"]
 
 DIMENSIONS: Final = ("agent", "model", "provider", "user", "tag")
 SAVINGS: Final = ("cache", "prefix", "choice")  # by our cache, by the vendor's, by a cheaper model
