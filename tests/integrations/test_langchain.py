@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -12,12 +13,20 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    trim_messages,
+)
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.outputs import Generation
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
+from pydantic import BaseModel
 
 import perfkit
 from perfkit.integrations.langchain import ChatPerfkit, PerfkitCache
@@ -82,7 +91,7 @@ def caller() -> Iterator[tuple[str, list[Any]]]:
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append(request)
-            name = request["tools"][0]["function"]["name"]
+            name = request["tools"][0]["function"]["name"] if "tools" in request else ""
             calls = [
                 {"id": f"c{place}", "type": "function", "function": {"name": name, "arguments": arguments}}
                 for place, arguments in enumerate(['{"city": "Rome"}', '{"city": "Ro'])
@@ -90,6 +99,8 @@ def caller() -> Iterator[tuple[str, list[Any]]]:
             message = {"role": "assistant", "content": None, "tool_calls": calls}
             if request["messages"][-1]["role"] == "tool":
                 message = {"role": "assistant", "content": f"{request['messages'][-1]['content']}, then"}
+            if "response_format" in request:
+                message = {"role": "assistant", "content": '{"city": "Rome"}'}
             usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
             reply = {"id": "1", "model": "m", "usage": usage}
             body = json.dumps({**reply, "choices": [{"message": message, "finish_reason": "tool_calls"}]}).encode()
@@ -101,7 +112,7 @@ def caller() -> Iterator[tuple[str, list[Any]]]:
         def log_message(self, *_: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v1", asked
         server.shutdown()
 
@@ -185,18 +196,141 @@ def test_the_cache_serves_other_models_and_keeps_users_apart() -> None:
         cache.clear()
         assert perfkit.cache.get("mine") == 1
         assert model.invoke("q").text == "3"
+        with perfkit.scope(tenant="acme", user="ann"):
+            assert model.invoke("q").text == "4"
+        with perfkit.scope(tenant="other", user="ann"):
+            assert model.invoke("q").text == "5"
     finally:
         set_llm_cache(None)
 
 
+NOW = {"type": "function", "function": {"name": "now"}}
+CHOICES = [(word, word) for word in ("auto", "none", "required")]
+
+
 @pytest.mark.parametrize(
-    ("choice", "sent"), [("auto", "auto"), ("none", "none"), ("required", "required"), ("any", "required")]
+    ("choice", "sent"), [*CHOICES, ("any", "required"), (True, "required"), (False, None), ("now", NOW), (NOW, NOW)]
 )
-def test_tools_may_be_left_to_the_model_or_required(choice: str, sent: str) -> None:
+def test_tools_may_be_left_to_the_model_or_required(choice: Any, sent: Any) -> None:
     bound: Any = ChatPerfkit(model="m").bind_tools(
-        [{"name": "now", "description": "d", "parameters": {}}], tool_choice=choice
+        [{"name": "now", "description": "d", "parameters": {}}], tool_choice=choice, strict=True
     )
-    assert bound.kwargs["tool_choice"] == sent
+    assert bound.kwargs.get("tool_choice") == sent
+    assert (bound.kwargs["tools"][0]["function"]["strict"], "strict" in bound.kwargs) == (True, False)
+
+
+class Place(BaseModel):
+    """Where it is."""
+
+    city: str
+
+
+@pytest.mark.parametrize(
+    ("method", "asked_for"),
+    [("function_calling", "tools"), ("json_schema", "response_format"), ("json_mode", "response_format")],
+)
+def test_answers_come_in_the_form_that_is_asked_for(caller: tuple[str, list[Any]], method: Any, asked_for: str) -> None:
+    url, asked = caller
+    perfkit.configure(providers={"caller": {"kind": "openai", "base_url": url, "api_key": "k"}})
+    model = ChatPerfkit(model="m", provider="caller")
+    assert model.with_structured_output(Place, method=method).invoke("Where?") == Place(city="Rome")
+    told = model.with_structured_output(Place.model_json_schema(), method=method, include_raw=True).invoke("Where?")
+    assert (told["parsed"], told["parsing_error"]) == ({"city": "Rome"}, None)
+    assert all(asked_for in request for request in asked)
+    with pytest.raises(ValueError, match="not 'yaml'"):
+        model.with_structured_output(Place, method="yaml")  # type: ignore[arg-type]
+
+
+def test_what_it_cannot_heed_is_refused_and_what_is_configured_elsewhere_is_told() -> None:
+    with pytest.raises(ValueError, match="did you mean 'temperature'") as refused:
+        ChatPerfkit(model="m", temprature="sk-1")  # type: ignore[call-arg]
+    assert "sk-1" not in str(refused.value)
+    with pytest.warns(UserWarning, match="api_key is ignored"):
+        assert "sk-1" not in repr(ChatPerfkit(model="m", api_key="sk-1"))  # type: ignore[call-arg]
+
+
+def test_further_parameters_reach_the_provider(caller: tuple[str, list[Any]]) -> None:
+    url, asked = caller
+    perfkit.configure(providers={"caller": {"kind": "openai", "base_url": url, "api_key": "k"}})
+    model = ChatPerfkit(model="m", provider="caller", stop=["."], model_kwargs={"seed": 7})
+    model.invoke("hi", top_p=0.5)
+    assert (asked[0]["stop"], asked[0]["seed"], asked[0]["top_p"]) == (["."], 7, 0.5)
+
+
+def test_conversations_can_be_cut_by_the_tokens_of_the_model() -> None:
+    said: list[Any] = [HumanMessage("one two three"), AIMessage("four"), HumanMessage("five")]
+    model = ChatPerfkit(model="gpt-4o")
+    last = model.get_num_tokens_from_messages(said[-1:])
+    assert trim_messages(said, max_tokens=last, token_counter=model) == said[-1:]
+    assert model.get_num_tokens_from_messages(said, tools=[Place]) > model.get_num_tokens_from_messages(said) > last
+
+
+class Meeting(ChatPerfkit):
+    """A model that answers when all questions are there."""
+
+    there: Any = None
+
+    def _generate(self, *_: Any, **__: Any) -> ChatResult:
+        self.there.wait(20)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("met"))])
+
+
+def test_asynchronous_calls_do_not_wait_for_the_few_threads_of_asyncio() -> None:
+    async def ask() -> list[AIMessage]:
+        model = Meeting(model="m", there=threading.Barrier(40))
+        return await asyncio.gather(*(model.ainvoke("hi") for _ in range(40)))
+
+    assert {answer.text for answer in asyncio.run(ask())} == {"met"}
+
+
+class Endless(ChatPerfkit):
+    """A model that does not stop talking; it notes when it is closed."""
+
+    closed: Any = None
+
+    def _stream(self, *_: Any, **__: Any) -> Any:
+        try:
+            while True:
+                yield ChatGenerationChunk(message=AIMessageChunk(content="and "))
+        finally:
+            self.closed.set()
+
+
+def test_an_asynchronous_stream_that_is_cancelled_is_closed() -> None:
+    closed = threading.Event()
+
+    async def listen() -> None:
+        async for _ in Endless(model="m", closed=closed).astream("hi"):
+            await asyncio.sleep(0)
+
+    async def leave() -> None:
+        task = asyncio.create_task(listen())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave())
+    assert closed.wait(10)
+
+
+def test_asynchronous_calls_belong_to_the_scope_they_are_made_in() -> None:
+    async def ask(user: str) -> list[Any]:
+        model = ChatPerfkit(model="m", temperature=0)
+        with perfkit.scope(user=user):
+            answer, again = await model.ainvoke("hello"), await model.ainvoke("hello")
+            return [answer.response_metadata["cached"], again.response_metadata["cached"]]
+
+    async def both() -> list[Any]:
+        return [await ask("ann"), await ask("bob")]
+
+    assert asyncio.run(both()) == [[None, "exact"], [None, "exact"]]
+    chunks = asyncio.run(_told(ChatPerfkit(model="m")))
+    assert "".join(chunk.text for chunk in chunks) == "echo: one two"
+
+
+async def _told(model: ChatPerfkit) -> list[Any]:
+    return [chunk async for chunk in model.astream("one two")]
 
 
 def test_the_cache_keeps_plain_generations_and_leaves_what_is_not_json() -> None:
