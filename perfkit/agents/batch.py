@@ -9,6 +9,7 @@ them up for as long as it says, and costs its item a second try instead of a fai
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -33,6 +34,7 @@ _BRIEF = 20e-6  # seconds a call may take to be brief, see Belt
 _made = tuple.__new__  # what NamedTuple's own way to it does, without its frame
 _TRIES = 3  # of an item that is told to come later
 _LATER = 60.0  # seconds it may be told to wait
+_GRACE = 0.2  # seconds that workers have to end after Ctrl-C
 
 
 class Result(NamedTuple, Generic[R]):
@@ -71,10 +73,11 @@ class _Work(Generic[T, R]):
             self._threads.append(thread)
 
     def end(self) -> None:
-        """Wait until every worker has ended after the item in hand."""
+        """Wait until every worker has ended after the item in hand; where Ctrl-C was pressed not for long."""
         self._stop()
+        until = time.monotonic() + (_GRACE if sys.exc_info()[0] is KeyboardInterrupt else threading.TIMEOUT_MAX)
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _stop(self) -> None:
         self._stopped.set()
@@ -174,7 +177,7 @@ def map_bounded(  # noqa: PLR0913 - all but what is done are options
     """Call `fn` on every item in `max_concurrent` threads and yield a Result for each.
 
     However it ends, closed early or by an error, no further item is taken and every thread has ended then: calls under
-    way are waited for.
+    way are waited for, after Ctrl-C for a moment only.
 
     Args:
         fn: called in worker threads, each call in a copy of the caller's context. An item for which it raises a

@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from perfkit.agents import map_bounded
@@ -20,13 +21,14 @@ from perfkit.clock import SYSTEM_CLOCK, Clock
 from perfkit.values import ChatRequest, finite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["PROMPTS", "Case", "Load", "Terms", "measure", "moments"]
 
 # The AgentiCraft guide's own three (Benchmarking Script).
 PROMPTS = ("What is 2+2?", "Explain quantum computing in one sentence", "Write a haiku about programming")
 MOST_IN_FLIGHT = 64  # threads of an open loop
+_due = attrgetter("due")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ class Load:
             raise ValueError("a Load has a concurrency or a rate: Load(concurrency=4) or Load(rate=2.5)")
         finite("concurrency", 1 if self.concurrency is None else self.concurrency, least=1)
         finite("rate", 1 if self.rate is None else self.rate, above=0)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that may be under way."""
+        return MOST_IN_FLIGHT if self.concurrency is None else self.concurrency
 
     def __str__(self) -> str:
         return f"{self.concurrency} at a time" if self.rate is None else f"{self.rate:g} a second"
@@ -80,7 +87,7 @@ class Terms:
 
     Attributes:
         requests: measured ones of each case.
-        warm_up: requests sent before, one after the other, and not counted.
+        warm_up: requests sent before for each that will be under way at a time (one of an open loop), not counted.
         max_tokens: of an answer.
         temperature: None leaves it to the provider.
         timeout: seconds of each request.
@@ -129,19 +136,24 @@ def measure(
 
 
 def _measured(case: Case, terms: Terms, clock: Clock, progress: Callable[[Case, int], Any] | None) -> dict[str, Any]:
-    asked = _requests(case, terms, terms.warm_up + terms.requests)
-    for request in asked[: terms.warm_up]:
-        ask(case.provider, request, clock=clock, began=clock.now(), due=0.0)
-    rate, began = case.load.rate, clock.now()
+    rate, places = case.load.rate, case.load.concurrency or 1
+    warm_up = terms.warm_up * places
+    asked = _requests(case, terms, warm_up + terms.requests)
+    list(_samples(case, clock, [(request, None) for request in asked[:warm_up]], places))
     dues: Any = repeat(None) if rate is None else moments(rate, terms.requests, terms.seed)
-    work = partial(_one, case, clock, began)
-    threads = case.load.concurrency if case.load.concurrency is not None else MOST_IN_FLIGHT
     told = None if progress is None else partial(progress, case)
-    done = map_bounded(
-        work, list(zip(asked[terms.warm_up :], dues, strict=False)), threads, progress=told, fail_fast=True
-    )
-    samples = [result.value for result in done if result.value is not None]
-    return row(case, samples, elapsed=clock.now() - began, slos=terms.slos)
+    began = clock.now()
+    samples = _samples(case, clock, list(zip(asked[warm_up:], dues, strict=False)), case.load.in_flight, told)
+    return row(case, sorted(samples, key=_due), elapsed=clock.now() - began, slos=terms.slos)
+
+
+def _samples(
+    case: Case, clock: Clock, items: list[Any], threads: int, progress: Callable[[int], Any] | None = None
+) -> Iterator[Sample]:
+    """Yield samples as they are made, since one that hangs must not hold up those to be sent after it."""
+    work = partial(_one, case, clock, clock.now())
+    done = map_bounded(work, items, threads, ordered=False, progress=progress, fail_fast=True)
+    return (result.value for result in done if result.value is not None)
 
 
 def _one(case: Case, clock: Clock, began: float, item: tuple[ChatRequest, float | None]) -> Sample:

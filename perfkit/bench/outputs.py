@@ -167,7 +167,8 @@ def _slos(document: Mapping[str, Any]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    return ["-" if row[key] is None else form.format(row[key]) for key, _, form in COLUMNS]
+    unknown = {"cost": "unknown"} if row["requests"] > row["errors"] else {}
+    return [unknown.get(key, "-") if row[key] is None else form.format(row[key]) for key, _, form in COLUMNS]
 
 
 def _errors(row: Mapping[str, Any]) -> list[str]:

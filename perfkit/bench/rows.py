@@ -26,13 +26,13 @@ DEFINITIONS = {
     "first_token_ms": "from the same moment to the first text (TTFT)",
     "per_token_ms": "(latency - first token) / (output tokens - 1): time per output token (TPOT), as in vLLM",
     "wait_ms": "how late a request was sent because all places were taken; part of its latency (open loop)",
-    "percentiles": "nearest rank",
+    "percentiles": "nearest rank: of fewer than 20 answers p95 is the slowest one, of fewer than 100 p99 is",
     "requests_per_second": "answered requests / seconds from the beginning to the last answer",
     "output_tokens_per_second": "output tokens of answered requests / the same seconds",
     "goodput": "answered requests that keep every stated SLO / the same seconds; good_share: of all sent",
     "prompt_tokens": "as the provider counts them, those from its prefix cache (cached_tokens) included",
     "estimated": "answers whose tokens the provider did not count, so that perfkit did",
-    "cost": "US dollars of answered requests by perfkit's price list; none when one of them has no price",
+    "cost": "US dollars of answered requests by perfkit's price list; unknown when one of them has no price",
 }
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import signal
 import sys
 import threading
 import time
@@ -217,6 +218,27 @@ def test_what_ends_a_program_reaches_the_caller_and_is_no_lost_result(ending: ty
     with pytest.raises(ending):
         list(map_bounded(work, range(10), 2))
     assert batch_threads() == 0
+
+
+def test_ctrl_c_does_not_wait_for_calls_that_hang() -> None:
+    go, main = threading.Event(), threading.get_ident()
+    begun = []
+
+    def work(n: int) -> None:
+        begun.append(n)
+        if n == 1:
+            signal.pthread_kill(main, signal.SIGINT)
+        go.wait(3)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(map_bounded(work, range(10), 2))
+    assert not go.is_set()
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("perfkit-batch")]
+    assert len(left) == 2
+    go.set()
+    for thread in left:
+        thread.join(10)
+    assert sorted(begun) == [0, 1]  # no further one
 
 
 def test_there_are_no_more_threads_than_items(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import perfkit
 from perfkit import cli
+from perfkit.bench import command, measure
 from perfkit.bench.comparing import TIMES
 from perfkit.bench.loading import PROMPTS
 from perfkit.bench.rows import DEFINITIONS
@@ -124,13 +125,54 @@ def test_nothing_answered_is_exit_code_3(fault: FaultServer, capsys: pytest.Capt
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--slo", "latency<=3"), "did you mean 'latency_ms'"),
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--prompts", "nowhere"), "--prompts nowhere"),
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--compare", "nowhere"), "no JSON of perfkit bench"),
+        (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--compare", "odd.json"), "no JSON of perfkit bench"),
+        (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--compare", "empty.json"), "none of the cases, such as"),
+        (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--worse-by", "5"), "a run to compare with"),
+        (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--threshold", "p95_latncy_ms<1"), "'p95_latency_ms'"),
+        (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--api-key-env", "NO_KEY"), "NO_KEY is not set"),
     ],
 )
 def test_what_cannot_be_measured_is_exit_code_2(
     arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("odd.json").write_text('{"rows": [1]}')
+    Path("empty.json").write_text('{"rows": []}')
     assert bench(*arguments) == 2
-    assert told in capsys.readouterr().err
+    assert told in (said := capsys.readouterr().err)
+    assert "30 of 30" not in said  # nothing was asked
+
+
+def test_what_was_measured_before_ctrl_c_is_kept(
+    fault: FaultServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = iter([True])
+
+    def interrupted(*args: Any, **terms: Any) -> Any:
+        if not next(left, False):
+            raise KeyboardInterrupt
+        return measure(*args, **terms)
+
+    monkeypatch.setattr(command, "measure", interrupted)
+    url = ("--url", fault.base_url, "--model", "m", "--concurrency", "1,2", "--output", "run.json")
+    assert bench(*url, *QUICK) == 130
+    assert "1 of 2 cases were measured" in capsys.readouterr().err
+    assert [row["concurrency"] for row in document(Path("run.json").read_text())["rows"]] == [1]
+
+
+def test_what_cannot_be_written_is_printed_all_the_same(fault: FaultServer, capsys: pytest.CaptureFixture[str]) -> None:
+    url = ("--url", fault.base_url, "--model", "m", *QUICK)
+    assert bench(*url, "--output", "/dev/full", "--csv", "run.csv") == 1
+    printed = capsys.readouterr()
+    assert "--output /dev/full: No space left" in printed.err
+    assert "requests   " in printed.out
+    assert Path("run.csv").read_text().count("\n") == 2
+
+
+def test_there_are_as_many_connections_as_requests_at_a_time_opened_before_what_counts(fault: FaultServer) -> None:
+    fault.behave(faults.hang(seconds=0.1))
+    assert bench("--url", fault.base_url, "--model", "m", "--concurrency", "30", "--requests", "60") == 0
+    told = fault.stats()
+    assert (told["peak_in_flight"], told["connections"], told["requests"]) == (30, 30, 90)
 
 
 def test_a_run_is_compared_with_an_earlier_one(
@@ -229,6 +271,9 @@ def test_models_are_the_providers_or_the_default(fault: FaultServer, capsys: pyt
         (("--prompts", "empty.json"), 2, "one prompt a line, or a JSON list of strings"),
         (("--output", "missing/run.json"), 1, "--output missing/run.json: No such file"),
         (("--requests", "0"), 2, "must be a whole number of at least 1, not '0'"),
+        (("--rate", "1,0"), 2, "must be a number above 0, not '0'"),
+        (("--timeout", "nan"), 2, "must be a number above 0, not 'nan'"),
+        (("--bundled",), 2, "not allowed with argument --url"),
     ],
 )
 def test_what_cannot_be_read_or_written_is_named(

@@ -98,6 +98,24 @@ def test_an_open_loop_counts_the_wait_behind_a_stall(clock: FakeClock, monkeypat
     assert [sample["first_token_ms"] for sample in row["samples"]] == pytest.approx(took, abs=0.01)
 
 
+@pytest.mark.parametrize("load", [Load(concurrency=2), Load(rate=1e6)], ids=str)
+def test_a_request_that_hangs_holds_up_no_others(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "MOST_IN_FLIGHT", 2)
+    asked, others = itertools.count(), threading.Event()
+
+    class Hanging:
+        def chat_completion(self, _request: ChatRequest) -> ChatResponse:
+            number = next(asked)
+            if number == 0:
+                assert others.wait(2)
+            elif number == 299:
+                others.set()
+            return ChatResponse("x", Usage(1, 1), "m", "p")
+
+    [row] = measure([Case("p", Hanging(), "m", load=load)], terms=Terms(requests=300, warm_up=0))
+    assert (row["requests"], row["errors"]) == (300, 0)
+
+
 def test_a_closed_loop_has_no_more_under_way_than_asked_for() -> None:
     under_way, most, gate = 0, 0, threading.Barrier(3)
     lock = threading.Lock()
