@@ -100,6 +100,8 @@ def _as_kind(value: Any, kind: type[Any]) -> Any:
     if kind is bool:
         word = str(value).lower()
         return _SWITCHES[word] if word in _SWITCHES else _refuse(value)
+    if isinstance(value, Path):  # BASE_DIR / "metrics"
+        return str(value)
     return value if isinstance(value, str) else _refuse(type(value))  # the value may be a key
 
 

@@ -263,7 +263,7 @@ def unread_settings() -> str:
     """Return a hint where Django or Flask has settings for perfkit that nothing has read, or an empty string."""
     settings = getattr(sys.modules.get("django.conf"), "settings", None)
     read = "perfkit.integrations.django.apps" in sys.modules
-    given = settings is not None and settings.configured and hasattr(settings, "PERFKIT")
+    given = settings is not None and settings.configured and getattr(settings, "PERFKIT", None) is not None
     if given and not read:
         return "; settings.PERFKIT is not read: add 'perfkit.integrations.django' to INSTALLED_APPS"
     if read and not given:
@@ -280,5 +280,6 @@ def nearest(name: object, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the known name closest to `name`, or an empty string."""
     from difflib import get_close_matches
 
-    close = get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    by_lower = {one.lower(): one for one in known}
+    close = get_close_matches(str(name).lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

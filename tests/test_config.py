@@ -37,6 +37,8 @@ def test_each_setting_tells_its_source() -> None:
     [
         ({"cache": {"tttl": 3}}, "did you mean 'ttl'"),
         ({"cash": {"ttl": 3}}, "did you mean 'cache'"),
+        ({"CACHE": {"TTL": 3}}, "did you mean 'cache'"),  # as Django's own settings are written
+        ({"cache": {"TTL": 3}}, "did you mean 'ttl'"),
         ({"cache": {"ttl": "soon"}}, "cache.ttl must be a number"),
         ({"cache": {"ttl": float("nan")}}, "cache.ttl"),
         ({"cache": {"ttl": -1}}, "above 0"),
@@ -54,6 +56,10 @@ def test_a_wrong_setting_is_refused_and_changes_nothing(tables: dict[str, object
     with pytest.raises(ConfigError, match=says):
         perfkit.configure(tables)
     assert current_config().table("cache").ttl == 9
+
+
+def test_a_path_is_as_good_as_its_text(tmp_path: Path) -> None:
+    assert Config({"metrics": {"store": tmp_path}}).table("metrics").store == str(tmp_path)
 
 
 def test_environment_names_without_a_table_are_not_configuration() -> None:

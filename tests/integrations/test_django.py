@@ -214,6 +214,10 @@ def test_a_request_that_ends_the_server_is_ended_too() -> None:
         ({"router": {"strategy": "fastest"}}, "no routing strategy 'fastest'"),
         ({"state": {"url": "localhost:6379"}}, "state.url must begin with"),
         ({"providers": {"openai": {"base_url": "api.openai.com"}}}, "base_url of provider 'openai' must be"),
+        (
+            {"cache": {"backend": "django", "alias": "defalt"}},
+            "[cache] alias is 'defalt', which Django's CACHES does not",
+        ),
         ({"tokens": {"budgets": [{"scope": ["global"], "limit": 1, "period": "day"}]}}, "a budget's scope is"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from perfkit import _process
 from perfkit.caching.matching import Match
-from perfkit.errors import ConfigError, StateUnavailableError
+from perfkit.errors import ConfigError, StateUnavailableError, nearest
 from perfkit.state.outage import Outage
 
 if TYPE_CHECKING:
@@ -232,8 +232,17 @@ class _Flask:
 
 
 def django_backend(setup: Setup) -> BorrowedBackend:
-    """Return the backend over the Django cache that `[cache] alias` names."""
+    """Return the backend over the Django cache that `[cache] alias` names.
+
+    Raises:
+        ConfigError: Django's CACHES has no such name: that is a mistake, and no outage.
+    """
+    from django.conf import settings
+
     alias = setup.settings.alias
+    if settings.configured and alias not in settings.CACHES:
+        hint = nearest(alias, settings.CACHES)
+        raise ConfigError(f"[cache] alias is {alias!r}, which Django's CACHES does not have{hint}", key="cache.alias")
     return BorrowedBackend(setup, _Django(alias), f"Django's cache {alias!r}")
 
 
