@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-__all__ = ["count", "dollars", "minute", "moment", "percent", "seconds", "share", "size", "text"]
+__all__ = ["count", "dollars", "measure", "minute", "moment", "name", "percent", "seconds", "size", "text"]
 
 NOTHING = "\N{EN DASH}"
+LONGEST = 120  # characters of a name
 
 
 def text(value: object) -> str:
@@ -15,6 +16,12 @@ def text(value: object) -> str:
     if value is None or value == "":
         return NOTHING
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(value))
+
+
+def name(value: object) -> str:
+    """Return a name as text, a very long one cut."""
+    told = text(value)
+    return told if len(told) <= LONGEST else f"{told[:LONGEST]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def count(value: float | None) -> str:
@@ -41,11 +48,6 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:.3g} %"
 
 
-def share(value: float | None) -> str:
-    """Return a part of 100 as percent."""
-    return percent(None if value is None else value / 100)
-
-
 def dollars(value: float | None) -> str:
     """Return US dollars: cents, and below one dollar three digits."""
     if value is None:
@@ -54,6 +56,14 @@ def dollars(value: float | None) -> str:
         return f"${value:,.2f}"
     whole, _, part = f"{value:.{2 - math.floor(math.log10(abs(value)))}f}".partition(".")
     return f"${whole}.{part[:2]}{part[2:].rstrip('0')}"
+
+
+def measure(what: str, value: object) -> str:
+    """Return the value of a measure that alerts are about, in the unit that its name tells."""
+    if not isinstance(value, float):
+        return text(value)
+    units = {"_rate": percent, "_cost": dollars, "_limit": dollars, "_time": seconds, "_token": seconds}
+    return next((form(value) for end, form in units.items() if what.endswith(end)), f"{value:.4g}")
 
 
 def size(value: float | None) -> str:

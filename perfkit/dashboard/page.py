@@ -6,9 +6,11 @@ is markup put together in another way.
 
 from __future__ import annotations
 
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from perfkit._version import __version__
 from perfkit.charts import Line, line_chart
 from perfkit.dashboard import formats
 from perfkit.dashboard.columns import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["live_part", "profile_page", "whole_page"]
 
 SHOWN = 8  # of the latest runs; their JSON has more
+ROWS = 50  # of any table
 ANSWERS = {"miss": "Asked of a provider", "none": "Not to be cached"}  # other results are kinds of hits
 TONES = {
     "healthy": "good",
@@ -56,8 +59,10 @@ def whole_page(data: Mapping[str, Any], chosen: str, words: Sequence[Mapping[str
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>perfkit</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="static/icon.svg" type="image/svg+xml">'
-        '<link rel="stylesheet" href="static/uplot.css"><link rel="stylesheet" href="static/dashboard.css">'
-        '<script src="static/uplot.js" defer></script><script src="static/dashboard.js" defer></script></head>'
+        f'<link rel="stylesheet" href="static/uplot.css?{__version__}">'
+        f'<link rel="stylesheet" href="static/dashboard.css?{__version__}">'
+        f'<script src="static/uplot.js?{__version__}" defer></script>'
+        f'<script src="static/dashboard.js?{__version__}" defer></script></head>'
         f'<body><a class="skip" href="#live">Skip to the figures</a>{_head(chosen)}'
         f'<main id="live" tabindex="-1">{live_part(data, chosen, words)}</main></body></html>'
     )
@@ -69,32 +74,27 @@ def _head(chosen: str) -> str:
     )
     return (
         f'<header><h1>perfkit</h1><nav aria-label="Time range">{links}</nav>'
-        '<form id="live-form" hidden><label>Every <output id="every-shown">5 s</output> '
+        '<form id="live-form" hidden><label>Every <span id="every-shown">5 s</span> '
         '<input id="every" type="range" min="1" max="60" value="5"></label>'
-        '<button id="pause" type="button" aria-pressed="false">Pause</button></form></header>'
+        '<button id="pause" type="button">Pause</button></form><p id="told" role="status"></p></header>'
     )
 
 
 def live_part(data: Mapping[str, Any], chosen: str, words: Sequence[Mapping[str, Any]] | None = None) -> str:
     """Return what changes: everything below the head."""
-    traffic = data["providers"]["traffic"]
-    health = [{"name": name, **row, **traffic[name]} for name, row in data["providers"]["health"].items()]
-    usage, cache = data["tokens"]["usage"], data["cache"]
+    shared = data["overview"]["budgets_shared"] or not data["overview"]["budgets"]
+    section, worker = partial(_section, chosen), f"of worker {data['workers']['answered_by']}"
     sections = (
         _workers(data["workers"]),
         f'<section aria-label="Overview" class="tiles">{_overview(data["overview"])}</section>',
-        _section("Alerts", "alerts", _alerts(data["alerts"])),
-        _section("Over time", "history", _charts(data["history"], chosen)),
-        _section(
-            "Providers",
-            "providers",
-            _table(PROVIDERS, health) + _reasons(health) + _table(MODELS, _models(data["providers"])),
-        ),
-        _section("Tokens and cost", "tokens", _table(USAGE, usage) + _table(BUDGETS, _budgets(data["overview"]))),
-        _section("Cache", "cache", f'<div class="tiles">{_cache(cache)}</div>'),
-        _section("Pools", "pools", "".join(_pools(data["pools"]))),
-        _section("Memory and garbage collection", "runtime", _runtime(data["runtime"]) + _each(data["workers"])),
-        _section("Latest profiles", "profiles", "".join(_profiles(data["profiles"]))),
+        section("Alerts", "alerts", _alerts(data["alerts"])),
+        section("Over time", "history", _charts(data["history"], chosen)),
+        section("Providers", "providers", _providers(data["providers"]), f"states {worker}"),
+        section("Tokens and cost", "tokens", _tokens(data), "" if shared else f"budgets {worker}"),
+        section("Cache", "cache", f'<div class="tiles">{_cache(data["cache"])}</div>', f"contents {worker}"),
+        section("Pools", "pools", _pools(data["pools"]), worker),
+        section("Memory and garbage collection", "runtime", _runtime(data["runtime"]) + _each(data["workers"])),
+        section("Latest profiles", "profiles", "".join(_profiles(data["profiles"])), worker),
         _words(words),
     )
     return "".join(sections)
@@ -108,21 +108,24 @@ def _workers(workers: Mapping[str, Any]) -> str:
     elif not known:
         said = "no worker has reported yet: that takes up to 10 s after the first call"
     late = " late" if reporting < known else ""
-    return f'<p class="banner{late}" role="status">{escape(said)}; answered by {escape(workers["answered_by"])}</p>'
+    by = f"answered by {workers['answered_by']} at {formats.moment(workers['now'])} UTC"
+    return f'<p class="banner{late}">{escape(said)}; {escape(by)}</p>'
 
 
 def _words(calls: Sequence[Mapping[str, Any]] | None) -> str:
     """Return the section that has no twin in JSON, where it is to be shown."""
     if calls is None:
         return ""
-    return f'<section aria-labelledby="words"><h2 id="words">Prompts and answers</h2>{_table(CALLS, calls)}</section>'
+    shown = _table(CALLS, calls, "No call yet.")
+    return f'<section aria-labelledby="words"><h2 id="words">Prompts and answers</h2>{shown}</section>'
 
 
-def _section(title: str, name: str, body: str) -> str:
-    label = escape(title)
+def _section(chosen: str, title: str, name: str, body: str, note: str = "") -> str:
+    label, small = escape(title), f" <small>{escape(note)}</small>" if note else ""
     return (
-        f'<section aria-labelledby="{name}"><h2 id="{name}">{label} '
-        f'<a class="twin" href="panels/{name}.json" aria-label="{label} as JSON">JSON</a></h2>{body}</section>'
+        f'<section aria-labelledby="{name}"><h2 id="{name}">{label}{small} '
+        f'<a class="twin" href="panels/{name}.json?range={chosen}" aria-label="{label} as JSON">JSON</a></h2>'
+        f"{body}</section>"
     )
 
 
@@ -153,22 +156,29 @@ def _overview(data: Mapping[str, Any]) -> str:
 
 def _charts(data: Mapping[str, Any], chosen: str) -> str:
     moments = data["moments"]
+    step = formats.seconds(moments[1] - moments[0])
 
     def chart(title: str, lines: Sequence[Line], value: Callable[[float], str], unit: str = "") -> str:
         drawn = line_chart(moments, lines, title=f"{title}, last {chosen}", value=value, moment=formats.minute)
         names = "".join(f'<span class="key-{place}">{escape(line.name)}</span>' for place, line in enumerate(lines))
-        return f'<figure data-unit="{unit}"><figcaption>{escape(title)} {names}</figcaption>{drawn}</figure>'
+        nothing = "" if any(map(any, (line.values for line in lines))) else f'<p class="empty">None in {chosen}.</p>'
+        return f'<figure data-unit="{unit}"><figcaption>{escape(title)} {names}</figcaption>{drawn}{nothing}</figure>'
 
+    charts = (
+        chart(f"Calls per {step}", [Line("calls", data["calls"]), Line("errors", data["errors"])], formats.count),
+        chart("Response time", [Line("p50", data["p50"]), Line("p95", data["p95"])], formats.seconds, "s"),
+        chart(f"Cost per {step}", [Line("cost", data["cost"])], formats.dollars, "$"),
+    )
+    return f'<div class="charts">{"".join(charts)}</div>'
+
+
+def _providers(data: Mapping[str, Any]) -> str:
+    health = [{"name": name, **row, **data["traffic"][name]} for name, row in data["health"].items()]
+    models = sorted(_models(data), key=lambda row: -row["requests"])
     return (
-        '<div class="charts">'
-        + "".join(
-            (
-                chart("Calls", [Line("calls", data["calls"]), Line("errors", data["errors"])], formats.count),
-                chart("Response time", [Line("p50", data["p50"]), Line("p95", data["p95"])], formats.seconds, "s"),
-                chart("Cost", [Line("cost", data["cost"])], formats.dollars, "$"),
-            )
-        )
-        + "</div>"
+        _table(PROVIDERS, health, "No provider is configured: [providers.<name>] names them.")
+        + _reasons(health)
+        + _table(MODELS, models, "No provider was asked in this range.")
     )
 
 
@@ -185,8 +195,16 @@ def _models(data: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         yield {**row, **times, "name": name, "errors": errors}
 
 
-def _budgets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{**row, "scope": " ".join(part for part in row["scope"] if part)} for row in data["budgets"]]
+def _tokens(data: Mapping[str, Any]) -> str:
+    """Return what the dearest agents and models used, and the budgets that have least left."""
+    usage = sorted(data["tokens"]["usage"], key=lambda row: (-row["cost"], -row["tokens_input"]))
+    budgets = sorted(map(_budget, data["overview"]["budgets"]), key=lambda row: -row["used"])
+    return _table(USAGE, usage, "No tokens were used in this range.") + _table(BUDGETS, budgets, "No budget is set.")
+
+
+def _budget(row: Mapping[str, Any]) -> dict[str, Any]:
+    used = 1 - row["remaining"] / row["limit"] if row["limit"] else 1.0
+    return {**row, "scope": " ".join(part for part in row["scope"] if part), "used": used}
 
 
 def _alerts(data: Mapping[str, Any]) -> str:
@@ -194,13 +212,12 @@ def _alerts(data: Mapping[str, Any]) -> str:
     told = [row for row in data["alerts"] if row["state"] != "inactive"]
     rows = [{**row, "labels": _pairs(row["labels"]), "values": _pairs(row["values"])} for row in told]
     watched = f'<p class="empty">Quiet: {escape(", ".join(quiet)) or formats.NOTHING}</p>'
-    return (_table(ALERTS, rows) if rows else "") + watched
+    return _table(ALERTS, rows) + watched
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    """Return names with their values; numbers with four digits."""
-    told = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in values.items()}
-    return ", ".join(f"{name} {value}" for name, value in told.items())
+    """Return names with their values."""
+    return ", ".join(f"{name} {formats.measure(name, value)}" for name, value in values.items())
 
 
 def _cache(data: Mapping[str, Any]) -> str:
@@ -213,9 +230,11 @@ def _cache(data: Mapping[str, Any]) -> str:
     )
 
 
-def _pools(data: Mapping[str, Any]) -> Iterable[str]:
-    for columns, part in ((CONNECTIONS, "connections"), (AGENTS, "agents")):
-        yield _table(columns, [{"name": name, **row} for name, row in data[part].items()])
+def _pools(data: Mapping[str, Any]) -> str:
+    hosts, agents = ([{"name": name, **row} for name, row in data[part].items()] for part in ("connections", "agents"))
+    return _table(CONNECTIONS, hosts, "No connection was opened yet.") + _table(
+        AGENTS, agents, "No type of agent is registered."
+    )
 
 
 def _runtime(data: Mapping[str, Any]) -> str:
@@ -243,9 +262,8 @@ def _each(workers: Mapping[str, Any]) -> str:
 
 def _profiles(data: Mapping[str, Any]) -> Iterable[str]:
     for columns, part in ((SLOW, "slow"), (RECORDED, "recorded")):
-        if data[part]:
-            yield _table(columns, data[part][:SHOWN])
-    yield _table(PROFILES, data["latest"][:SHOWN])
+        yield _table(columns, data[part][:SHOWN])
+    yield _table(PROFILES, data["latest"][:SHOWN], "Nothing was timed yet: requests, calls and @profile are.")
 
 
 def profile_page(found: CPUReport | SlowRun) -> str:
@@ -266,21 +284,24 @@ def profile_page(found: CPUReport | SlowRun) -> str:
     )
 
 
-def _table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
+def _table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]], empty: str = "") -> str:
+    """Return the first rows as a table; `empty` says why there are none."""
     listed = list(rows)
     if not listed:
-        return f'<p class="empty">No {escape(columns[0][1].lower())} yet.</p>'
+        return f'<p class="empty">{escape(empty)}</p>' if empty else ""
+    more = f'<p class="empty">{ROWS} of {formats.count(len(listed))}.</p>' if len(listed) > ROWS else ""
     head = "".join(f'<th scope="col"{_side(column)}>{escape(column[1])}</th>' for column in columns)
-    body = "".join(f"<tr>{''.join(_cell(row, column) for column in columns)}</tr>" for row in listed)
+    body = "".join(f"<tr>{''.join(_cell(row, column) for column in columns)}</tr>" for row in listed[:ROWS])
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(columns[0][1])}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}"
     )
 
 
 def _side(column: Column) -> str:
     """Return the class of text, which stands left and may wrap, and of times of day; numbers stand right."""
-    return {formats.text: ' class="text"', formats.moment: ' class="time"'}.get(column[2], "")
+    text = ' class="text"'
+    return {formats.text: text, formats.name: text, formats.moment: ' class="time"'}.get(column[2], "")
 
 
 def _cell(row: Mapping[str, Any], column: Column) -> str:

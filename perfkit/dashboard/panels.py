@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from perfkit._shared import current_config
 from perfkit.agents import AgentPool
 from perfkit.alerts import Alerts
 from perfkit.caching import ResponseCache
@@ -41,13 +42,13 @@ OWN = re.compile(r"(GET|HEAD) (\S*/)?perfkit/")  # requests by their routes: loo
 LATE = 30.0  # seconds after which a worker that has not reported is not reporting
 
 
-def span_named(name: str) -> float:
-    """Return the seconds of a time range: one of SPANS, or a number with s, m, h or d; an hour for anything else."""
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-    number = name[:-1]
-    if name[-1:] in units and number.isascii() and number.isdigit() and len(number) < 7:  # noqa: PLR2004 - of digits
-        return min(max(1.0, int(number) * units[name[-1]]), SPANS["24h"])
-    return SPANS["1h"]
+def span_named(name: str) -> float | None:
+    """Return the seconds of a time range, a day at most: a number, perhaps with s, m, h or d; None of anything else."""
+    found = re.fullmatch(r"([0-9]{1,7})([smhd]?)", name)
+    if found is None:
+        return None
+    unit = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2] or "s"]
+    return min(max(1.0, int(found[1]) * unit), SPANS["24h"])
 
 
 class Panels:
@@ -76,7 +77,7 @@ class Panels:
         shared = PerformanceTracker.instance().settings.store is not None
         return {
             "reporting": reporting, "known": len(rows), "age": age, "shared": shared, "workers": rows,
-            "answered_by": _this_worker(),
+            "answered_by": _this_worker(), "now": now,
         }  # fmt: skip
 
     def overview(self, span: float) -> dict[str, Any]:
@@ -97,14 +98,15 @@ class Panels:
             "p95_response_time": times.get("p95"),
             "p95_first_token": first.get("p95"),
             "errors": round(errors),
-            "error_rate": errors / (calls + errors) if calls + errors else 0.0,
-            "cache_hit_rate": (cacheable - asked.get("miss", 0.0)) / cacheable if cacheable else 0.0,
+            "error_rate": errors / (calls + errors) if calls + errors else None,
+            "cache_hit_rate": (cacheable - asked.get("miss", 0.0)) / cacheable if cacheable else None,
             "cost_today": cost_today.total if cost_today.count else None,
             "cost_run_rate": self._run_rate(view),
             "saved_by_cache": view.sketch("cache_saving", since).total,
             "saved_by_prefix": _prefix_saving(view, since),
             "daily_limit": _daily_limit(),
             "budgets": TokenOptimizer.instance().budgets(),
+            "budgets_shared": current_config().table("state").url is not None,
         }
 
     def _midnight(self) -> float:
@@ -238,9 +240,11 @@ def _traffic(view: Readable, provider: str, since: timedelta) -> dict[str, Any]:
     """Return what attempts at a provider took and cost; `rate_limited` are its answers 429."""
     of = {"provider": provider}
     times, first = view.get_stats("provider_latency", since, tags=of), view.get_stats("first_token", since, tags=of)
+    answered, failed = times.get("count", 0), view.sketch("provider_failure", since, tags=of).total
     cost = view.sketch("cost", since, tags=of)
     return {
-        "requests": round(times.get("count", 0) + view.sketch("provider_failure", since, tags=of).total),
+        "requests": round(answered + failed),
+        "success_rate": answered / (answered + failed) if answered + failed else None,
         "p50": times.get("p50"),
         "p95": times.get("p95"),
         "first_token": first.get("p95"),

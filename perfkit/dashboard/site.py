@@ -102,13 +102,16 @@ class Dashboard:
         return _reply(html, "text/html; charset=utf-8")
 
     def _data(self, path: str, query: Mapping[str, str]) -> Reply:
-        span = span_named(query.get("range", "1h"))
         panel = path.removeprefix("panels/").removesuffix(".json")
+        asked = query.get("time_range" if path == "report.json" else "range") or "1h"
+        span = span_named(asked)
+        if span is None:
+            told = f"{asked[:20]!r} is no time range: give seconds, or a number with s, m, h or d such as 10m or 24h"
+            return Reply(400, {**HEADERS, "Content-Type": "text/plain; charset=utf-8"}, told.encode())
         if path == "data.json":
             return _json(self._panels.all(span))
         if path == "report.json":
-            operation, span = query.get("operation", ""), span_named(query.get("time_range", "1h"))
-            return _json(self._panels.report(operation, span))
+            return _json(self._panels.report(query.get("operation", ""), span))
         if path == f"panels/{panel}.json" and panel in PANELS:
             return _json(PANELS[panel](self._panels, span))
         if path == "metrics":

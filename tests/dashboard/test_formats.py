@@ -35,3 +35,17 @@ def test_sizes(value: float | None, shown: str) -> None:
 )
 def test_dollars(value: float | None, shown: str) -> None:
     assert formats.dollars(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("avg_response_time", 0.1322, "132 ms"),
+        ("daily_cost", 24.0, "$24.00"),
+        ("error_rate", 0.05, "5 %"),
+        ("provider", "groq", "groq"),
+        ('count("x")', 20.0, "20"),
+    ],
+)
+def test_measures_have_the_unit_that_their_name_tells(name: str, value: object, shown: str) -> None:
+    assert formats.measure(name, value) == shown

@@ -14,6 +14,7 @@ import perfkit
 from perfkit import FakeClock, PerformanceTracker
 from perfkit.dashboard import SPANS, Dashboard, Panels
 from perfkit.dashboard.formats import dollars
+from perfkit.dashboard.page import ROWS
 from perfkit.dashboard.panels import LATE, PANELS, span_named
 from perfkit.profiling import Capture, SlowRun
 from perfkit.profiling.frames import Frame
@@ -209,7 +210,7 @@ def test_page_is_made_for_every_range(dashboard: Dashboard, chosen: str) -> None
 def test_page_has_no_script_or_style_of_its_own_and_no_secret(dashboard: Dashboard) -> None:
     page = dashboard.respond("GET", "", {}).body.decode()
     assert (
-        re.findall(r"<script(?! src=\"static/[\w.]+\" defer></script>)|<style| style=| on\w+=|javascript:", page) == []
+        re.findall(r"<script(?! src=\"static/[\w.?]+\" defer></script>)|<style| style=| on\w+=|javascript:", page) == []
     )
     assert "sk-secret" not in page
     assert "question" not in page
@@ -236,10 +237,39 @@ def test_hostile_names_are_escaped_everywhere(fault: FaultServer) -> None:
 
 @pytest.mark.parametrize(
     ("name", "seconds"),
-    [("10m", 600), ("90s", 90), ("2d", 86400), ("", 3600), ("1e9h", 3600), ("-5m", 3600), ("٣m", 3600)],
+    [("10m", 600), ("90s", 90), ("600", 600), ("2d", 86400), ("0", 1)]
+    + [(wrong, None) for wrong in ("", "m", "1e9h", "-5m", "٣m", "10min", "1" * 99)],
 )
-def test_time_ranges_are_read_or_an_hour(name: str, seconds: float) -> None:
+def test_time_ranges_are_read_or_refused(name: str, seconds: float | None) -> None:
     assert span_named(name) == seconds
+
+
+@pytest.mark.parametrize("path", ["data.json", "panels/cache.json", "report.json"])
+def test_machines_are_told_that_a_time_range_is_none(path: str) -> None:
+    asked = {"range": f"<{HOSTILE}", "time_range": f"<{HOSTILE}"}
+    reply = Dashboard().respond("GET", path, asked)
+    assert (reply.status, reply.headers["Content-Type"]) == (400, "text/plain; charset=utf-8")
+    assert b"is no time range" in reply.body
+    assert Dashboard().respond("GET", path, {"range": "", "time_range": ""}).status == 200
+
+
+def test_json_of_a_panel_has_the_range_of_the_page(dashboard: Dashboard) -> None:
+    page = dashboard.respond("GET", "", {"range": "6h"}).body.decode()
+    links = re.findall(r'href="panels/(\w+)\.json\?range=6h"', page)
+    assert set(links) == set(PANELS) - {"workers", "overview"}
+
+
+def test_long_tables_show_what_matters_most() -> None:
+    tokens = perfkit.TokenOptimizer.instance()
+    for number in range(ROWS + 3):
+        tokens.set_budget(("user", f"user {number}"), limit=1.0 + number, period="day")
+        perfkit.tracker.record_metric("cost", 1.0 + number, {"agent": f"agent {number}", "model": "x" * 300})
+    page = Dashboard().respond("GET", "", {}).body.decode()
+    assert page.count(f"{ROWS} of {ROWS + 3}.") == 2
+    assert ">agent 52</td>" in page
+    assert ">agent 2</td>" not in page
+    assert "x" * 120 + "\N{HORIZONTAL ELLIPSIS}" in page
+    assert "x" * 121 not in page
 
 
 @pytest.mark.parametrize(
@@ -282,7 +312,11 @@ def test_nothing_can_be_changed() -> None:
 
 def test_an_unused_process_has_a_page() -> None:
     page = Dashboard().respond("GET", "", {}).body.decode()
-    assert "No provider yet." in page
+    reasons = ("No provider is configured", "No provider was asked", "No tokens were used", "No budget is set")
+    for reason in (*reasons, "No connection was opened", "No type of agent", "Nothing was timed yet", "None in 1h."):
+        assert reason in page
+    overview = read(Dashboard(), "panels/overview.json")
+    assert (overview["error_rate"], overview["cache_hit_rate"]) == (None, None)
 
 
 def test_metrics_that_nobody_has_shared_yet_have_no_age(tmp_path: Path) -> None:
@@ -306,7 +340,7 @@ def test_a_worker_that_is_late_is_pointed_out(tmp_path: Path) -> None:
     perfkit.tracker.increment("asked")
     perfkit.tracker.flush()
     late = Dashboard(clock=FakeClock(wall=time.time() + LATE + 1)).respond("GET", "", {}).body.decode()
-    assert '<p class="banner late" role="status">0 of 1 workers reporting' in late
+    assert '<p class="banner late">0 of 1 workers reporting' in late
 
 
 def test_flame_graphs_of_profiles_and_slow_runs_have_pages(fault: FaultServer) -> None:
