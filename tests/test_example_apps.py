@@ -34,8 +34,8 @@ def script(name: str, llm: LlamaServer, *arguments: str) -> subprocess.Completed
 
 def gunicorn(app: str, llm: LlamaServer, *options: str, **more: str) -> Server:
     needs_module("gunicorn")
-    day = {"PERFKIT_TOKENS__TIMEZONE": noon()}
-    env = environment(LLM_BASE_URL=llm.base_url, DASHBOARD_TOKEN=TOKEN, **day, **more)
+    settings = {"PERFKIT_TOKENS__TIMEZONE": noon(), "PERFKIT_STATE__TIMEOUT": "5"}  # a busy machine is no outage
+    env = environment(LLM_BASE_URL=llm.base_url, DASHBOARD_TOKEN=TOKEN, **settings, **more)
     return Server("gunicorn", "--bind", "fd://{fd}", "--threads", "8", *options, app, env=env)
 
 
@@ -244,5 +244,5 @@ def test_workers_share_answers_budgets_and_metrics(llm: LlamaServer, redis: Redi
         polled(lambda: (other := ask())["cached"] == "exact" and other["worker"] != first["worker"])
         assert json.loads(server.get("/totals")[1])["workers"] <= 2
         assert server.stop() == 0
-    perfkit.configure(state={"url": redis.url}, metrics={"store": "redis"})
+    perfkit.configure(state={"url": redis.url, "timeout": 5.0}, metrics={"store": "redis"})
     assert perfkit.tracker.merged().get_stats("agent_response_time")["count"] == asked

@@ -92,7 +92,13 @@ def configure(servers: dict[str, FaultServer], **router: Any) -> None:
         client={"default_model": "tiny"},
         tokens={"prices": {"tiny": {"input": 1.0, "output": 1.0}}},
         connections={"maxsize": BOUND},
-        router={"strategy": "round_robin", "failure_threshold": THRESHOLD, "probe_interval": None, **router},
+        router={
+            "strategy": "round_robin",
+            "failure_threshold": THRESHOLD,
+            "probe_interval": None,
+            "outlier_factor": None,  # looks at ten seconds, which a test takes on a busy machine only
+            **router,
+        },
     )
     perfkit.optimizer.set_budget(("global", ""), 1e6, "day")
 
@@ -153,7 +159,7 @@ class Traffic:
 
 @EACH
 def test_outage_of_one_of_three_is_not_seen_by_callers(servers: dict[str, FaultServer], fault_: Fault) -> None:
-    configure(servers, attempt_timeout=2.0)
+    configure(servers, attempt_timeout=2.0 if fault_.name == "hanging" else PATIENCE)
     victim, before = servers[fault_.victim], Counter[str]()
 
     def strike() -> None:
@@ -173,7 +179,8 @@ def test_outage_of_one_of_three_is_not_seen_by_callers(servers: dict[str, FaultS
     attempts = traffic.attempts()
     wasted = [attempt for attempt in attempts if attempt.outcome != "ok"]
     assert {attempt.provider for attempt in wasted} == {fault_.victim}
-    assert 0 < len(wasted) <= THRESHOLD + THREADS
+    asked = [attempt for attempt in wasted if attempt.error != "PoolTimeout"]  # who waits for a connection asks nobody
+    assert 0 < len(asked) <= THRESHOLD + THREADS
     fresh = [answer for _, answer in traffic.answers if answer.cached is None]
     assert len(attempts) - len(wasted) == len(fresh)
 
@@ -204,7 +211,7 @@ def until(condition: Callable[[], bool], do: Callable[[], object]) -> None:
 
 @EACH
 def test_provider_gets_traffic_again_once_it_works_again(servers: dict[str, FaultServer], fault_: Fault) -> None:
-    configure(servers, open_seconds=0.1, attempt_timeout=0.2)
+    configure(servers, open_seconds=0.1, attempt_timeout=0.2 if fault_.name == "hanging" else PATIENCE)
     victim = servers[fault_.victim]
     asked: list[str] = []
 
@@ -218,6 +225,7 @@ def test_provider_gets_traffic_again_once_it_works_again(servers: dict[str, Faul
     fault_.mend(victim)
     asked.clear()
     until(lambda: fault_.victim in asked, ask)
+    perfkit.router.configure(attempt_timeout=PATIENCE)
     assert Counter(answer("hello", {}).provider for _ in range(9)) == {"a": 3, "b": 3, "c": 3}
     assert perfkit.router.health()[fault_.victim]["state"] == "closed"
 

@@ -187,7 +187,7 @@ def check_metrics(story: Story, stage: Stage) -> None:
     assert [line for line in lines if not SAMPLE.fullmatch(line)] == []
     assert f'perfkit_agent_response_time_seconds_count{{agent="default"}} {len(answered)}' in lines
 
-    perfkit.configure(state={"url": stage.redis.url})
+    perfkit.configure(state={"url": stage.redis.url, "timeout": 5.0})
     report = perfkit.optimizer.get_usage_report(group_by=("user",))
     users = Counter(seen.asked.user for seen in asked)
     assert {user: row["request_count"] for user, row in report.items()} == users

@@ -13,6 +13,7 @@ import pytest
 
 import perfkit
 from perfkit.agents import Cancellation, map_bounded
+from perfkit.agents.batch import _Work
 from perfkit.errors import DeadlineExceeded, RateLimitError
 from perfkit.testing import FaultServer, faults
 
@@ -276,8 +277,14 @@ def test_a_batch_that_takes_too_long_ends_with_what_it_had(monkeypatch: pytest.M
         return n
 
     got: list[int | None] = []
-    results = map_bounded(work, itertools.count(), 3, timeout=0.2)
-    threading.Timer(0.5, go.set).start()  # calls under way are waited for
+
+    class Released(_Work[int, int]):
+        def end(self) -> None:
+            go.set()  # calls under way are waited for
+            super().end()
+
+    monkeypatch.setattr("perfkit.agents.batch._Work", Released)
+    results = map_bounded(work, itertools.count(), 3, timeout=0.5)
     with pytest.raises(DeadlineExceeded, match="after 3 results"):
         got.extend(result.value for result in iter(lambda: next(results), None))
     assert batch_threads() == 0

@@ -16,7 +16,7 @@ from perfkit.state import RedisLink
 
 
 def link(redis: Redis) -> RedisLink:
-    made = RedisLink(redis.url, timeout=1.0)
+    made = RedisLink(redis.url, timeout=5.0)
     polled(lambda: made.available or made.call("PING"))
     return made
 

@@ -22,7 +22,7 @@ def test_a_day_begins_at_midnight_utc() -> None:
 
 
 def test_what_is_spent_while_redis_is_away_is_told_once_it_is_back(redis: Redis, clock: FakeClock) -> None:
-    links = [RedisLink(redis.url) for _ in range(2)]
+    links = [RedisLink(redis.url, timeout=5.0) for _ in range(2)]
     here, there = (Spending("a", 9.0, clock, lambda link=link: link) for link in links)  # type: ignore[misc]
     try:
         here.add(1.0)
@@ -43,7 +43,7 @@ def test_what_is_spent_while_redis_is_away_is_told_once_it_is_back(redis: Redis,
 
 
 def test_a_total_is_asked_for_once_a_second(redis: Redis, clock: FakeClock) -> None:
-    link = RedisLink(redis.url)
+    link = RedisLink(redis.url, timeout=5.0)
     try:
         spent = Spending("a", 9.0, clock, lambda: link)
         spent.add(1.0)

@@ -85,7 +85,11 @@ def test_killed_server_is_asked_once_and_found_again(
     ]
 
 
-def test_silent_server_costs_one_timeout(redis: Redis, link: RedisLink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_costs_one_timeout(
+    redis: Redis, tracker: PerformanceTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = RedisLink(redis.url, tracker=tracker)
+    polled(lambda: reachable(link))
     redis.signal(signal.SIGSTOP)
     asked = []
     connect = link._connect
@@ -105,6 +109,7 @@ def test_silent_server_costs_one_timeout(redis: Redis, link: RedisLink, monkeypa
     finally:
         redis.signal(signal.SIGCONT)
     polled(lambda: link.available)
+    link.close()
 
 
 @pytest.fixture
@@ -147,7 +152,7 @@ def test_nothing_listens_there(tracker: PerformanceTracker) -> None:
 
 
 def test_messages_reach_all_links(redis: Redis, link: RedisLink, tracker: PerformanceTracker) -> None:
-    other = RedisLink(redis.url, tracker=tracker)
+    other = RedisLink(redis.url, timeout=5.0, tracker=tracker)
     heard: list[bytes] = []
     ready = threading.Event()
     channel = link.key("channel")

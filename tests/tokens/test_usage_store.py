@@ -107,7 +107,7 @@ def test_all_workers_are_in_the_report_and_it_outlives_them(url: str | None, wor
 
 def test_without_its_store_a_worker_reports_what_it_knows_and_tells_it_later(redis: Redis, clock: FakeClock) -> None:
     tracker = PerformanceTracker(clock=clock)
-    hub = StateHub(url=redis.url, tracker=tracker)
+    hub = StateHub(url=redis.url, tracker=tracker, timeout=5.0)
     optimizer = TokenOptimizer(clock=clock, tracker=tracker, state=hub)
     redis.kill()
     call(optimizer)
@@ -205,7 +205,7 @@ def test_unpriced_calls_export_no_cost(worker: Worker) -> None:
 
 def test_a_batch_whose_reply_was_lost_is_counted_once(redis: Redis, clock: FakeClock) -> None:
     tracker = PerformanceTracker(clock=clock)
-    hub = StateHub(url=redis.url, tracker=tracker)
+    hub = StateHub(url=redis.url, tracker=tracker, timeout=0.5)
     optimizer = TokenOptimizer(clock=clock, tracker=tracker, state=hub)
     try:
         call(optimizer)
