@@ -128,9 +128,12 @@ CODE = {
         "from perfkit.integrations.django.middleware import PerfkitMiddleware; PerfkitMiddleware(print)"
     ),
     "Django: neither app nor middleware": DJANGO.format("import perfkit; perfkit.chat('hi')"),
-    "Django: PERFKIT misspelt, or not there": (
+    "Django: no such cache in CACHES": DJANGO.format(
+        "import perfkit; perfkit.ResponseCache(backend='django', alias='defalt')"
+    ),
+    "Django: PERFKIT misspelt, None, or not there": (
         "from django.conf import settings; import django, perfkit\n"
-        "settings.configure(PERKIT={}, INSTALLED_APPS=['perfkit.integrations.django'])\n"
+        "settings.configure(PERKIT={}, PERFKIT=None, INSTALLED_APPS=['perfkit.integrations.django'])\n"
         "django.setup(); perfkit.chat('hi')"
     ),
     "Django: a mistake in PERFKIT": (

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -362,3 +363,17 @@ def test_missing_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'perfkit\[demo\]'") as caught:
         LlamaServer().start()
     assert caught.value.name == "xllamacpp"
+
+
+def test_it_runs_alone_and_says_how_it_is_asked() -> None:
+    with subprocess.Popen([sys.executable, "-m", "perfkit.testing"], stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        word, address, key = command.stdout.readline().split()
+        assert (word, key) == ("export", "OPENAI_API_KEY=none")
+        body = json.dumps({"model": "gpt-4o-mini", "messages": QUESTION, "max_tokens": 4}).encode()
+        url = address.removeprefix("OPENAI_BASE_URL=") + "/chat/completions"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            assert json.load(reply)["usage"]["completion_tokens"] <= 4
+        command.send_signal(signal.SIGINT)
+        assert command.wait(10) == 0
