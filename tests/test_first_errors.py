@@ -73,6 +73,17 @@ def unread(name: str) -> Any:
         return asked(None)
 
 
+def streaming(_: FaultServer) -> Any:
+    from flask import Flask
+
+    from perfkit.integrations.flask import Perfkit
+
+    app = Flask("shop")
+    Perfkit(app, user=lambda: "ann")
+    app.add_url_rule("/", view_func=lambda: (asked().text for _ in range(1)))
+    return app.test_client().get("/").data
+
+
 async def awaited(fault: FaultServer) -> Any:
     return await answered(fault, faults.ok())
 
@@ -117,6 +128,7 @@ MISTAKES: dict[str, Callable[[FaultServer], Any]] = {
     "Flask: `dashboard=True`": lambda _: flask(dashboard=True)(),
     'Flask: `Perfkit(app)` before `app.config["PERFKIT"]`, or without Perfkit': lambda _: unread("PERFKIT"),
     "Flask: PERFKIT misspelt in `app.config`": lambda _: unread("PERKIT"),
+    "Flask: a reply that calls while it streams": streaming,
     "`answer.choices[0]`, `answer.content`": lambda fault: answered(fault, faults.ok()).choices,
     "`await perfkit.chat(...)`": lambda fault: asyncio.run(awaited(fault)),
     "an unknown strategy": lambda _: (configure(router={"strategy": "fastest"}), openai(api_key="k"), asked()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 try:
-    from flask import Flask, Response, g, request
+    from flask import Flask, Response, g, has_request_context, request
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("flask is not installed; pip install 'perfkit[flask]'", name="flask") from error
 
@@ -22,6 +22,8 @@ __all__ = ["Perfkit"]
 _KEY = "perfkit"
 CLOSED = "The dashboard is closed to this request: Perfkit(app, dashboard=...) takes a callable that says to whom it is"
 CLOSED += " open, and machines send the bearer token of [dashboard] token.\n"
+OVER = "whose call this is can only be asked inside the request: wrap what streams in flask.stream_with_context(), or"
+OVER += " pass user= to the call"
 
 
 class Perfkit:
@@ -81,6 +83,8 @@ class Perfkit:
     def _whose(self, _environ: Any) -> str | None:
         if self._user is None:
             return None
+        if not has_request_context():
+            raise RuntimeError(OVER)
         if "perfkit_user" not in g:
             user = self._user()
             g.perfkit_user = None if user is None else str(user)

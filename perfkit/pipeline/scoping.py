@@ -125,8 +125,9 @@ def scope(
         user: for calls without `user=`: the user, or what returns it.
         tenant: for calls without one in their context: part of the cache key, and a scope of budgets, ("tenant", name).
         timeout: seconds for everything inside together; a call begun later gets what is left.
-        budget: US dollars for everything inside together, in all threads; a call that could cost more than is left
-            raises BudgetExceededError with the scope ("request", id). The budget of a scope around this one holds too.
+        budget: US dollars for everything inside together, in all threads that its context is carried to; a call that
+            could cost more than is left raises BudgetExceededError with the scope ("request", id). The budget of a
+            scope around this one holds too.
         request: that id; None means a random one.
         clock: None means the system's.
 
