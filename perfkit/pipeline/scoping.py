@@ -52,9 +52,13 @@ class Scope:
 
         Raises:
             DeadlineExceeded: the deadline has passed.
+            TypeError: what is asked for the user returns something else than text.
         """
         if request.user is None and "user_id" not in request.metadata:
-            request = request.evolve(user=self.user() if callable(self.user) else self.user)
+            user = self.user() if callable(self.user) else self.user
+            if user is not None and not isinstance(user, str):
+                raise TypeError(f"user must be a string, not {user!r}: that is what the callable for it returned")
+            request = request.evolve(user=user)
         if self.tenant is not None and "tenant" not in request.metadata:
             request = request.evolve(metadata={**request.metadata, "tenant": self.tenant})
         if self.deadline is None:

@@ -24,6 +24,9 @@ def test_answers_inside_belong_to_the_user_of_the_scope(fault: FaultServer) -> N
     with perfkit.scope(user="ann"):
         perfkit.chat("what is my balance", **same)  # type: ignore[arg-type]
         assert perfkit.chat("what is my balance", **same).cached == "exact"  # type: ignore[arg-type]
+    number: Any = 42  # as databases count users
+    with perfkit.scope(user=lambda: number), pytest.raises(TypeError, match="user must be a string, not 42"):
+        perfkit.chat("My name?", model="m", temperature=0)
     with perfkit.scope(user=lambda: "bob"):
         assert perfkit.chat("what is my balance", **same).cached is None  # type: ignore[arg-type]
         assert perfkit.chat("what is my balance", user="ann", **same).cached == "exact"  # type: ignore[arg-type]
