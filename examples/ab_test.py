@@ -21,7 +21,7 @@ perfkit.configure(
 )
 
 
-def score(answer: perfkit.ChatResponse) -> float:
+def score(_: perfkit.ChatRequest, answer: perfkit.ChatResponse) -> float:
     """Stand for what your users or your checks say of an answer, 0 to 1."""
     return 1.0 if answer.finish_reason == "stop" else 0.5
 
@@ -30,11 +30,14 @@ def main(users: int = 40) -> None:
     test = perfkit.router.ab("writer", {"present": "present", "candidate": "candidate"}, shares=[3, 1])
     for user in range(users):
         messages = [{"role": "user", "content": f"Write a line about queue {user}."}]
-        answer = test.execute(perfkit.ChatRequest(messages, "writer", max_tokens=24, user=str(user)))
-        test.record(user, quality=score(answer))
+        try:
+            test.execute(perfkit.ChatRequest(messages, "writer", max_tokens=24, user=str(user)), score=score)
+        except perfkit.PerfkitError as error:  # it counts against that arm
+            print(f"user {user}: {error}")
     for arm, row in test.results().items():
         print(
-            f"{arm}: {row['sample_size']} calls, {row['avg_response_time']:.3f} s, score {row['avg_quality_score']:.2f}"
+            f"{arm}: {row['sample_size']} calls, {row['error_rate'] or 0:.0%} failed, "
+            f"{row['avg_response_time'] or 0:.3f} s, score {row['avg_quality_score'] or 0:.2f}"
         )
     print("response time:", test.compare()["candidate"])
     print("quality:", test.compare("quality_score")["candidate"])

@@ -37,7 +37,7 @@ index.executemany("INSERT INTO documents VALUES (?, ?)", DOCUMENTS)
 @perfkit.cached(ttl=3600)
 def search(question: str) -> list[str]:
     words = " OR ".join(f'"{word}"' for word in question.replace('"', " ").split())
-    rows = index.execute("SELECT body FROM documents WHERE documents MATCH ? ORDER BY rank LIMIT 2", (words,))
+    rows = index.execute("SELECT body FROM documents WHERE documents MATCH ? ORDER BY rank LIMIT 2", (words or '""',))
     return [body for (body,) in rows]
 
 
@@ -49,9 +49,11 @@ def answer(question: str) -> perfkit.ChatResponse:
 
 
 if __name__ == "__main__":
-    for asked in sys.argv[1:]:
+    for asked in list(filter(str.strip, sys.argv[1:])) or ["How long does shipping take?"]:
         try:
             found = answer(asked)
             print(f"{' '.join(found.text.split())} [{found.cached or found.provider}, ${found.cost:.6f}]")
         except perfkit.BudgetExceededError as error:
             print(f"no budget left: {error}")
+        except perfkit.PerfkitError as error:
+            print(f"no answer: {error}")

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 
-from flask import Flask, Response, request
+from flask import Flask, Response, abort, request
 
 import perfkit
 
@@ -22,17 +22,23 @@ perfkit.configure(
     client={"default_model": os.environ.get("LLM_MODEL", "tiny")},
 )
 app = Flask(__name__)
-PAGE = """<!doctype html><meta charset="utf-8"><title>Ask</title>
-<form><input name="q" size="60" autofocus><button>Ask</button></form><p id="answer"></p>
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Ask</title>
+<meta name="viewport" content="width=device-width">
+<style>:root { color-scheme: light dark } input { max-width: 100% }</style>
+<form><input name="q" size="60" maxlength="500" aria-label="Question" required autofocus><button>Ask</button></form>
+<p id="answer" aria-live="polite"></p>
 <script>
+let source
 document.forms[0].onsubmit = (event) => {
   event.preventDefault()
   const answer = document.getElementById("answer")
+  const end = (failed) => { source.close(); answer.textContent += failed ? " … Please try again." : "" }
   answer.textContent = ""
-  const source = new EventSource("events?" + new URLSearchParams(new FormData(event.target)))
+  source?.close()
+  source = new EventSource("events?" + new URLSearchParams(new FormData(event.target)))
   source.onmessage = (message) => { answer.textContent += JSON.parse(message.data) }
-  source.addEventListener("end", () => source.close())
-  source.onerror = () => source.close()
+  source.addEventListener("end", (message) => end(JSON.parse(message.data).error))
+  source.onerror = () => end(true)
 }
 </script>"""
 
@@ -54,4 +60,5 @@ def page() -> str:
 
 @app.get("/events")
 def answer() -> Response:
-    return Response(events(request.args["q"]), mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    question = request.args.get("q", "").strip() or abort(400)
+    return Response(events(question), mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})

@@ -122,6 +122,8 @@ def test_staff_see_what_the_shop_asked_on_the_dashboard(shop: Server) -> None:
     assert first == second
     assert visitor.ask("GET", "/admin/perfkit/")[0] == 302
     page = visitor.ask("GET", "/admin/login/")[1]
+    for sheet in re.findall(r'href="(/static/[^"]+)"', page):
+        assert visitor.ask("GET", sheet)[0] == 200
     visitor.ask("POST", "/admin/login/", csrfmiddlewaretoken=token(page), username="ann", password=PASSWORD)
     status, page = visitor.ask("GET", "/admin/perfkit/data.json")
     told = json.loads(page)
@@ -171,6 +173,9 @@ def test_the_bots_dashboard_is_for_those_with_the_token(bot: Server) -> None:
     assert status == 200
     assert told["overview"]["calls"] >= 1
     assert told["pools"]["agents"]["customer_support"]["lent"] >= 1
+    assert visitor.ask("POST", "/staff", token="guessed")[0] == visitor.ask("GET", "/perfkit/")[0] == 403
+    assert visitor.ask("POST", "/staff", token=TOKEN)[0] == 302
+    assert visitor.ask("GET", "/perfkit/")[0] == 200
 
 
 # --- one feature each -------------------------------------------------------------------------------------------------
@@ -193,6 +198,7 @@ def test_a_browser_gets_events_as_the_answer_is_written(llm: LlamaServer) -> Non
     needs_module("flask")
     with gunicorn("examples.sse:app", llm) as server:
         assert b"EventSource" in server.get("/")[1]
+        assert server.get("/events?q=")[0] == 400
         status, body = server.get("/events?q=What+is+a+queue%3F")
     assert status == 200
     *texts, last = body.decode().rstrip("\n").split("\n\n")

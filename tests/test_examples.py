@@ -24,7 +24,7 @@ from perfkit.testing.llm import LlamaServer
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 APPS = {"flask": "examples.flask_app:app", "django": "examples.django_app:application"}
-LONGEST = 59  # lines
+LONGEST = 64  # lines
 
 
 @dataclass(frozen=True)

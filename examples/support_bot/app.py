@@ -1,6 +1,6 @@
-"""A support bot: a page with a conversation, answers from articles, a dashboard for those who know the token.
+"""A support bot: a page with a conversation, answers from articles, a dashboard for who gives the token at /staff.
 
-Run it: SECRET_KEY=... LLM_BASE_URL=https://api.openai.com/v1 LLM_API_KEY=sk-... \
+Run it: SECRET_KEY=... DASHBOARD_TOKEN=... LLM_BASE_URL=https://api.openai.com/v1 LLM_API_KEY=sk-... \
     gunicorn --threads 16 examples.support_bot.app:app
 """
 
@@ -39,7 +39,7 @@ app.config.update(
         "dashboard": {"token": os.environ.get("DASHBOARD_TOKEN")},
     },
 )
-Perfkit(app, user=lambda: session.get("visitor"))
+Perfkit(app, user=lambda: session.get("visitor"), dashboard=lambda: session.get("staff", False))
 perfkit.agent_pool.register("customer_support", Bot, size=16, reset=Bot.forget)
 
 
@@ -60,7 +60,8 @@ def say() -> Response | tuple[str, int]:
         try:
             answer = perfkit.chat(bot.messages(question), temperature=0, max_tokens=64, agent="customer_support")
         except perfkit.PerfkitError as error:
-            return render_template("chat.html", turns=turns, longest=LONGEST, failure=told(error)), 503
+            shown = {"turns": turns, "longest": LONGEST, "question": question, "failure": told(error)}
+            return render_template("chat.html", **shown), 503
     said: list[dict[str, Any]] = [
         *turns, {"role": "user", "content": question}, {"role": "assistant", "content": answer.text.strip()},
     ]  # fmt: skip
@@ -72,6 +73,20 @@ def say() -> Response | tuple[str, int]:
 def forget() -> Response:
     session.pop("turns", None)
     return redirect(url_for("chat"))
+
+
+@app.get("/staff")
+def sign_in() -> str:
+    return '<!doctype html><title>Staff</title><form method="post"><label>Token <input name="token" type="password">'
+
+
+@app.post("/staff")
+def signed_in() -> Response | tuple[str, int]:
+    token = os.environ.get("DASHBOARD_TOKEN", "")
+    if not token or not secrets.compare_digest(token.encode(), request.form.get("token", "").encode()):
+        return sign_in(), 403
+    session["staff"] = True
+    return redirect("/perfkit/")
 
 
 def told(error: perfkit.PerfkitError) -> str:
