@@ -124,7 +124,8 @@ def run(options: argparse.Namespace) -> int:
         ConfigError: the options name nothing that can be measured.
         PerfkitError: a file cannot be written.
     """
-    terms, before, rows = _terms(options), _earlier(options), list[dict[str, Any]]()
+    terms, rows = _terms(options), list[dict[str, Any]]()
+    before = _earlier(options, terms)
     bounds = [Bound.parse(text, _FIGURES) for text in options.threshold]
     with _servers(options) as providers:
         cases = _cases(options, providers, before)
@@ -140,7 +141,8 @@ def run(options: argparse.Namespace) -> int:
         {"threshold": str(bound), "case": identity(row)} for bound in bounds for row in rows if not bound.holds(row)
     ]
     differences = [one._asdict() for one in compare(before, rows, seed=terms.seed)]
-    worse = [one for one in differences if options.worse_by is not None and one["low"] > 1 + options.worse_by / 100]
+    most = math.inf if options.worse_by is None else 1 + options.worse_by / 100
+    worse = [f"{one['key']} by {one['case']}" for one in differences if one["low"] > most]
     document = {
         "perfkit_bench": FORMAT,
         "machine": _machine(),
@@ -148,6 +150,7 @@ def run(options: argparse.Namespace) -> int:
         "definitions": DEFINITIONS,
         "rows": rows,
         "missed": missed,
+        "worse": worse,
         "differences": differences,
     }
     failed = _write(options, document)
@@ -178,14 +181,19 @@ def _terms(options: argparse.Namespace) -> Terms:
     )
 
 
-def _earlier(options: argparse.Namespace) -> list[dict[str, Any]]:
+def _earlier(options: argparse.Namespace, terms: Terms) -> list[dict[str, Any]]:
     if options.compare is None:
         if options.worse_by is not None:
             raise ConfigError("--worse-by needs a run to compare with: --compare FILE")
         return []
     try:
-        rows: list[dict[str, Any]] = json.loads(options.compare.read_text())["rows"]
+        document = json.loads(options.compare.read_text())
+        rows: list[dict[str, Any]] = document["rows"]
         compare(rows, rows)
+        then = document.get("settings", {})
+        for key in ("max_tokens", "temperature", "unique"):
+            if then.get(key, now := getattr(terms, key)) != now:
+                print(f"perfkit: --compare {options.compare}: its {key} was {then[key]}, not {now}", file=sys.stderr)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"--compare {options.compare}: no JSON of perfkit bench: {error!r}") from error
     return rows
@@ -303,10 +311,12 @@ def _write(options: argparse.Namespace, document: dict[str, Any]) -> list[str]:
 def _print(options: argparse.Namespace, document: dict[str, Any]) -> None:
     if options.json:
         print(_as_json(document), end="")
-        return
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(as_table(document, width=width))
-    if document["differences"]:
-        print("\n" + differences_table(document["differences"]))
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(as_table(document, width=width))
+        if document["differences"]:
+            print("\n" + differences_table(document["differences"]))
     for one in document["missed"]:
         print(f"missed: {one['threshold']} by {plain(one['case'])}", file=sys.stderr)
+    for text in document["worse"]:
+        print(f"worse: {plain(text)}", file=sys.stderr)

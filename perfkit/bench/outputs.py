@@ -50,7 +50,7 @@ figure{margin:0}figcaption{font-weight:600}ul{list-style:none;padding:0}li::befo
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dt{font-weight:600}dd{margin:0}
 @media(max-width:40rem){dl{display:block}}
 .end{text-anchor:end}.middle{text-anchor:middle}.grid{stroke:#d8dee4}polyline{fill:none;stroke-width:1.5}
-@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}th,td{border-color:#30363d}}
+@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}th,td{border-color:#30363d}.grid{stroke:#30363d}}
 """
 
 
@@ -103,8 +103,8 @@ def as_csv(document: Mapping[str, Any]) -> str:
 def as_html(document: Mapping[str, Any]) -> str:
     """Return the run as a page of its own: no script, nothing from elsewhere."""
     rows = document["rows"]
-    strokes = "".join(f".line-{n},.key-{n}{{stroke:{COLOURS[n % len(COLOURS)]};color:{COLOURS[n % len(COLOURS)]}}}"
-                      for n in range(len(rows)))  # fmt: skip
+    colours = [COLOURS[n % len(COLOURS)] for n in range(len(rows))]
+    strokes = "".join(f".line-{n}{{stroke:{one}}}.key-{n}::before{{color:{one}}}" for n, one in enumerate(colours))
     names = "".join(f'<li class="key-{n}">{escape(identity(row))}</li>' for n, row in enumerate(rows))
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>perfkit bench</title>',

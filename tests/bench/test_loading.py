@@ -107,7 +107,7 @@ def test_a_request_that_hangs_holds_up_no_others(load: Load, monkeypatch: pytest
         def chat_completion(self, _request: ChatRequest) -> ChatResponse:
             number = next(asked)
             if number == 0:
-                assert others.wait(2)
+                assert others.wait(10)
             elif number == 299:
                 others.set()
             return ChatResponse("x", Usage(1, 1), "m", "p")
