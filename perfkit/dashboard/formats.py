@@ -78,10 +78,10 @@ def size(value: float | None) -> str:
 
 
 def moment(value: float | None) -> str:
-    """Return epoch seconds as the time of day in UTC."""
-    return NOTHING if value is None else datetime.fromtimestamp(value, UTC).strftime("%H:%M:%S")
+    """Return epoch seconds as month, day and time of day in UTC."""
+    return NOTHING if value is None else datetime.fromtimestamp(value, UTC).strftime("%m-%d %H:%M:%S")
 
 
 def minute(value: float) -> str:
     """Return epoch seconds as hour and minute in UTC, for an axis."""
-    return moment(value)[:5]
+    return datetime.fromtimestamp(value, UTC).strftime("%H:%M")

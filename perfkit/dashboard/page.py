@@ -85,7 +85,7 @@ def live_part(data: Mapping[str, Any], chosen: str, words: Sequence[Mapping[str,
     shared = data["overview"]["budgets_shared"] or not data["overview"]["budgets"]
     section, worker = partial(_section, chosen), f"of worker {data['workers']['answered_by']}"
     sections = (
-        _workers(data["workers"]),
+        _workers(data["workers"], chosen),
         f'<section aria-label="Overview" class="tiles">{_overview(data["overview"])}</section>',
         section("Alerts", "alerts", _alerts(data["alerts"])),
         section("Over time", "history", _charts(data["history"], chosen)),
@@ -100,7 +100,7 @@ def live_part(data: Mapping[str, Any], chosen: str, words: Sequence[Mapping[str,
     return "".join(sections)
 
 
-def _workers(workers: Mapping[str, Any]) -> str:
+def _workers(workers: Mapping[str, Any], chosen: str) -> str:
     reporting, known = workers["reporting"], workers["known"]
     said = f"{reporting} of {known} workers reporting, data at most {formats.seconds(workers['age'])} old"
     if not workers["shared"]:
@@ -109,7 +109,8 @@ def _workers(workers: Mapping[str, Any]) -> str:
         said = "no worker has reported yet: that takes up to 10 s after the first call"
     late = " late" if reporting < known else ""
     by = f"answered by {workers['answered_by']} at {formats.moment(workers['now'])} UTC"
-    return f'<p class="banner{late}">{escape(said)}; {escape(by)}</p>'
+    whole = f'<a class="twin" href="data.json?range={chosen}">all as JSON</a>'
+    return f'<p class="banner{late}">{escape(said)}; {escape(by)} {whole}</p>'
 
 
 def _words(calls: Sequence[Mapping[str, Any]] | None) -> str:

@@ -178,12 +178,13 @@ class Panels:
     def profiles(self, _span: float) -> dict[str, Any]:
         """Return the latest profiles of this worker, slow runs caught, and CPU profiles; newest first.
 
-        Requests of the dashboard itself are left out of the latest.
+        Requests of the dashboard itself are left out.
         """
-        latest = [one for one in Profiler.instance().latest(4 * PROFILES) if not OWN.match(one.operation)][:PROFILES]
-        slow = [one.to_dict() for one in Profiler.instance().slow_captures()[:PROFILES]]
-        recorded = [one.to_dict() for one in Profiler.instance().cpu_reports()[:PROFILES]]
-        return {"latest": [asdict(one) for one in latest], "slow": slow, "recorded": recorded}
+        profiler = Profiler.instance()
+        latest = [asdict(one) for one in profiler.latest(4 * PROFILES) if not OWN.match(one.operation)]
+        slow = [one.to_dict() for one in profiler.slow_captures() if not OWN.match(one.operation)]
+        recorded = [one.to_dict() for one in profiler.cpu_reports()]
+        return {"latest": latest[:PROFILES], "slow": slow[:PROFILES], "recorded": recorded[:PROFILES]}
 
     def alerts(self, _span: float) -> dict[str, Any]:
         """Return the state of every rule, and the alerts there are; looking begins to watch."""

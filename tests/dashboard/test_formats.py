@@ -49,3 +49,7 @@ def test_dollars(value: float | None, shown: str) -> None:
 )
 def test_measures_have_the_unit_that_their_name_tells(name: str, value: object, shown: str) -> None:
     assert formats.measure(name, value) == shown
+
+
+def test_times_of_day_have_their_day() -> None:
+    assert (formats.moment(1.7e9), formats.minute(1.7e9)) == ("11-14 22:13:20", "22:13")
