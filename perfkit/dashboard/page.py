@@ -44,6 +44,7 @@ __all__ = ["live_part", "profile_page", "whole_page"]
 SHOWN = 8  # of the latest runs; their JSON has more
 ROWS = 50  # of any table
 ANSWERS = {"miss": "Asked of a provider", "none": "Not to be cached"}  # other results are kinds of hits
+CALM = {"inactive": "Quiet", "no-data": "Nothing to judge lately"}  # states that need no line of their own
 TONES = {
     "healthy": "good",
     "closed": "good",
@@ -209,11 +210,11 @@ def _budget(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _alerts(data: Mapping[str, Any]) -> str:
-    quiet = [name for name, state in data["rules"].items() if state == "inactive"]
-    told = [row for row in data["alerts"] if row["state"] != "inactive"]
+    told = [row for row in data["alerts"] if row["state"] not in CALM or (row["state"] == "no-data" and row["fired"])]
     rows = [{**row, "labels": _pairs(row["labels"]), "values": _pairs(row["values"])} for row in told]
-    watched = f'<p class="empty">Quiet: {escape(", ".join(quiet)) or formats.NOTHING}</p>'
-    return _table(ALERTS, rows) + watched
+    calm = {text: [name for name, state in data["rules"].items() if state == of] for of, text in CALM.items()}
+    lines = (f'<p class="empty">{text}: {escape(", ".join(names))}</p>' for text, names in calm.items() if names)
+    return _table(ALERTS, rows) + "".join(lines)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -191,7 +191,13 @@ class Panels:
         watch = Alerts.instance()
         watch.start()
         rows = [
-            {"rule": one.rule, "labels": dict(one.labels), "state": one.state, "severity": one.severity}
+            {
+                "rule": one.rule,
+                "labels": dict(one.labels),
+                "state": one.state,
+                "severity": one.severity,
+                "fired": one.fired,
+            }
             | {"since": one.since, "values": dict(one.values), "condition": one.condition}
             for one in watch.alerts()
         ]

@@ -135,6 +135,8 @@ def test_page_stays_live_until_it_is_paused(page: Page) -> None:
     page.locator("#pause").click()
     ask(45)
     page.wait_for_selector(".tile strong:text-is('46')")
+    page.route("**part=live", lambda route: route.fulfill(status=302, headers={"Location": "/login"}))
+    page.wait_for_selector("#told:text-is('You are logged out; these figures are old.')")
 
 
 def test_live_figures_keep_the_place_of_a_table_and_wait_for_the_keyboard_alone(page: Page) -> None:

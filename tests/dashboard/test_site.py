@@ -14,7 +14,7 @@ import perfkit
 from perfkit import FakeClock, PerformanceTracker
 from perfkit.dashboard import SPANS, Dashboard, Panels
 from perfkit.dashboard.formats import dollars
-from perfkit.dashboard.page import ROWS
+from perfkit.dashboard.page import ROWS, live_part
 from perfkit.dashboard.panels import LATE, PANELS, span_named
 from perfkit.profiling import Capture, SlowRun
 from perfkit.profiling.frames import Frame
@@ -66,6 +66,17 @@ def test_alerts_are_shown_with_what_they_are_of(dashboard: Dashboard) -> None:
     page = dashboard.respond("GET", "", {}).body.decode()
     assert '<td class="text">too_slow</td><td class="text"><span class="pill bad">firing</span></td>' in page
     assert "Quiet: " in page
+
+
+def test_alerts_that_have_no_data_get_a_line_of_their_own_only_after_firing() -> None:
+    data, row = Panels().all(600.0), dict.fromkeys(("severity", "since", "condition")) | {"labels": {}, "values": {}}
+    alerts = [{**row, "rule": rule, "state": "no-data", "fired": rule == "lost"} for rule in ("idle", "lost")]
+    data["alerts"] = {"rules": {"well": "inactive", "idle": "no-data", "lost": "no-data"}, "alerts": alerts}
+    page = live_part(data, "10m")
+    assert "Quiet: well<" in page
+    assert "Nothing to judge lately: idle, lost<" in page
+    assert '<td class="text">lost</td>' in page
+    assert '<td class="text">idle</td>' not in page
 
 
 def test_prometheus_may_scrape_it(dashboard: Dashboard) -> None:
