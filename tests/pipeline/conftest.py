@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from _noon import noon
 
 import perfkit
 from perfkit.testing import FaultServer
@@ -16,6 +17,6 @@ def chat(fault: FaultServer) -> Callable[..., perfkit.ChatResponse]:
     perfkit.configure(
         providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"}},
         client={"default_model": "tiny"},
-        tokens={"prices": {"tiny": {"input": 1_000_000.0, "output": 2_000_000.0}}},
+        tokens={"prices": {"tiny": {"input": 1_000_000.0, "output": 2_000_000.0}}, "timezone": noon()},
     )
     return perfkit.chat

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from _noon import noon
 from _servers import Redis
 
 import perfkit
@@ -18,7 +19,7 @@ def chat(fault: FaultServer) -> Callable[..., perfkit.ChatResponse]:
     perfkit.configure(
         providers={"local": {"kind": "openai", "base_url": fault.base_url, "api_key": "sk-test"}},
         client={"default_model": "big"},
-        tokens={"prices": PRICES},
+        tokens={"prices": PRICES, "timezone": noon()},
     )
     return perfkit.chat
 
@@ -49,7 +50,7 @@ def test_budgets_know_the_price_of_a_model_that_each_provider_calls_otherwise(fa
     perfkit.configure(
         providers={"one": {**local, "models": {"fast": "big"}}, "two": {**local, "models": {"fast": "small"}}},
         router={"strategy": "priority"},
-        tokens={"prices": PRICES},
+        tokens={"prices": PRICES, "timezone": noon()},
     )
     perfkit.optimizer.set_budget(("user", "*"), 0.1, "day")
     fault.behave(answer(60), answer(30))
@@ -101,7 +102,7 @@ def test_budget_is_shared_through_the_configured_redis(
     chat: Callable[..., perfkit.ChatResponse], fault: FaultServer, redis: Redis
 ) -> None:
     perfkit.configure(state={"url": redis.url, "timeout": 5.0})
-    other = perfkit.TokenOptimizer(prices=PRICES)
+    other = perfkit.TokenOptimizer(prices=PRICES, timezone=noon())
     for worker in (perfkit.optimizer, other):
         worker.set_budget("global", 0.1, "day")
     other.reserve({}, 0.07).settle(0.07)
