@@ -34,6 +34,7 @@ class MetricsSettings:
     store: str | None = None  # where workers share their metrics: a directory, or "redis" for that of [state]
     host: str | None = None  # this machine's name among those that share; None: its own, alike in some containers
     flush_interval: float = number(10.0, above=0)
+    detailed_logging: bool = False  # a line for each call, logger perfkit.calls; see perfkit.metrics.sinks.logging
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +189,9 @@ class ProfilerSettings:
 class GCSettings:
     """`[gc]`: how GCOptimizer collects between requests."""
 
-    workload: str | None = None  # what `perfkit.prepare()` sets the collector for
+    workload: str | None = field(
+        default=None, metadata={"none": True}
+    )  # what `perfkit.prepare()` sets the collector for
     compaction: bool = False  # and whether it gives memory back when idle
     immortal: bool = True  # "fork_server": nothing counts references to what lives then, on Python 3.12 and 3.13
     pause: float = number(0.002, above=0)  # seconds that one collection should take
@@ -213,7 +216,6 @@ class AppSettings:
     """`[app]`: what kind of process this is."""
 
     preset: str | None = None  # "production", "development" or "testing": defaults below all that is set elsewhere
-    detailed_logging: bool = False  # of perfkit itself, from `perfkit.prepare()` on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

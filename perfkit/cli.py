@@ -30,6 +30,8 @@ COMMANDS = {
     "config": ("perfkit.cli", "show every setting and where it comes from"),
 }
 
+WIDEST = 40  # characters of a column that longer cells may break
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
@@ -72,13 +74,23 @@ def run(options: argparse.Namespace) -> int:
     """Print every setting, its value and its source; secrets stay hidden."""
     from perfkit._shared import current_config
 
-    rows = current_config().explain()
+    config = current_config()
+    rows, preset = config.explain(), config.table("app").preset
     if options.json:
         print(json.dumps(rows, indent=2, default=str))
         return 0
-    for row in rows:
-        print(f"{row['setting']:30} {_shown(row['value']):24} {row['source']}")
+    shown = [(row["setting"], _shown(row["value"]), _from(row, preset)) for row in rows]
+    wide = [max(len(line[column]) for line in shown if len(line[column]) <= WIDEST) for column in range(2)]
+    for setting, value, source in shown:
+        print(f"{setting:{wide[0]}}  {value:{wide[1]}}  {source}")
     return 0
+
+
+def _from(row: dict[str, Any], preset: str | None) -> str:
+    variable = f"PERFKIT_{row['setting'].replace('.', '__').upper()}"
+    source: str = row["source"]
+    told = {"argument": "code", "environment": f"environment {variable}", "preset": f"preset {preset}"}
+    return told.get(source, source)
 
 
 def _shown(value: Any) -> str:

@@ -21,15 +21,17 @@ from typing import Any, TypeVar
 
 from perfkit._settings import NAMED_TABLES, TABLES
 from perfkit.errors import ConfigError, nearest
-from perfkit.presets import preset
+from perfkit.presets import PRESETS, preset
 from perfkit.values import finite
 
 __all__ = ["NAMED_TABLES", "TABLES", "Config", "build", "merged"]
 
 S = TypeVar("S")
 PREFIX = "PERFKIT_"
-_SECRET = frozenset({"api_key", "headers", "proxy", "token", "webhook"})  # names of settings that are never shown
-_USERINFO = re.compile(r"://[^/@]*@")  # and the user and password of addresses
+_SECRET = re.compile(
+    r"(.*[_-])?(key|secret|password)|((api|access|auth)[_-])?token|authorization|headers|proxy|webhook", re.IGNORECASE
+)
+_USERINFO = re.compile(r"://\S*@|\?\S*")  # of addresses: user and password, and what may be a key after them
 
 
 @cache
@@ -65,7 +67,7 @@ def _name(where: str, key: str) -> str:
 
 def _checked(name: str, value: Any, hint: Any, bounds: Mapping[str, Any]) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if type(None) in kinds and (value is None or (value == "none" and str not in kinds)):
+    if type(None) in kinds and (value is None or (value == "none" and (str not in kinds or bounds.get("none")))):
         return None
     kinds = tuple(typing.get_origin(kind) or kind for kind in kinds)
     kind = kinds[0]
@@ -117,10 +119,17 @@ def _refuse(value: Any) -> Any:
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return tables set by `PERFKIT_<TABLE>__<KEY>` or `PERFKIT_PROVIDERS__<NAME>__<KEY>`; other names are ignored."""
+    """Return tables set by `PERFKIT_<TABLE>__<KEY>` or `PERFKIT_PROVIDERS__<NAME>__<KEY>`; other names are ignored.
+
+    Raises:
+        ConfigError: a variable is a setting but for its second underscore.
+    """
     tables: dict[str, dict[str, Any]] = {}
     for variable, value in environ.items():
-        if not variable.startswith(PREFIX) or "__" not in variable:
+        if not variable.startswith(PREFIX):
+            continue
+        if "__" not in variable:
+            _refuse_nearly(variable)
             continue
         table, *path = variable.removeprefix(PREFIX).lower().split("__")
         if table in NAMED_TABLES and len(path) > 1:
@@ -128,6 +137,13 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         else:
             tables.setdefault(table, {})[path[0]] = value
     return tables
+
+
+def _refuse_nearly(variable: str) -> None:
+    table, _, key = variable.removeprefix(PREFIX).lower().partition("_")
+    if table in TABLES and key in {f.name for f in fields(TABLES[table])}:
+        meant = f"{PREFIX}{table}__{key}".upper()
+        raise ConfigError(f"unknown variable {variable}; did you mean {meant}?", key=variable)
 
 
 def from_file(path: Path) -> dict[str, Any]:
@@ -227,7 +243,7 @@ class Config:
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return tables of `below` with those of `above` laid over, key by key, and in named tables row by row.
 
-    A table of None leaves unchanged; so does a value of None, unless it turns off what is on by default.
+    A table of None leaves unchanged; so does a value of None, unless it turns off what is on by default or in a preset.
 
     Raises:
         ConfigError: an unknown table, or one that is no table.
@@ -249,10 +265,11 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _turns_off(table: str, key: str) -> bool:
-    """Whether None is a value of a setting, and not its default."""
+    """Whether None is a value of a setting that is on by default or in a preset."""
     cls: Any = TABLES.get(table)
     default = None if cls is None else next((f.default for f in fields(cls) if f.name == key), None)
-    return default is not None and type(None) in typing.get_args(_hints(cls)[key])
+    preset_too = cls is not None and any(key in preset(name).get(table, {}) for name in PRESETS)
+    return (default is not None or preset_too) and type(None) in typing.get_args(_hints(cls).get(key))
 
 
 def _rows_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,14 +280,24 @@ def _rows_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
 
 
 def _below(tables: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tables of a preset without its named rows where rows of that kind are given."""
-    return {name: rows for name, rows in tables.items() if name not in NAMED_TABLES or not given.get(name)}
+    """Return the tables of a preset, of its named rows only those that are given too, where others are given."""
+
+    def kept(name: str, rows: Mapping[str, Any]) -> Mapping[str, Any]:
+        own = given.get(name, {})
+        others = name in NAMED_TABLES and own.keys() - rows.keys()
+        return {row: rows[row] for row in rows if row in own} if others else rows
+
+    return {name: kept(name, rows) for name, rows in tables.items()}
+
+
+def _starred(found: re.Match[str]) -> str:
+    return "?***" if found[0][0] == "?" else "://***@"
 
 
 def _masked(value: Any) -> Any:
     """Return a setting as it may be shown: what can hold a secret is hidden, at any depth."""
     if isinstance(value, Mapping):
-        return {key: "***" if key in _SECRET and inner else _masked(inner) for key, inner in value.items()}
+        return {key: "***" if _SECRET.fullmatch(str(key)) and inner else _masked(inner) for key, inner in value.items()}
     if isinstance(value, str):
-        return _USERINFO.sub("://***@", value)
+        return _USERINFO.sub(_starred, value) if "://" in value else value
     return [_masked(inner) for inner in value] if isinstance(value, list | tuple) else value

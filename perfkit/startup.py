@@ -29,15 +29,15 @@ def prepare() -> dict[str, Any]:
     """Do what the configuration asks for before load comes, and return how each step went.
 
     The steps are `[agents] warm_up` (agents made by type), `[router] warm_up` (connections to each provider), `[gc]
-    workload` and `compaction`, in this order: the collector freezes what is alive then. `[app] detailed_logging` turns
-    on perfkit's own log at level DEBUG. A step that fails is told in the result and in the log, and never raises.
+    workload` and `compaction`, in this order: the collector freezes what is alive then. A step that fails is told in
+    the result and in the log, and never raises.
     """
     config = current_config()
-    if config.table("app").detailed_logging:
-        logging.getLogger("perfkit").setLevel(logging.DEBUG)
     gc, done = config.table("gc"), {}
+    sources = {row["setting"]: row["source"] for row in config.explain()}
+    level = logging.INFO if sources["agents.warm_up"] == "preset" else logging.WARNING  # a preset's need not be there
     for agent_type, number in config.table("agents").warm_up.items():
-        done[f"agents.{agent_type}"] = _try(partial(AgentPool.instance().warm_up, agent_type, number))
+        done[f"agents.{agent_type}"] = _try(partial(AgentPool.instance().warm_up, agent_type, number), level)
     connections = config.table("router").warm_up
     if connections:
         done["router"] = _try(lambda: ProviderRouter.instance().warm_up(connections))
@@ -48,11 +48,11 @@ def prepare() -> dict[str, Any]:
     return done
 
 
-def _try(step: Callable[[], Any]) -> Any:
+def _try(step: Callable[[], Any], level: int = logging.WARNING) -> Any:
     try:
         return step()
     except Exception as error:
-        log.warning("a step of the preparation failed: %s: %s", type(error).__name__, error)
+        log.log(level, "a step of the preparation failed: %s: %s", type(error).__name__, error)
         return error
 
 
@@ -85,5 +85,5 @@ def prepare_beside() -> None:
     if _once.first():
         config = current_config()
         gc, agents, router = config.table("gc"), config.table("agents"), config.table("router")
-        if agents.warm_up or router.warm_up or gc.workload or gc.compaction or config.table("app").detailed_logging:
+        if agents.warm_up or router.warm_up or gc.workload or gc.compaction:
             threading.Thread(target=prepare, name="perfkit-prepare", daemon=True).start()

@@ -142,14 +142,27 @@ def test_configure_leaves_alone_what_was_set_by_hand_since() -> None:
 
 
 def test_nothing_that_may_hold_a_secret_is_shown() -> None:
-    perfkit.configure(
-        providers={"main": {"kind": "openai", "base_url": "http://h/v1", "options": {"headers": {"X-Key": "SECRET1"}}}},
-        connections={"proxy": "http://u:SECRET2@h:1", "hosts": {"a": {"proxy": "http://u:SECRET3@h:1", "maxsize": 3}}},
+    proxy, options = "http://u:SECRET1@h:1", {"headers": {"X-Key": "SECRET2"}, "client_secret": "SECRET3"}
+    config = Config(
+        {
+            "providers": {"main": {"kind": "openai", "base_url": "http://h/v1", "options": options}},
+            "connections": {"proxy": proxy, "hosts": {"a": {"proxy": proxy, "maxsize": 3}}},
+            "cache": {"encryption_key": "SECRET4", "url": "redis://u:SECRET5/6@h/0?password=SECRET7"},
+            "semantic": {"embedder_options": {"api-key": "SECRET8", "access_token": "SECRET9", "size": 32}},
+        },
+        environ={},
     )
-    config = current_config()
-    shown = repr(config.explain()) + repr(config.named("providers")) + repr(config.table("connections"))
+    shown = repr(config.explain()) + "".join(repr(config.table(name)) for name in ("connections", "cache", "semantic"))
+    shown += repr(config.named("providers"))
     assert "SECRET" not in shown
     assert "'maxsize': 3" in shown
+    assert "'size': 32" in shown
+
+
+def test_a_variable_with_too_few_underscores_is_refused_and_others_are_not_ours() -> None:
+    with pytest.raises(ConfigError, match="did you mean PERFKIT_CACHE__STALE_TTL"):
+        Config(environ={"PERFKIT_CACHE_STALE_TTL": "7"})
+    Config(environ={"PERFKIT_HOME": "/srv", "PERFKIT_CACHE_DIR": "/tmp"})
 
 
 def test_none_turns_off_what_is_on_by_default_and_leaves_the_rest() -> None:
@@ -159,11 +172,16 @@ def test_none_turns_off_what_is_on_by_default_and_leaves_the_rest() -> None:
     assert (settings.probe_interval, settings.outlier_factor, settings.timeout) == (None, None, 7.0)
 
 
-def test_settings_are_shown_one_a_line_with_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
-    perfkit.configure(cache={"ttl": 60})
+def test_settings_are_shown_one_a_line_with_their_sources(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERFKIT_CACHE__STALE_TTL", "7")
+    perfkit.configure(app={"preset": "testing"}, cache={"ttl": 60}, providers={"a_long_name_of_one": {"kind": "groq"}})
     assert cli.main(["config", "show"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["cache.ttl", "60", "argument"] in lines
+    assert ["cache.ttl", "60", "code"] in lines
+    assert ["cache.stale_ttl", "7.0", "environment", "PERFKIT_CACHE__STALE_TTL"] in lines
+    assert ["cache.policy", "never", "preset", "testing"] in lines
     assert ["router.strategy", "least_latency", "default"] in lines
     assert ["cache.url", "-", "default"] in lines
 

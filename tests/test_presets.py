@@ -12,7 +12,7 @@ import perfkit
 from perfkit.config import Config
 from perfkit.errors import ConfigError
 from perfkit.presets import PRESETS
-from perfkit.testing import FaultServer
+from perfkit.testing import FaultServer, faults
 
 
 def told(config: Config, setting: str) -> tuple[object, str]:
@@ -54,6 +54,43 @@ def test_all_that_is_set_elsewhere_stands_above_the_preset() -> None:
 def test_providers_of_a_preset_count_only_where_none_are_named() -> None:
     config = Config({"app": {"preset": "production"}, "providers": {"mine": {"kind": "groq"}}}, environ={})
     assert list(config.named("providers")) == ["mine"]
+
+
+def test_what_a_preset_limits_can_be_unlimited() -> None:
+    config = Config(
+        {"app": {"preset": "production"}, "client": {"budget_per_request": None}},
+        file={"gc": {"workload": "none"}},
+        environ={"PERFKIT_WEB__REQUEST_BUDGET": "none"},
+    )
+    off = (config.table("client").budget_per_request, config.table("gc").workload, config.table("web").request_budget)
+    assert off == (None, None, None)
+
+
+def test_what_is_said_of_a_provider_of_a_preset_completes_it() -> None:
+    given = {"openai_primary": {"base_url": "http://127.0.0.1:1/v1"}}
+    config = Config({"app": {"preset": "production"}, "providers": given}, environ={})
+    assert told(config, "providers.openai_primary.base_url") == ("http://127.0.0.1:1/v1", "argument")
+    assert told(config, "providers.openai_primary.kind") == ("openai_responses", "preset")
+    assert list(config.named("providers")) == ["openai_primary", "anthropic_backup"]
+    both = Config({"app": {"preset": "production"}, "providers": {**given, "mine": {"kind": "groq"}}}, environ={})
+    assert told(both, "providers.openai_primary.kind") == ("openai_responses", "preset")
+    assert sorted(both.named("providers")) == ["mine", "openai_primary"]
+
+
+def test_in_production_the_primary_answers_and_the_backup_where_it_fails(fault: FaultServer) -> None:
+    with FaultServer() as spare:
+        rows = {"openai_primary": fault.base_url, "anthropic_backup": spare.base_url}
+        perfkit.configure(
+            app={"preset": "production"},
+            providers={name: {"kind": "openai", "base_url": url, "api_key": "k"} for name, url in rows.items()},
+            tokens={"fallback_price": {"input": 1.0, "output": 1.0}},
+        )
+        spare.behave(faults.status(500))  # whoever asks the backup in vain, is seen
+        assert {perfkit.chat(f"q {n}", model="m").provider for n in range(20)} == {"openai_primary"}
+        assert spare.stats()["requests"] == 0
+        spare.reset()
+        fault.behave(faults.status(500))
+        assert perfkit.chat("q", model="m").provider == "anthropic_backup"
 
 
 def test_an_environment_variable_chooses_the_preset() -> None:
@@ -108,6 +145,19 @@ assert gc.get_freeze_count() > 0
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_only_agents_asked_for_by_yourself_are_missed(caplog: pytest.LogCaptureFixture) -> None:
+    off: dict[str, Any] = {"workload": None, "compaction": False}  # as any test, it shares its process
+    perfkit.configure(app={"preset": "production"}, gc=off, router={"warm_up": 0})
+    perfkit.agent_pool.register("data_analyst", list, size=5)
+    done = perfkit.prepare()
+    assert (len(done), done["agents.data_analyst"]) == (2, 5)
+    assert isinstance(done["agents.customer_support"], KeyError)
+    assert not caplog.records
+    perfkit.configure(agents={"warm_up": {"customer_support": 1}})
+    perfkit.prepare()
+    assert "no agent type 'customer_support'" in caplog.text
 
 
 def test_the_first_request_prepares_the_process_once() -> None:

@@ -24,7 +24,7 @@ from perfkit.metrics.sharing.exchange import Exchange
 from perfkit.metrics.sharing.stores import store_of
 from perfkit.metrics.sharing.view import MergedView
 from perfkit.metrics.sharing.worker import Worker
-from perfkit.metrics.sinks import SINKS, Sink
+from perfkit.metrics.sinks import SINKS, Sink, statsd_sink
 from perfkit.metrics.sinks.calls import CallSink, FinishedCall
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class PerformanceTracker(Shared, Readable):
             up the oldest slots go first), `statsd` ("host:port" or "unix:///path"), `statsd_options` and `prefix` for
             StatsD, `flush_interval` (seconds until sinks have got a value), `store` (where all workers of an
             application share their metrics: a directory, or "redis" for the one of `[state] url`) and `host` (this
-            machine's name there).
+            machine's name there), `detailed_logging` (a line for each call).
 
     Raises:
         ConfigError: a setting is unknown or cannot be used.
@@ -94,14 +94,16 @@ class PerformanceTracker(Shared, Readable):
 
     def _apply(self) -> None:
         wanted = (self.settings.statsd, {"prefix": self.settings.prefix, **self.settings.statsd_options})
+        old = None
         if wanted != self._statsd_settings:
             address, options = wanted
-            made = _statsd(address, clock=self._clock, **options) if address is not None else None
+            made = statsd_sink(address, clock=self._clock, **options) if address is not None else None
             with self._lock:
                 old, self._statsd, self._statsd_settings = self._statsd, made, wanted
-                self._join_sinks()
-            if old is not None:
-                old.close()
+        with self._lock:
+            self._join_sinks()
+        if old is not None:
+            old.close()
         self._series.limit, self._series.max_bytes = self.settings.max_series, self.settings.max_bytes
         if (self.settings.store, self.settings.host) != self._store:
             self._join(self.settings.store, self.settings.host)
@@ -140,7 +142,8 @@ class PerformanceTracker(Shared, Readable):
 
     def _join_sinks(self) -> None:
         self._series.sinks = self._added if self._statsd is None else (self._statsd, *self._added)
-        self._call_sinks = tuple(sink for sink in self._series.sinks if isinstance(sink, CallSink))
+        logs = (SINKS.get("calls")(),) if self.settings.detailed_logging else ()
+        self._call_sinks = tuple(sink for sink in (*logs, *self._series.sinks) if isinstance(sink, CallSink))
 
     # --- recording
 
@@ -389,11 +392,3 @@ class PerformanceTracker(Shared, Readable):
 
     def __repr__(self) -> str:
         return f"PerformanceTracker({len(self._series.handles())} series, {len(self._series.sinks)} sinks)"
-
-
-def _statsd(address: str, **options: Any) -> Sink:
-    try:
-        made: Sink = SINKS.get("statsd")(address, **options)
-    except (TypeError, KeyError) as error:
-        raise ConfigError(f"metrics.statsd_options: {error}", key="metrics.statsd_options") from error
-    return made

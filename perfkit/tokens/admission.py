@@ -212,9 +212,11 @@ def _keep_to(budget: float | None, spent: float, nano: int | None) -> None:
     """Refuse an attempt that may cost `nano` (None: unknown), if that could exceed the call's own budget."""
     if budget is None or (nano is not None and nano + to_nano(spent) <= to_nano(budget)):
         return
-    cost = f"may cost ${from_nano(nano):.6f}" if nano is not None else "has no known price"
+    told = "has no known price", "set tokens.prices or tokens.fallback_price"
+    if nano is not None:
+        told = f"may cost ${from_nano(nano):.6f}", "lower max_tokens, or take a cheaper model"
     raise BudgetExceededError(
-        f"the call {cost} and has ${budget - spent:.6f} left: lower max_tokens, or take a cheaper model",
+        f"the call {told[0]} and has ${budget - spent:.6f} left: {told[1]}",
         scope=("request", ""),
         limit=budget,
         spent=spent,

@@ -287,8 +287,13 @@ class Endless(ChatPerfkit):
     """A model that does not stop talking; it notes when it is closed."""
 
     closed: Any = None
+    kept: list[Any] = []  # else it would be closed by being forgotten
 
     def _stream(self, *_: Any, **__: Any) -> Any:
+        self.kept.append(self._spoken())
+        return self.kept[-1]
+
+    def _spoken(self) -> Any:
         try:
             while True:
                 yield ChatGenerationChunk(message=AIMessageChunk(content="and "))

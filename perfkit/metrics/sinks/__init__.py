@@ -5,14 +5,15 @@ A new sink is one module and one line here; `SINKS.register` takes those of othe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from perfkit._registry import Registry
+from perfkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SINKS", "Kind", "Sink"]
+__all__ = ["SINKS", "Kind", "Sink", "statsd_sink"]
 
 Kind = Literal["timing", "value", "counter", "gauge"]
 
@@ -41,9 +42,23 @@ class Sink(Protocol):
 SINKS = Registry(
     "metrics sink",
     {
+        "calls": "perfkit.metrics.sinks.logging:CallLog",
         "logging": "perfkit.metrics.sinks.logging:LoggingSink",
         "memory": "perfkit.metrics.sinks.memory:MemorySink",
         "otel": "perfkit.metrics.sinks.otel:OtelSink",
         "statsd": "perfkit.metrics.sinks.statsd:StatsdSink",
     },
 )
+
+
+def statsd_sink(address: str, **options: Any) -> Sink:
+    """Return the sink of `[metrics] statsd`.
+
+    Raises:
+        ConfigError: it has no such option.
+    """
+    try:
+        made: Sink = SINKS.get("statsd")(address, **options)
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"metrics.statsd_options: {error}", key="metrics.statsd_options") from error
+    return made

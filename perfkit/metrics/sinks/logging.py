@@ -1,4 +1,4 @@
-"""A sink that writes to the application's log: a line a series and minute, for where nothing else is at hand."""
+"""Sinks that write to the application's log, where nothing else is at hand: a line a call, or a series and minute."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from perfkit.metrics.series import Key
     from perfkit.metrics.sinks import Kind
+    from perfkit.metrics.sinks.calls import FinishedCall
+    from perfkit.values import ChatResponse
 
-__all__ = ["LoggingSink"]
+__all__ = ["CallLog", "LoggingSink"]
 
 _HELD = 256  # values of a series until they are put into its sketch
 
@@ -89,3 +91,40 @@ def _text(kind: Kind, sketch: Sketch) -> str:
         return f"min={sketch.minimum:g} max={sketch.maximum:g}"
     stats = sketch.stats()
     return " ".join(f"{name}={stats[name]:.6g}" for name in ("count", "avg", "p50", "p95", "p99", "max"))
+
+
+class CallLog:
+    """Logs each chat call that ends, to logger `perfkit.calls`: model, time, tokens, cost or the error, who was asked.
+
+    No text of prompts and answers is in it. Where the application has set up no logging, the lines go to stderr.
+    """
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("perfkit.calls")
+        self._log.setLevel(logging.INFO)
+        if not self._log.handlers:
+            shown = logging.StreamHandler()
+            shown.addFilter(lambda _: not logging.getLogger().handlers)
+            self._log.addHandler(shown)
+
+    def emit(self, kind: Kind, name: str, value: float, tags: Mapping[str, str]) -> None:
+        """Leave single values out."""
+
+    def finished(self, call: FinishedCall) -> None:
+        """Log one call."""
+        answer = call.response
+        what = type(call.error).__name__ if answer is None else _of_answer(answer)
+        tried = ", ".join(f"{one.provider} {one.error or one.outcome}" for one in call.attempts)
+        self._log.info("%r: %.3f s, %s%s", call.request.model, call.seconds, what, tried and f" (asked: {tried})")
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _of_answer(answer: ChatResponse) -> str:
+    cost = "unknown" if answer.cost is None else f"${answer.cost:.6f}"
+    tokens = f"{answer.usage.prompt_tokens} + {answer.usage.completion_tokens} tokens"
+    return f"{tokens}, cost {cost}, cached: {answer.cached or 'no'}"

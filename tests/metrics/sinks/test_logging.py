@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import perfkit
 from perfkit.metrics.sinks.logging import LoggingSink
+from perfkit.testing import faults
 
 if TYPE_CHECKING:
     from perfkit.clock import FakeClock
+    from perfkit.testing import FaultServer
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +46,36 @@ def test_what_is_left_is_logged_at_close_in_one_line_whatever_the_name(
     sink.emit("counter", "a\nERROR forged", 1, {"t": "x\ny"})
     sink.close()
     assert caplog.messages == [r"a\nERROR forged t='x\ny' +1"]
+
+
+def test_detailed_logging_is_a_line_for_each_call_without_its_text(
+    fault: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}
+    perfkit.configure(providers={"fake": row}, router={"max_attempts": 1}, metrics={"detailed_logging": True})
+    perfkit.chat("secret question", model="gpt-4o", temperature=0)
+    perfkit.chat("secret question", model="gpt-4o", temperature=0)
+    fault.behave(faults.status(400))
+    with pytest.raises(perfkit.PerfkitError):
+        perfkit.chat("secret question", model="new\nline")
+    fresh, cached, failed = caplog.messages
+    assert "2 + 3 tokens, cost $0.000035, cached: no (asked: fake ok)" in fresh
+    assert "cached: exact" in cached
+    assert failed.startswith("'new\\nline': ")
+    assert failed.endswith("BadRequestError (asked: fake BadRequestError)")
+    assert "secret" not in caplog.text
+    perfkit.configure(metrics={"detailed_logging": False})
+    fault.reset()
+    perfkit.chat("again", model="gpt-4o")
+    assert len(caplog.messages) == 3
+
+
+def test_calls_go_to_stderr_where_the_application_logs_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    perfkit.configure(metrics={"detailed_logging": True})
+    assert perfkit.tracker.follows_calls
+    log = logging.getLogger("perfkit.calls")
+    [handler] = log.handlers
+    record = log.makeRecord(log.name, logging.INFO, __file__, 1, "m", (), None)
+    assert not handler.filter(record)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    assert handler.filter(record)
