@@ -3,12 +3,14 @@
 It speaks to opentelemetry-api only, so the application decides where things go; without an SDK nothing happens. Values
 wait for the background thread, since an instrument of the SDK costs some microseconds. A span is made when its call has
 ended, with the times it really had: no context has to be carried through threads, and it is a child of whatever span
-the caller is in. Spans carry no text of prompts or answers, only their lengths.
+the caller is in. Spans carry no text of prompts or answers, only their lengths, and not what an error says: providers
+repeat prompts in what they refuse.
 """
 
 from __future__ import annotations
 
 import re
+import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -161,8 +163,8 @@ class OtelSink:
         if call.error is None:
             span.set_status(self._trace.Status(code.OK))
         else:
-            span.record_exception(call.error, timestamp=_nano(call.ended))
-            span.set_status(self._trace.Status(code.ERROR, str(call.error)))
+            span.add_event("exception", _raised(call.error), timestamp=_nano(call.ended))
+            span.set_status(self._trace.Status(code.ERROR, type(call.error).__name__))
         span.end(_nano(call.ended))
 
     def _attributes(self, call: FinishedCall) -> dict[str, Any]:
@@ -202,6 +204,13 @@ def _told(attempt: Attempt) -> dict[str, Any]:
         "reason": attempt.reason,
     }
     return found if attempt.error is None else {**found, "error.type": attempt.error}
+
+
+def _raised(error: BaseException) -> dict[str, Any]:
+    """Return what an exception event says, but for the message: providers repeat prompts in what they refuse."""
+    kind = type(error)
+    where = "".join(traceback.format_tb(error.__traceback__))
+    return {"exception.type": f"{kind.__module__}.{kind.__qualname__}", "exception.stacktrace": where}
 
 
 def _nano(seconds: float) -> int:

@@ -237,6 +237,16 @@ def test_a_failed_call_is_an_error_with_its_attempts_and_is_counted(serve: Calla
     }
 
 
+def test_what_a_provider_repeats_of_a_prompt_in_its_refusal_is_in_no_span(serve: Callable[..., Served]) -> None:
+    client, sdk, fault = serve()
+    fault.behave(faults.status(400, body={"error": {"message": "cannot read 'my secret'", "type": "invalid"}}))
+    with pytest.raises(perfkit.PerfkitError, match="my secret"):
+        client.chat("my secret", model="gpt-x", cache="never")
+    (span,) = sdk.spans()
+    assert "my secret" not in span.to_json()
+    assert span.status.description == "BadRequestError"
+
+
 def test_a_fallback_shows_both_providers(serve: Callable[..., Served]) -> None:
     client, sdk, fault = serve()
     fault.behave(faults.server_error(), then="ok")
