@@ -14,7 +14,7 @@ import perfkit
 from perfkit.agents import Agent
 from perfkit.charts import Line, line_chart
 
-DATABASE = Path("sales.db")
+DATABASE = Path("sales.sqlite3")
 STYLE = "><style>polyline, line { fill: none; stroke: teal } text { font: 11px sans-serif }</style>"
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
 
