@@ -304,13 +304,14 @@ class Endless(ChatPerfkit):
 def test_an_asynchronous_stream_that_is_cancelled_is_closed() -> None:
     closed = threading.Event()
 
-    async def listen() -> None:
+    async def listen(heard: asyncio.Event) -> None:
         async for _ in Endless(model="m", closed=closed).astream("hi"):
-            await asyncio.sleep(0)
+            heard.set()
 
     async def leave() -> None:
-        task = asyncio.create_task(listen())
-        await asyncio.sleep(0.01)
+        heard = asyncio.Event()
+        task = asyncio.create_task(listen(heard))
+        await heard.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
