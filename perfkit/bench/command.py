@@ -222,9 +222,10 @@ def _servers(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _cases(options: argparse.Namespace, providers: dict[str, Any], before: list[dict[str, Any]]) -> list[Case]:
     loads = [Load(concurrency=number) for number in options.concurrency] + [Load(rate=rate) for rate in options.rate]
-    sets: dict[str, Sequence[str]] = {path.stem: _prompts(path) for path in options.prompts or ()} or {
-        "default": PROMPTS
-    }
+    paths = options.prompts or ()
+    sets: dict[str, Sequence[str]] = {path.stem: _prompts(path) for path in paths} or {"default": PROMPTS}
+    if len(sets) < len(paths):
+        raise ConfigError("--prompts: rows are told apart by the names of the files, and two have the same")
     cases = [
         Case(name, provider, model, texts, load, set_name)
         for name, provider in providers.items()

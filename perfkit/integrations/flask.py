@@ -66,9 +66,9 @@ class Perfkit:
             raise RuntimeError(f"the app {app.name!r} has perfkit already")
         settings = app.config.get("PERFKIT")
         configure(settings if settings is not None else {})
+        app.before_request(_name_route)  # first: it fails where the app has served a request already
         app.extensions[_KEY], app.extensions[f"{_KEY}.settings"] = self, settings
         app.wsgi_app = PerfkitMiddleware(app.wsgi_app, user=self._whose)  # type: ignore[method-assign]
-        app.before_request(_name_route)
         app.cli.add_command(flask_command())
         app.add_url_rule("/perfkit/", "perfkit_dashboard", self._show, defaults={"rest": ""})
         app.add_url_rule("/perfkit/<path:rest>", "perfkit_dashboard", self._show)

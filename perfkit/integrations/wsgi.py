@@ -28,6 +28,9 @@ class PerfkitMiddleware:
         app: the application.
         user: returns the user of an environ, None for none; called only when a call needs it.
         visits: the requests; None counts its own.
+
+    Raises:
+        TypeError: `user` is no callable.
     """
 
     def __init__(
@@ -37,6 +40,10 @@ class PerfkitMiddleware:
         user: Callable[[WSGIEnvironment], str | None] | None = None,
         visits: Visits | None = None,
     ) -> None:
+        if user is not None and not callable(user):
+            raise TypeError(
+                f"user must be a callable, such as lambda environ: environ.get('REMOTE_USER'), not {user!r}"
+            )
         self._app, self._user = app, user
         self._visits = visits if visits is not None else Visits()
 

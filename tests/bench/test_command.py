@@ -124,6 +124,7 @@ def test_nothing_answered_is_exit_code_3(fault: FaultServer, capsys: pytest.Capt
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--slo", "latency_ms>=3"), "most milliseconds"),
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--slo", "latency<=3"), "did you mean 'latency_ms'"),
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--prompts", "nowhere"), "--prompts nowhere"),
+        (("--url", "http://127.0.0.1:9/v1", "--model", "m", *2 * ("--prompts", "p.txt")), "two have the same"),
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--compare", "nowhere"), "no JSON of perfkit bench"),
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--compare", "odd.json"), "no JSON of perfkit bench"),
         (("--url", "http://127.0.0.1:9/v1", "--model", "m", "--compare", "empty.json"), "none of the cases, such as"),
@@ -137,6 +138,7 @@ def test_what_cannot_be_measured_is_exit_code_2(
 ) -> None:
     Path("odd.json").write_text('{"rows": [1]}')
     Path("empty.json").write_text('{"rows": []}')
+    Path("p.txt").write_text("hello")
     assert bench(*arguments) == 2
     assert told in (said := capsys.readouterr().err)
     assert "30 of 30" not in said  # nothing was asked

@@ -53,6 +53,16 @@ def test_two_lines_measure_requests_by_route_and_separate_users(fault: FaultServ
     assert perfkit.tracker.get_stats(METRIC, tags={"method": "GET", "route": "", "status": "4xx"})["count"] == 1
 
 
+def test_an_app_that_has_served_requests_is_left_as_it_was(fault: FaultServer) -> None:
+    app = make(fault)
+    visit(app.test_client(), "/login/ann")
+    wrapped = app.wsgi_app
+    with pytest.raises(AssertionError, match="before_request"):
+        Perfkit(app)
+    assert "perfkit" not in app.extensions
+    assert app.wsgi_app == wrapped
+
+
 def test_user_is_asked_for_only_when_a_call_needs_it(fault: FaultServer) -> None:
     asked = []
     app = make(fault)

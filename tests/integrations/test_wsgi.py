@@ -49,6 +49,11 @@ def test_a_request_lasts_to_the_end_of_its_body(visits: Visits, clock: FakeClock
     assert (stats["count"], stats["sum"]) == (1, 3.0)
 
 
+def test_a_user_that_cannot_be_asked_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match=r"user must be a callable, .* not 'ann'"):
+        PerfkitMiddleware(lambda *_: [], user="ann")  # type: ignore[arg-type]
+
+
 def test_an_application_that_fails_is_a_5xx_and_its_scope_ends(visits: Visits, tracker: PerformanceTracker) -> None:
     def app(environ: Any, start: Any) -> Iterable[bytes]:
         raise KeyError("no")
