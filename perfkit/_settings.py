@@ -189,9 +189,7 @@ class ProfilerSettings:
 class GCSettings:
     """`[gc]`: how GCOptimizer collects between requests."""
 
-    workload: str | None = field(
-        default=None, metadata={"none": True}
-    )  # what `perfkit.prepare()` sets the collector for
+    workload: str | None = field(default=None, metadata={"none": True})  # what `perfkit.prepare()` sets it for
     compaction: bool = False  # and whether it gives memory back when idle
     immortal: bool = True  # "fork_server": nothing counts references to what lives then, on Python 3.12 and 3.13
     pause: float = number(0.002, above=0)  # seconds that one collection should take

@@ -197,8 +197,10 @@ class Panels:
                 "state": one.state,
                 "severity": one.severity,
                 "fired": one.fired,
+                "since": one.since,
+                "values": dict(one.values),
+                "condition": one.condition,
             }
-            | {"since": one.since, "values": dict(one.values), "condition": one.condition}
             for one in watch.alerts()
         ]
         return {"rules": watch.state(), "alerts": sorted(rows, key=lambda row: (row["state"] != "firing", row["rule"]))}

@@ -101,7 +101,8 @@ class CallLog:
 
     def __init__(self) -> None:
         self._log = logging.getLogger("perfkit.calls")
-        self._log.setLevel(logging.INFO)
+        if self._log.level == logging.NOTSET:  # the application's own wins
+            self._log.setLevel(logging.INFO)
         if not self._log.handlers:
             shown = logging.StreamHandler()
             shown.addFilter(lambda _: not logging.getLogger().handlers)
