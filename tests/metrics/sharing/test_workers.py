@@ -122,6 +122,8 @@ def test_recycled_reloaded_and_killed_workers_have_counted_what_was_served(tmp_p
     assert {pid: n - total[pid] for pid, n in told.items() if total[pid] < n} == {}
     assert sum(total.values()) - sum(told.values()) <= clients.unsure
     assert len(told) > 9  # others than the first eight, and the one that came for the killed
+    last = reader.merged().workers  # of whom gunicorn had to kill, init has to be told first
+    polled(lambda: not any(Path(f"/proc/{worker.pid}").exists() for worker in last))
     assert reader.merged().workers == ()
     reader.flush()
     names = FileStore(store).names()
