@@ -98,7 +98,11 @@ def test_the_npm_daemon_scales_what_was_sampled(tmp_path: Path) -> None:
 
 
 def test_collectd_stores_counters_gauges_and_timers_as_such(collectd: Collectd) -> None:
-    tracker = PerformanceTracker(statsd=collectd.address, flush_interval=3600)  # all in one interval of collectd's
+    first = PerformanceTracker(statsd=collectd.address)
+    first.increment("begun")
+    first.close()
+    polled(lambda: collectd.values("derive-perfkit.begun"))  # an interval of collectd's begins, which all falls into
+    tracker = PerformanceTracker(statsd=collectd.address, flush_interval=3600)
     for n in range(1, 101):
         tracker.record_metric("provider_latency", n / 1000, {"provider": "openai"})
     tracker.increment("cache_hit", 300)
