@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from _servers import polled
 
 from perfkit import _process
-from perfkit._process import Background, Deferred, life
+from perfkit._process import Background, Deferred, forks, life
 
 
 def in_child(work: Callable[[], object]) -> str:
@@ -424,3 +425,51 @@ def test_what_was_left_at_fork_is_the_parents_alone() -> None:
     assert done == [1]
     deferred.close()
     assert done == [1, 3]
+
+
+def places_are_free() -> bool:
+    return all(place.acquire(timeout=0.1) for place in forks._places)
+
+
+def test_a_fork_waits_for_the_end_of_what_it_must_not_divide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "_PATIENCE", 30.0)
+    begun, go_on = threading.Event(), threading.Event()
+    answers: list[str] = []
+
+    def work() -> None:
+        with forks.undivided():
+            begun.set()
+            go_on.wait(20)
+
+    working = threading.Thread(target=work)
+    forking = threading.Thread(target=lambda: answers.append(in_child(places_are_free)))
+    working.start()
+    assert begun.wait(20)
+    forking.start()
+    polled(lambda: getattr(sys._current_frames().get(forking.ident or 0), "f_code", None) is forks._before.__code__)
+    assert answers == []
+    go_on.set()
+    forking.join(20)
+    working.join(20)
+    assert answers == ["True"]
+
+
+def test_a_fork_waits_for_nobody_for_ever_nor_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "_PATIENCE", 0.001)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with forks.undivided():
+            begun.set()
+            go_on.wait(20)
+
+    working = threading.Thread(target=work)
+    working.start()
+    assert begun.wait(20)
+    with forks.undivided():
+        assert in_child(places_are_free) == "True"
+    go_on.set()
+    working.join(20)
+    assert places_are_free()
+    for place in forks._places:
+        place.release()

@@ -21,6 +21,7 @@ from perfkit.transport import ConnectionPool
 from perfkit.transport.call import Waits
 from perfkit.transport.message import lowered
 from perfkit.transport.origin import PORTS
+from perfkit.transport.tls import new_context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -168,9 +169,9 @@ def _context(verify: bool | str, cert: Any, ca_file: str | None) -> ssl.SSLConte
         if not path.exists():
             raise OSError(f"Could not find a suitable TLS CA certificate bundle, invalid path: {verify}")
         directory = path.is_dir()
-        made = ssl.create_default_context(cafile=None if directory else verify, capath=verify if directory else None)
+        made = new_context(cafile=None if directory else verify, capath=verify if directory else None)
     else:
-        made = ssl.create_default_context()
+        made = new_context()
     if ca_file is not None:
         made.load_verify_locations(ca_file)
     if verify is False:

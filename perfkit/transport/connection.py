@@ -21,7 +21,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.request import SKIP_HEADER
 
-from perfkit.transport import kernel, message
+from perfkit._process.forks import undivided
+from perfkit.transport import kernel, message, tls
 from perfkit.transport.dial import dial
 from perfkit.transport.failures import FAILURES
 from perfkit.transport.limits import BUFFER, BoundedReader, Limits
@@ -86,7 +87,9 @@ class PooledConnection(HTTPConnection):
     def connect(self) -> None:
         """Connect, through a tunnel and TLS as needed."""
         self.rest, self.refused, self._early, self._acknowledged = None, False, b"", b""
+        self.limits.tickets = False
         super().connect()
+        self.limits.tickets = isinstance(self.sock, tls.Socket)
         if isinstance(self.sock, ssl.SSLSocket):
             vars(self.sock)["suppress_ragged_eofs"] = False  # an end without close_notify is a cut, not an end
         self.born = self.now()
@@ -106,6 +109,9 @@ class PooledConnection(HTTPConnection):
             kernel.hand_back(sock)
         self.limits.patience = math.nan
         ahead, self._early = self._early, b""
+        if self.limits.tickets and not ahead:
+            self.limits.tickets = False
+            ahead = kernel.in_steps(sock, lambda: bytes(sock.recv(BUFFER)))
         return Reply(BoundedReader(sock, self.limits, ahead, hold=True), debuglevel, method, url, last=self.refused)
 
     def request(
@@ -313,7 +319,7 @@ class PooledConnection(HTTPConnection):
     def _look_for_refusal(self, sock: Any) -> None:
         """Take in what comes while the request is being sent: a reply, TLS's tickets, or the end."""
         try:
-            with kernel.not_blocking(sock):
+            with kernel.not_blocking(sock), undivided():
                 came = bytes(sock.recv(BUFFER))
         except kernel.NOT_YET:
             return

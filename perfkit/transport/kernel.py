@@ -9,23 +9,30 @@ milliseconds: whoever needs to be exact ends the last of them with `not_blocking
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
 import ssl
 import struct
 import sys
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from perfkit._process.forks import undivided
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
 
 __all__ = [
     "NOT_YET",
     "at_rest",
     "hand_back",
     "hand_over",
+    "in_steps",
     "is_ready",
     "not_blocking",
     "only_tickets",
@@ -34,7 +41,7 @@ __all__ = [
 ]
 
 NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_STANDARD = ("socket", "ssl")  # modules; the sockets of others may wait in ways of their own
+_STANDARD = ("socket", "ssl", "perfkit.transport.tls")  # modules; the sockets of others may wait in ways of their own
 _TICK = 0.001  # seconds, the shortest wait; the kernel rounds up
 _ESTABLISHED = 1  # linux/tcp_states.h
 _ACKNOWLEDGED = slice(120, 128)  # of linux/tcp.h's tcp_info: bytes the peer has acknowledged
@@ -78,8 +85,32 @@ def is_ready(sock: Any, events: int, seconds: float) -> int:
     """Return which of `events` (select.POLLIN, POLLOUT, ends and errors) have come within so many seconds."""
     watch = select.poll()
     watch.register(sock, events)
-    found = watch.poll(seconds * 1000.0)
+    found = watch.poll(None if seconds == math.inf else seconds * 1000.0)
     return found[0][1] if found else 0
+
+
+def in_steps(sock: ssl.SSLSocket, step: Callable[[], T]) -> T:
+    """Return `step()`, tried as often as bytes come within the timeout of `sock`; no try waits, and none is divided.
+
+    Raises:
+        TimeoutError: the time is over.
+    """
+    timeout = sock.gettimeout()
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    sock.settimeout(0.0)
+    try:
+        while True:
+            try:
+                with undivided():
+                    return step()
+            except ssl.SSLWantReadError:
+                events = select.POLLIN
+            except ssl.SSLWantWriteError:
+                events = select.POLLOUT
+            if not is_ready(sock, events, max(0.0, end - time.monotonic())):
+                raise TimeoutError(f"nothing came within {timeout} s")
+    finally:
+        sock.settimeout(timeout)
 
 
 def at_rest(sock: Any) -> bytes:
@@ -118,7 +149,7 @@ def was_unread(sock: Any, before: bytes, seconds: float | None) -> bool:
 
 def only_tickets(sock: ssl.SSLSocket) -> bool:
     """Take in what came while idle: TLS 1.3 sends session tickets after the handshake, which are no reason to close."""
-    with not_blocking(sock):
+    with not_blocking(sock), undivided():
         try:
             sock.recv(1)
         except ssl.SSLWantReadError:

@@ -12,6 +12,7 @@ import select
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from perfkit._process.forks import undivided
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.transport import kernel
 
@@ -40,9 +41,10 @@ class Limits:
         silence: most seconds of one wait for bytes.
         heard: whether a byte of the reply has come.
         patience: seconds the kernel has been told to wait for bytes; nan where it does not wait.
+        tickets: whether the next bytes may be session tickets of TLS, for which OpenSSL locks.
     """
 
-    __slots__ = ("deadline", "heard", "now", "patience", "silence")
+    __slots__ = ("deadline", "heard", "now", "patience", "silence", "tickets")
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
@@ -50,6 +52,7 @@ class Limits:
         self.silence = 0.0
         self.heard = False
         self.patience = math.nan
+        self.tickets = False
 
     def arm(self, now: Callable[[], float], deadline: float, silence: float) -> None:
         """Begin a call, whose clock may be another than the pool's."""
@@ -90,7 +93,7 @@ class Limits:
             wait = self.wait(end - _real()) - _EXACTLY
             if not wait * 0.5 <= self.patience <= wait:
                 self.bound(sock, end - _real())
-            if self.patience < _EXACTLY:
+            if self.tickets or self.patience < _EXACTLY:
                 return self._receive_exactly(sock, take, room, end)
             try:
                 return take(room)
@@ -100,8 +103,10 @@ class Limits:
     def _receive_exactly(self, sock: Any, take: Callable[[Any], T], room: Any, end: float) -> T:
         with kernel.not_blocking(sock):
             while True:
-                with suppress(*kernel.NOT_YET):
-                    return take(room)
+                with suppress(*kernel.NOT_YET), undivided():
+                    taken = take(room)
+                    self.tickets = False
+                    return taken
                 kernel.is_ready(sock, select.POLLIN, self.wait(end - _real()))
 
 

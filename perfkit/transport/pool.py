@@ -46,7 +46,8 @@ class ConnectionPool(Shared):
 
     Args:
         clock: time, for ages and deadlines.
-        ssl_context: TLS as it says, to all hosts; None for the operating system's trust store and `ca_file`.
+        ssl_context: TLS as it says, to all hosts, without forks waiting for its handshakes; None for the operating
+            system's trust store and `ca_file`.
         **settings: keys of `[connections]`, such as `maxsize`.
     """
 

@@ -220,6 +220,8 @@ class Reply(http.client.HTTPResponse):
             raise http.client.HTTPException(f"reply has no certain end: {sorted(lengths) or coding}")
         if self._last or (lengths and self.chunked):
             self.will_close = True
+        if has_no_body(self.status, self._method):
+            self.chunked = False  # http.client would wait for chunks of a 204
 
     def read1(self, n: int = -1) -> bytes:
         """Return what has arrived of the body; b"" at its end.

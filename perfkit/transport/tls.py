@@ -10,9 +10,22 @@ import ssl
 import threading
 
 from perfkit import _process
+from perfkit._process.forks import undivided
 from perfkit.errors import ConfigError
+from perfkit.transport.kernel import in_steps
 
-__all__ = ["context"]
+__all__ = ["Socket", "context", "new_context"]
+
+
+class Socket(ssl.SSLSocket):
+    """Shakes hands so that no fork divides it: OpenSSL's locks would stay locked in the child."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Shake hands within the socket's timeout."""
+        if self.gettimeout() == 0.0:
+            super().do_handshake(block)
+        else:
+            in_steps(self, super().do_handshake)
 
 
 class _Contexts:
@@ -31,11 +44,21 @@ class _Contexts:
             return self._made[ca_file]
 
 
+def new_context(cafile: str | None = None, capath: str | None = None) -> ssl.SSLContext:
+    """Return `ssl.create_default_context(cafile=cafile, capath=capath)`, whose handshakes no fork divides."""
+    with undivided():
+        made = ssl.create_default_context(cafile=cafile, capath=capath)
+    if made.sslsocket_class.__module__ == "ssl":  # else it is gevent's, which waits in its own way
+        made.sslsocket_class = Socket
+    return made
+
+
 def _load(ca_file: str | None) -> ssl.SSLContext:
-    made = ssl.create_default_context()
+    made = new_context()
     if ca_file is not None:
         try:
-            made.load_verify_locations(ca_file)
+            with undivided():
+                made.load_verify_locations(ca_file)
         except OSError as error:  # ssl.SSLError is one
             message = f"connections.ca_file: cannot load certificates from {ca_file}: {error}"
             raise ConfigError(message, key="connections.ca_file") from error

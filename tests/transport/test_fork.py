@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from transport.peers import await_child, fork_unnoticed, in_child, start_child
+from transport.peers import Peer, await_child, fork_unnoticed, in_child, start_child
 
-from perfkit.errors import PoolTimeout
+from perfkit._process import forks
+from perfkit.errors import NetworkError, PoolTimeout
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
-from perfkit.transport import ConnectionPool, HTTPClient
+from perfkit.transport import ConnectionPool, HTTPClient, kernel, limits
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
@@ -189,3 +191,70 @@ def test_threads_of_the_parent_keep_working_while_it_forks(any_client: HTTPClien
     for thread in threads:
         thread.join(20)
     assert (children, wrong) == ([[]] * 5, [])
+
+
+def by_handle(client: HTTPClient, connections: ConnectionPool) -> None:
+    with connections.get_connection("tests", client.base_url) as host:
+        host.request("GET", "/health", retries=False)
+
+
+def by_call(client: HTTPClient, _: ConnectionPool) -> None:
+    client.post("/echo", {})
+
+
+def by_stream(client: HTTPClient, _: ConnectionPool) -> None:
+    with client.stream(CHAT, ASK) as stream:
+        assert list(stream.events())
+
+
+@pytest.mark.parametrize("ask", [by_call, by_stream, by_handle])
+def test_no_fork_divides_a_handshake_nor_what_follows_it(
+    tls_fault: FaultServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[HTTPClient, ConnectionPool], None]
+) -> None:
+    """OpenSSL's locks would stay locked in the child, whose own first handshake would never end."""
+    steps = list[str]()
+    connections = ConnectionPool(proxy="", ca_file=tls_fault.ca_file)
+    client = HTTPClient(tls_fault.base_url, connections=connections, retries=0)
+
+    def counted() -> threading.RLock:
+        steps.append(threading.current_thread().name)
+        return forks.undivided()
+
+    for module in (kernel, limits):
+        monkeypatch.setattr(module, "undivided", counted)
+    ask(client, connections)
+    assert len(steps) >= 2  # the handshake, which may need more than one, and the first bytes of the reply
+    steps.clear()
+    ask(client, connections)
+    assert steps == []
+    connections.close()
+
+
+def test_fork_does_not_wait_for_a_handshake_that_waits(peer: Callable[..., Peer]) -> None:
+    greeted, done = threading.Event(), threading.Event()
+
+    def silent(sock: socket.socket) -> None:
+        if sock.recv(5):
+            greeted.set()
+        done.wait(20)
+
+    connections = ConnectionPool(proxy="")
+    client = HTTPClient(peer(silent).url.replace("http", "https"), retries=0, connections=connections)
+    failed = list[BaseException]()
+
+    def call() -> None:
+        try:
+            client.get("/", timeout=20)
+        except NetworkError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert greeted.wait(20)
+    assert all(place.acquire(timeout=0.5) for place in forks._places)
+    for place in forks._places:
+        place.release()
+    done.set()
+    thread.join(20)
+    assert len(failed) == 1
+    connections.close()

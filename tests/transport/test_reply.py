@@ -143,6 +143,7 @@ def test_replies_are_understood_as_http_client_does(
 @example("HTTP/1.1 204 No Content", ["Content-Length: 5"], "\r\n", b"hello", "GET", 400)
 @example("HTTP/1.1 200 OK", ["Content-Length: 5"], "\r\n", b"", "GET", 400)
 @example("HTTP/1.1 200 OK", ["Content-Length: 0"], "\r\n", b"hello", "GET", 400)
+@example("HTTP/1.1 204 No Content", ["Transfer-Encoding: chunked"], "\r\n", b"", "GET", 9)
 def test_reply_that_comes_whole_is_understood_like_any_other(
     status: str, lines: list[str], end: str, body: bytes, method: str, size: int
 ) -> None:

@@ -18,7 +18,7 @@ def test_trust_is_loaded_once_for_all_pools_clients_and_connections(
 ) -> None:
     loads = itertools.count()
     make = ssl.create_default_context
-    monkeypatch.setattr(ssl, "create_default_context", lambda: make() if next(loads) >= 0 else None)
+    monkeypatch.setattr(ssl, "create_default_context", lambda **options: make(**options) if next(loads) >= 0 else None)
     ca_file = tmp_path / "ca.pem"  # a name not seen before
     ca_file.write_bytes(Path(tls_fault.ca_file).read_bytes())
     together = threading.Barrier(8)
