@@ -7,7 +7,6 @@ import math
 import pickle
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from _daemons import free_port
 from _servers import polled
 
 import perfkit
@@ -652,12 +652,6 @@ def test_provider_that_returns_no_answer_is_an_error_of_its_own(server: FaultSer
 # --- no connection
 
 
-def _closed_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 class Nowhere(NamedTuple):
     """An address where nobody answers as asked."""
 
@@ -684,7 +678,7 @@ NOWHERE = [
 def test_peer_that_cannot_be_reached_gives_one_typed_error(
     server: FaultServer, tls: FaultServer, kind: str, way: str, row: Nowhere
 ) -> None:
-    url = row.url.format(plain=server.port, tls=tls.port, closed=_closed_port())
+    url = row.url.format(plain=server.port, tls=tls.port, closed=free_port())
     configure(url, kind)
     error = refused(row.error, row.says, lambda: ask(way, timeout=row.timeout))
     one_attempt(error, url.split("/")[2])

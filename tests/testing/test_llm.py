@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _daemons import free_port
 from _parts import needs_module
 
 from perfkit.errors import PerfkitError
@@ -323,9 +324,7 @@ def test_ports_are_below_the_ephemeral_range_and_differ(llm: LlamaServer, locked
 
 def test_taken_port_is_passed_over(monkeypatch: pytest.MonkeyPatch, llm: LlamaServer) -> None:
     taken = int(llm.root_url.rpartition(":")[2])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
+    free = free_port()
     monkeypatch.setattr("random.SystemRandom.sample", lambda *_: [taken, free])
     with LlamaServer() as server:
         assert server.root_url == f"http://127.0.0.1:{free}"

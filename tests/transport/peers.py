@@ -13,6 +13,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from _servers import polled
+
 Script = Callable[[socket.socket], None]
 
 
@@ -172,14 +174,24 @@ class Place:
     def __init__(self) -> None:
         self._open = ExitStack()
         self.port = 0
+        self._sockets: dict[socket.AddressFamily, socket.socket] = polled(self._taken)
+
+    def _taken(self) -> dict[socket.AddressFamily, socket.socket] | None:
+        """Return a socket of each family bound to the same port; None when somebody has it in the second."""
+        four, six = socket.socket(socket.AF_INET), socket.socket(socket.AF_INET6)
+        six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        four.bind((V4, 0))
+        self.port = four.getsockname()[1]
+        try:
+            six.bind((V6, self.port))
+        except OSError:
+            four.close()
+            six.close()
+            return None
+        return {sock.family: self._open.enter_context(sock) for sock in (four, six)}
 
     def listen(self, family: socket.AddressFamily, backlog: int = 8) -> socket.socket:
-        sock = self._open.enter_context(socket.socket(family))
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((V6 if family == socket.AF_INET6 else V4, self.port))
-        self.port = sock.getsockname()[1]
+        sock = self._sockets[family]
         sock.listen(backlog)
         return sock
 

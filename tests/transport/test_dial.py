@@ -82,13 +82,10 @@ def test_first_address_still_may_win_after_the_second_has_begun(
 ) -> None:
     monkeypatch.setattr(dialling, "ATTEMPT_DELAY", 0.0)  # both run at the same time
     place.listen(socket.AF_INET6)
-    other = Place()
-    other.port = place.port
-    other.swallow(socket.AF_INET)
+    place.swallow(socket.AF_INET)
     named(place.port, socket.AF_INET6, socket.AF_INET)
     with dial(("both.test", place.port), LONG, still).sock as sock:
         assert sock.family == socket.AF_INET6
-    other.close()
 
 
 def test_black_holes_alone_end_at_the_time_and_leave_no_descriptor(place: Place, named: Any) -> None:
@@ -101,13 +98,10 @@ def test_black_holes_alone_end_at_the_time_and_leave_no_descriptor(place: Place,
 
 
 def test_error_of_the_last_address_is_told_and_no_descriptor_is_left(place: Place, named: Any) -> None:
-    place.listen(socket.AF_INET)
-    port = place.port
-    place.close()
-    named(port, socket.AF_INET6, socket.AF_INET)
+    named(place.port, socket.AF_INET6, socket.AF_INET)
     before = descriptors()
     with pytest.raises(ConnectionRefusedError) as failed:
-        dial(("both.test", port), LONG, still)
+        dial(("both.test", place.port), LONG, still)
     assert failed.value.errno == errno.ECONNREFUSED
     assert descriptors() == before
 

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _daemons import free_port
 from _servers import polled
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,10 +57,7 @@ def test_the_longest_name_still_fits(sink: StatsdSink, udp: Any) -> None:
 
 
 def test_an_absent_daemon_is_no_trouble(clock: FakeClock) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    sink = StatsdSink(f"127.0.0.1:{port}", clock=clock)
+    sink = StatsdSink(f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}", clock=clock)
     for _ in range(200):
         sink.emit("counter", "x", 1, {})
         sink.flush()
