@@ -45,6 +45,10 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)
         perfkit.reset()
+    if "perfkit.routing.probes" in sys.modules:
+        prober = sys.modules["perfkit.routing.probes"].worker
+        prober._jobs.clear()  # those of private routers, which would ask the servers of later tests until collected
+        prober.close()
 
 
 @pytest.fixture

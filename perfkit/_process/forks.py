@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 from contextlib import suppress
 
 __all__ = ["undivided"]
 
 _PLACES = 8  # threads that can be at it at the same time
-_PATIENCE = 1.0  # seconds a fork waits at most
+_PATIENCE = 1.0  # seconds a fork waits at most, for all together
 
 _places = [threading.RLock() for _ in range(_PLACES)]  # a fork takes all of them
 _turn = itertools.count()
@@ -26,8 +27,9 @@ def undivided() -> threading.RLock:
 
 
 def _before() -> None:
+    end = time.monotonic() + _PATIENCE
     for place in _places:
-        place.acquire(timeout=_PATIENCE)
+        place.acquire(timeout=max(0.0, end - time.monotonic()))
 
 
 def _in_parent() -> None:
