@@ -35,7 +35,7 @@ def script(name: str, llm: LlamaServer, *arguments: str) -> subprocess.Completed
 def gunicorn(app: str, llm: LlamaServer, *options: str, **more: str) -> Server:
     needs_module("gunicorn")
     settings = {"PERFKIT_TOKENS__TIMEZONE": noon(), "PERFKIT_STATE__TIMEOUT": "5"}  # a busy machine is no outage
-    env = environment(LLM_BASE_URL=llm.base_url, DASHBOARD_TOKEN=TOKEN, **settings, **more)
+    env = environment(LLM_BASE_URL=llm.base_url, **settings, **{"DASHBOARD_TOKEN": TOKEN, **more})
     return Server("gunicorn", "--bind", "fd://{fd}", "--threads", "8", *options, app, env=env)
 
 
@@ -176,6 +176,14 @@ def test_the_bots_dashboard_is_for_those_with_the_token(bot: Server) -> None:
     assert visitor.ask("POST", "/staff", token="guessed")[0] == visitor.ask("GET", "/perfkit/")[0] == 403
     assert visitor.ask("POST", "/staff", token=TOKEN)[0] == 302
     assert visitor.ask("GET", "/perfkit/")[0] == 200
+
+
+def test_nobody_is_staff_of_a_bot_without_a_token(llm: LlamaServer) -> None:
+    needs_module("flask")
+    with gunicorn("examples.support_bot.app:app", llm, SECRET_KEY="s" * 32, DASHBOARD_TOKEN="") as bot:
+        visitor = Visitor(bot.port)
+        assert visitor.ask("POST", "/staff", token="")[0] == visitor.ask("GET", "/perfkit/")[0] == 403
+        assert visitor.ask("GET", "/perfkit/", {"Authorization": "Bearer "})[0] == 403
 
 
 # --- one feature each -------------------------------------------------------------------------------------------------
