@@ -47,7 +47,8 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         perfkit.reset()
     if "perfkit.routing.probes" in sys.modules:
         prober = sys.modules["perfkit.routing.probes"].worker
-        prober._jobs.clear()  # those of private routers, which would ask the servers of later tests until collected
+        with prober._lock:
+            prober._jobs.clear()  # those of private routers, which would ask servers of later tests until collected
         prober.close()
 
 

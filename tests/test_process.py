@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import select
@@ -428,7 +429,7 @@ def test_what_was_left_at_fork_is_the_parents_alone() -> None:
 
 
 def places_are_free() -> bool:
-    return all(place.acquire(timeout=0.1) for place in forks._places)
+    return all(place.acquire(timeout=0.1) for place in forks._gate.places)
 
 
 def test_a_fork_waits_for_the_end_of_what_it_must_not_divide(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,7 +447,8 @@ def test_a_fork_waits_for_the_end_of_what_it_must_not_divide(monkeypatch: pytest
     working.start()
     assert begun.wait(20)
     forking.start()
-    polled(lambda: getattr(sys._current_frames().get(forking.ident or 0), "f_code", None) is forks._before.__code__)
+    before = forks._gate.before.__code__
+    polled(lambda: getattr(sys._current_frames().get(forking.ident or 0), "f_code", None) is before)
     assert answers == []
     go_on.set()
     forking.join(20)
@@ -471,5 +473,45 @@ def test_a_fork_waits_for_nobody_for_ever_nor_for_itself(monkeypatch: pytest.Mon
     go_on.set()
     working.join(20)
     assert places_are_free()
-    for place in forks._places:
+    for place in forks._gate.places:
         place.release()
+
+
+def test_the_hooks_of_others_may_wait_for_a_thread_that_a_fork_keeps_from_going_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forks, "_PATIENCE", 0.001)
+    places_are_free()  # as they are to a hook that runs after perfkit's
+    done = threading.Event()
+
+    def work() -> None:
+        with forks.undivided():
+            done.set()
+
+    threading.Thread(target=work).start()
+    assert done.wait(20)
+    for place in forks._gate.places:
+        place.release()
+
+
+def test_a_fork_that_nobody_was_told_of_leaves_the_child_no_places_that_are_taken() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with forks.undivided():
+            begun.set()
+            go_on.wait(20)
+
+    working = threading.Thread(target=work)
+    working.start()
+    assert begun.wait(20)
+    child = ctypes.PyDLL(None).fork()  # runs no hooks, as uWSGI's
+    if child == 0:
+        try:
+            _process.check()
+            os._exit(0 if places_are_free() else 1)
+        finally:
+            os._exit(2)
+    go_on.set()
+    working.join(20)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

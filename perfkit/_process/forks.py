@@ -10,36 +10,65 @@ import itertools
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from perfkit._process.life import bind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["undivided"]
 
 _PLACES = 8  # threads that can be at it at the same time
-_PATIENCE = 1.0  # seconds a fork waits at most, for all together
-
-_places = [threading.RLock() for _ in range(_PLACES)]  # a fork takes all of them
-_turn = itertools.count()
+_PATIENCE = 1.0  # seconds a fork waits for all that is under way, and work for a fork, at most
 
 
-def undivided() -> threading.RLock:
-    """Return a lock to hold during work that must not wait for anybody; a fork waits for its end, up to a second."""
-    return _places[next(_turn) % _PLACES]
+class _Taken(threading.local):
+    """The places a thread has taken to fork."""
+
+    def __init__(self) -> None:
+        self.places: list[threading.RLock] = []
 
 
-def _before() -> None:
-    end = time.monotonic() + _PATIENCE
-    for place in _places:
-        place.acquire(timeout=max(0.0, end - time.monotonic()))
+class _Gate:
+    """As many locks as threads may be at it; a fork takes all of them."""
+
+    def __init__(self) -> None:
+        self._turn = itertools.count()
+        self._after_fork()
+        bind(self)
+        os.register_at_fork(before=self.before, after_in_parent=self.in_parent)
+
+    def _after_fork(self) -> None:
+        self.places = [threading.RLock() for _ in range(_PLACES)]
+        self._taken = _Taken()
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        place = self.places[next(self._turn) % _PLACES]
+        taken = place.acquire(timeout=_PATIENCE)
+        try:
+            yield
+        finally:
+            if taken:
+                place.release()
+
+    def before(self) -> None:
+        end = time.monotonic() + _PATIENCE
+        for place in self.places:
+            if place.acquire(timeout=max(0.0, end - time.monotonic())):
+                self._taken.places.append(place)
+
+    def in_parent(self) -> None:
+        while self._taken.places:
+            self._taken.places.pop().release()
 
 
-def _in_parent() -> None:
-    for place in _places:
-        with suppress(RuntimeError):  # its holder did not come to an end
-            place.release()
+_gate = _Gate()
+undivided = _gate.passing
+"""Hold off forks for the time of a `with` block, which must not wait for anybody.
 
-
-def _in_child() -> None:
-    _places[:] = [threading.RLock() for _ in range(_PLACES)]
-
-
-os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+Neither waits for the other longer than a second: hooks of others, which run while a fork holds these locks, may
+wait for what the block's thread has.
+"""

@@ -15,6 +15,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
 from urllib3.util import parse_url
 
+from perfkit._process.forks import undivided
 from perfkit.errors import ConfigError, TransportError
 from perfkit.integrations._raw import Raw, translated
 from perfkit.transport import ConnectionPool
@@ -172,11 +173,12 @@ def _context(verify: bool | str, cert: Any, ca_file: str | None) -> ssl.SSLConte
         made = new_context(cafile=None if directory else verify, capath=verify if directory else None)
     else:
         made = new_context()
-    if ca_file is not None:
-        made.load_verify_locations(ca_file)
+    with undivided():
+        if ca_file is not None:
+            made.load_verify_locations(ca_file)
+        if cert is not None:
+            made.load_cert_chain(*(cert if isinstance(cert, tuple) else (cert,)))
     if verify is False:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
-    if cert is not None:
-        made.load_cert_chain(*(cert if isinstance(cert, tuple) else (cert,)))
     return made

@@ -85,9 +85,9 @@ class PooledConnection(HTTPConnection):
     idle_most = math.inf
 
     def connect(self) -> None:
-        """Connect, through a tunnel and TLS as needed."""
+        """Connect, through a tunnel and TLS as needed; a proxy's tickets come with its answer to CONNECT."""
         self.rest, self.refused, self._early, self._acknowledged = None, False, b"", b""
-        self.limits.tickets = False
+        self.limits.tickets = self.proxy is not None and self.proxy.scheme == "https"
         super().connect()
         self.limits.tickets = isinstance(self.sock, tls.Socket)
         if isinstance(self.sock, ssl.SSLSocket):
@@ -109,9 +109,6 @@ class PooledConnection(HTTPConnection):
             kernel.hand_back(sock)
         self.limits.patience = math.nan
         ahead, self._early = self._early, b""
-        if self.limits.tickets and not ahead:
-            self.limits.tickets = False
-            ahead = kernel.in_steps(sock, lambda: bytes(sock.recv(BUFFER)))
         return Reply(BoundedReader(sock, self.limits, ahead, hold=True), debuglevel, method, url, last=self.refused)
 
     def request(

@@ -93,12 +93,24 @@ class Limits:
             wait = self.wait(end - _real()) - _EXACTLY
             if not wait * 0.5 <= self.patience <= wait:
                 self.bound(sock, end - _real())
+            if self.tickets and sock.gettimeout() != 0.0:
+                return self.receive_gated(sock, take, room)
             if self.tickets or self.patience < _EXACTLY:
                 return self._receive_exactly(sock, take, room, end)
             try:
                 return take(room)
             except kernel.NOT_YET:  # its wait is over; or TLS: what came was a ticket, or half a record
                 continue
+
+    def receive_gated(self, sock: Any, take: Callable[[Any], T], room: Any) -> T:
+        """Return `take(room)` within the timeout that `sock` has, no fork dividing what OpenSSL does of it.
+
+        Raises:
+            TimeoutError: it has passed.
+        """
+        taken = kernel.in_steps(sock, lambda: take(room))
+        self.tickets = False
+        return taken
 
     def _receive_exactly(self, sock: Any, take: Callable[[Any], T], room: Any, end: float) -> T:
         with kernel.not_blocking(sock):
@@ -151,7 +163,11 @@ class BoundedReader(io.RawIOBase):
         if self._ahead:
             return self._take_ahead(memoryview(buffer))
         limits, sock = self._limits, self._sock
-        count: int = sock.recv_into(buffer) if limits.deadline is None else limits.receive(sock, sock.recv_into, buffer)
+        count: int
+        if limits.deadline is not None:
+            count = limits.receive(sock, sock.recv_into, buffer)
+        else:
+            count = limits.receive_gated(sock, sock.recv_into, buffer) if limits.tickets else sock.recv_into(buffer)
         limits.heard |= count > 0
         self.at_end = not count
         return count

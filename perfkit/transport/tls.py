@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import ssl
 import threading
+from typing import Any, Self
 
 from perfkit import _process
 from perfkit._process.forks import undivided
 from perfkit.errors import ConfigError
 from perfkit.transport.kernel import in_steps
 
-__all__ = ["Socket", "context", "new_context"]
+__all__ = ["Object", "Socket", "context", "new_context"]
 
 
 class Socket(ssl.SSLSocket):
     """Shakes hands so that no fork divides it: OpenSSL's locks would stay locked in the child."""
+
+    @classmethod
+    def _create(cls, sock: Any, server_side: bool = False, do_handshake_on_connect: bool = True, **more: Any) -> Self:
+        with undivided():
+            made: Self = super()._create(sock, server_side, False, **more)  # type: ignore[misc]  # not in typeshed
+        made.do_handshake_on_connect = do_handshake_on_connect  # type: ignore[attr-defined]
+        if do_handshake_on_connect and made._connected:  # type: ignore[attr-defined]
+            try:
+                made.do_handshake()
+            except BaseException:
+                made.close()
+                raise
+        return made
 
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands within the socket's timeout."""
@@ -26,6 +40,25 @@ class Socket(ssl.SSLSocket):
             super().do_handshake(block)
         else:
             in_steps(self, super().do_handshake)
+
+
+class Object(ssl.SSLObject):
+    """The same for TLS inside the TLS of a proxy, none of whose steps waits for the network."""
+
+    @classmethod
+    def _create(cls, *buffers: Any, **more: Any) -> Self:
+        with undivided():
+            return super()._create(*buffers, **more)  # type: ignore[misc, no-any-return]  # not in typeshed
+
+    def do_handshake(self) -> None:
+        """Take the next step."""
+        with undivided():
+            super().do_handshake()
+
+    def read(self, *room: Any) -> Any:
+        """Read what has come, tickets among it."""
+        with undivided():
+            return super().read(*room)
 
 
 class _Contexts:
@@ -49,7 +82,7 @@ def new_context(cafile: str | None = None, capath: str | None = None) -> ssl.SSL
     with undivided():
         made = ssl.create_default_context(cafile=cafile, capath=capath)
     if made.sslsocket_class.__module__ == "ssl":  # else it is gevent's, which waits in its own way
-        made.sslsocket_class = Socket
+        made.sslsocket_class, made.sslobject_class = Socket, Object
     return made
 
 

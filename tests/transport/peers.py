@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import select
 import signal
 import socket
 import ssl
@@ -101,6 +103,21 @@ def read_request(sock: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
+def tunnel(sock: socket.socket) -> None:
+    """Answer CONNECT and pass bytes both ways."""
+    _, target, _ = read_request(sock).split(b" ", 2)
+    host, _, port = target.decode().partition(":")
+    with socket.create_connection((host, int(port))) as upstream, suppress(OSError):
+        sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        pairs = {sock: upstream, upstream: sock}
+        while True:
+            for source in select.select(list(pairs), [], [])[0]:
+                data = source.recv(65536)
+                if not data:
+                    return
+                pairs[source].sendall(data)
+
+
 def reply(body: bytes = b"fine", *fields: str, status: str = "200 OK") -> bytes:
     """Return a reply with its length and `fields`."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields]
@@ -184,9 +201,11 @@ class Place:
         self.port = four.getsockname()[1]
         try:
             six.bind((V6, self.port))
-        except OSError:
+        except OSError as error:
             four.close()
             six.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
             return None
         return {sock.family: self._open.enter_context(sock) for sock in (four, six)}
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from transport.peers import Peer, await_child, fork_unnoticed, in_child, start_child
+from transport.peers import Peer, await_child, fork_unnoticed, in_child, start_child, tunnel
 
+import perfkit.integrations.requests
 from perfkit._process import forks
 from perfkit.errors import NetworkError, PoolTimeout
 from perfkit.testing import faults
 from perfkit.testing.faults import FaultServer
-from perfkit.transport import ConnectionPool, HTTPClient, kernel, limits
+from perfkit.transport import ConnectionPool, HTTPClient, kernel, limits, tls
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
@@ -216,11 +220,11 @@ def test_no_fork_divides_a_handshake_nor_what_follows_it(
     connections = ConnectionPool(proxy="", ca_file=tls_fault.ca_file)
     client = HTTPClient(tls_fault.base_url, connections=connections, retries=0)
 
-    def counted() -> threading.RLock:
+    def counted() -> AbstractContextManager[None]:
         steps.append(threading.current_thread().name)
         return forks.undivided()
 
-    for module in (kernel, limits):
+    for module in (kernel, limits, tls):
         monkeypatch.setattr(module, "undivided", counted)
     ask(client, connections)
     assert len(steps) >= 2  # the handshake, which may need more than one, and the first bytes of the reply
@@ -228,6 +232,51 @@ def test_no_fork_divides_a_handshake_nor_what_follows_it(
     ask(client, connections)
     assert steps == []
     connections.close()
+
+
+def is_held() -> bool:
+    """Return whether a fork would have to wait."""
+
+    def look() -> bool:
+        taken = [place for place in forks._gate.places if place.acquire(timeout=0)]
+        for place in taken:
+            place.release()
+        return len(taken) < len(forks._gate.places)
+
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(look).result(20)
+
+
+def test_whatever_openssl_locks_for_holds_off_forks(
+    tls_fault: FaultServer, peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = dict[str, set[bool]]()
+
+    def watch(owner: type, name: str) -> None:
+        work = getattr(owner, name)
+
+        def watched(self: Any, *given: Any, **more: Any) -> Any:
+            if getattr(self, "protocol", None) is not ssl.PROTOCOL_TLS_SERVER:  # the proxy's, which is here too
+                held.setdefault(name, set()).add(is_held())
+            return work(self, *given, **more)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for name in ("load_verify_locations", "load_cert_chain", "_wrap_socket", "_wrap_bio"):
+        watch(ssl.SSLContext, name)
+    for name in ("do_handshake", "read"):
+        watch(ssl.SSLObject, name)
+    assert tls_fault._authority is not None
+    pair = tls_fault._authority.server_file
+    connections = ConnectionPool(proxy="")
+    with perfkit.integrations.requests.session(connections=connections) as session:
+        assert session.get(f"{tls_fault.base_url}/models", verify=tls_fault.ca_file, cert=pair).ok
+    through = ConnectionPool(proxy=peer(tunnel, tls=pair).url, ca_file=tls_fault.ca_file)
+    assert HTTPClient(tls_fault.base_url, connections=through).post("/echo", {}).json() == {}
+    for pool in (connections, through):
+        pool.close()
+    names = ("load_verify_locations", "load_cert_chain", "_wrap_socket", "_wrap_bio", "do_handshake", "read")
+    assert held == {key: {True} for key in names}
 
 
 def test_fork_does_not_wait_for_a_handshake_that_waits(peer: Callable[..., Peer]) -> None:
@@ -251,8 +300,8 @@ def test_fork_does_not_wait_for_a_handshake_that_waits(peer: Callable[..., Peer]
     thread = threading.Thread(target=call)
     thread.start()
     assert greeted.wait(20)
-    assert all(place.acquire(timeout=0.5) for place in forks._places)
-    for place in forks._places:
+    assert all(place.acquire(timeout=0.5) for place in forks._gate.places)
+    for place in forks._gate.places:
         place.release()
     done.set()
     thread.join(20)

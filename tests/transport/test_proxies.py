@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import base64
-import select
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 import pytest
-from transport.peers import Peer, answering, in_child, read_request, reply
+from transport.peers import Peer, answering, in_child, read_request, reply, tunnel
 
 from perfkit.errors import ConfigError, NetworkError
 from perfkit.testing.faults import FaultServer
@@ -77,21 +75,6 @@ def test_plain_request_is_forwarded_with_its_whole_url(peer: StartPeer) -> None:
     pool.close()
     assert seen[0].startswith(b"POST http://api.test:80/v1/x HTTP/1.1\r\nhost: api.test\r\n")
     assert b"\r\nproxy-authorization: Basic " in seen[0]
-
-
-def tunnel(sock: socket.socket) -> None:
-    """Answer CONNECT and pass bytes both ways."""
-    _, target, _ = read_request(sock).split(b" ", 2)
-    host, _, port = target.decode().partition(":")
-    with socket.create_connection((host, int(port))) as upstream, suppress(OSError):
-        sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        pairs = {sock: upstream, upstream: sock}
-        while True:
-            for source in select.select(list(pairs), [], [])[0]:
-                data = source.recv(65536)
-                if not data:
-                    return
-                pairs[source].sendall(data)
 
 
 @pytest.mark.parametrize("tls", [False, True])

@@ -9,6 +9,8 @@ from typing import Self
 
 import pytest
 from transport.peers import Peer, Script, read_request, reply
+from urllib3.exceptions import ReadTimeoutError
+from urllib3.util import Timeout
 
 from perfkit.errors import DeadlineExceeded, NetworkError
 from perfkit.testing.faults import FaultServer
@@ -109,6 +111,28 @@ def test_reply_that_begins_before_the_upload_has_ended_is_no_refusal(
     assert way(pool, server.url) == (200, b"all of it")
     (stats,) = pool.stats().values()
     assert (stats["in_use"], stats["idle"]) == (0, 1)
+
+
+@pytest.mark.parametrize("early", [reply(b"later")[:-5], b""], ids=["head", "nothing"])
+def test_a_handle_bears_the_silence_of_a_new_connection_no_longer_than_read_timeout(
+    peer: StartPeer, tls_fault: FaultServer, certificate: str | None, early: bytes
+) -> None:
+    done = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        sock.recv(1000)
+        sock.sendall(early)
+        missing = len(LARGE)
+        while missing > 65536:
+            missing -= len(sock.recv(1 << 20))
+        done.wait(5)
+        sock.sendall(reply(b"later")[len(early) :])
+
+    connections = ConnectionPool(proxy="", ca_file=tls_fault.ca_file, write_timeout=10, read_timeout=0.1)
+    with connections.get_connection("p", peer(script, tls=certificate).url) as pool, pytest.raises(ReadTimeoutError):
+        pool.request("POST", "/", body=LARGE, timeout=Timeout(total=20), retries=False)
+    done.set()
+    connections.close()
 
 
 def test_status_that_comes_in_two_pieces_is_understood(peer: StartPeer, pool: ConnectionPool) -> None:
