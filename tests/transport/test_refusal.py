@@ -117,7 +117,7 @@ def test_reply_that_begins_before_the_upload_has_ended_is_no_refusal(
 def test_a_handle_bears_the_silence_of_a_new_connection_no_longer_than_read_timeout(
     peer: StartPeer, tls_fault: FaultServer, certificate: str | None, early: bytes
 ) -> None:
-    done = threading.Event()
+    done, late = threading.Event(), reply(b"later")[len(early) :]
 
     def script(sock: socket.socket) -> None:
         sock.recv(1000)
@@ -125,8 +125,9 @@ def test_a_handle_bears_the_silence_of_a_new_connection_no_longer_than_read_time
         missing = len(LARGE)
         while missing > 65536:
             missing -= len(sock.recv(1 << 20))
+        sock.sendall(late[:1])
         done.wait(5)
-        sock.sendall(reply(b"later")[len(early) :])
+        sock.sendall(late[1:])
 
     connections = ConnectionPool(proxy="", ca_file=tls_fault.ca_file, write_timeout=10, read_timeout=0.1)
     with connections.get_connection("p", peer(script, tls=certificate).url) as pool, pytest.raises(ReadTimeoutError):
