@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import _shop  # noqa: F401 - sets Django up
 import pytest
 from django.contrib.auth import get_user_model
-from django.test import Client, override_settings
+from django.core.handlers.wsgi import WSGIHandler
+from django.middleware.csrf import get_token
+from django.test import Client, RequestFactory, override_settings
+from django.test.utils import override_script_prefix
 from django.urls import reverse
 
 
-def client(*, staff: bool) -> Client:
+def client(*, staff: bool, **options: Any) -> Client:
     user = get_user_model().objects.get_or_create(username=f"staff {staff}", is_staff=staff, is_superuser=staff)[0]
-    browser = Client()
+    browser = Client(**options)
     browser.force_login(user)
     return browser
 
@@ -56,6 +62,26 @@ def test_no_token_is_no_key() -> None:
         assert Client().get("/back/perfkit/data.json", headers={"Authorization": wrong}).status_code == 302
 
 
-def test_there_is_nothing_to_change() -> None:
-    assert client(staff=True).post("/back/perfkit/").status_code == 405
-    assert Client(enforce_csrf_checks=True).post("/back/perfkit/").status_code in (302, 403)
+def test_there_is_nothing_to_change_and_a_form_without_its_token_is_refused() -> None:
+    browser = client(staff=True, enforce_csrf_checks=True)
+    assert browser.post("/back/perfkit/").status_code == 403
+    token = get_token(RequestFactory().get("/"))
+    browser.cookies["csrftoken"] = token
+    assert browser.post("/back/perfkit/", {"csrfmiddlewaretoken": token}).status_code == 405
+
+
+@pytest.mark.parametrize("staff", [None, False, True])
+def test_below_a_prefix_others_are_sent_to_the_login_below_it(staff: bool | None) -> None:
+    browser = Client() if staff is None else client(staff=staff)
+    environ = {"SCRIPT_NAME": "/shop", "PATH_INFO": "/back/perfkit/", "HTTP_COOKIE": browser.cookies.output(header="")}
+    setup_testing_defaults(environ)
+    told: dict[str, str] = {}
+    with (
+        override_script_prefix("/"),  # the handler sets this thread's
+        closing(WSGIHandler()(environ, lambda status, headers: told.update(headers, status=status))) as body,
+    ):
+        page = b"".join(body)
+    if staff:
+        assert b"<h1>perfkit</h1>" in page
+    else:
+        assert (told["status"], told["Location"]) == ("302 Found", "/shop/back/login/?next=/shop/back/perfkit/")
