@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "add_arguments", "findings", "run"]
 
-_UWSGI = Path("uwsgi.ini")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `perfkit doctor`."""
     parser.add_argument("hosts", nargs="*", metavar="host", help="look up and connect to, such as api.openai.com")
-    parser.add_argument("--uwsgi", type=Path, default=_UWSGI, help="ini file to look at (default: ./uwsgi.ini)")
+    parser.add_argument("--uwsgi", type=Path, default=server.INI, help="ini file to look at (default: ./uwsgi.ini)")
     parser.add_argument("--providers", action="store_true", help="check address and key of the configured providers")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 

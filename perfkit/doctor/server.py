@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfkit.doctor.finding import Finding, fine, problem, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
-__all__ = ["options_of", "uwsgi"]
+__all__ = ["INI", "options_of", "uwsgi"]
+
+INI = Path("uwsgi.ini")  # in the working directory, where nothing else is said
 
 _ON = ("", "1", "true", "yes", "on")
 _FORK_HOOKS = ("py-call-uwsgi-fork-hooks", "py-call-osafterfork", "lazy-apps", "lazy")

@@ -14,7 +14,6 @@ from _shop import MIDDLEWARE
 from django.contrib.admin.sites import all_sites
 from django.contrib.auth import get_user_model
 from django.core.checks import run_checks
-from django.core.management import call_command, execute_from_command_line
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory, override_settings
 
@@ -127,13 +126,13 @@ def test_checks_for_deployment_tell_of_a_cache_of_one_process(
                 patched.setenv(name, value)
                 assert findings(deploy=True) == several
         with monkeypatch.context() as patched:
-            patched.setitem(sys.modules, "uwsgi", uwsgi("enable-threads", "lazy-apps", processes="2"))
+            patched.setitem(sys.modules, "uwsgi", uwsgi(**{"enable-threads": "1", "lazy-apps": "1"}, processes="2"))
             assert findings(deploy=True) == several
 
 
-def uwsgi(*flags: str, **options: str) -> ModuleType:
+def uwsgi(**options: str) -> ModuleType:
     module = ModuleType("uwsgi")
-    vars(module)["opt"] = dict.fromkeys(flags, "true") | options
+    vars(module)["opt"] = options
     return module
 
 
@@ -141,17 +140,49 @@ def uwsgi(*flags: str, **options: str) -> ModuleType:
     ("flags", "found"),
     [
         ((), ["perfkit.W003", "perfkit.I003"]),
-        (("threads", "lazy-apps"), []),
-        (("enable-threads",), ["perfkit.I003"]),
-        (("py-call-uwsgi-fork-hooks",), ["perfkit.W003"]),
+        (("threads = 8", "lazy-apps = true"), []),
+        (("enable-threads = true",), ["perfkit.I003"]),
+        (("enable-threads = false", "py-call-uwsgi-fork-hooks = true"), ["perfkit.W003"]),
     ],
 )
-def test_checks_for_deployment_tell_of_flags_of_uwsgi(
+def test_checks_for_deployment_tell_of_flags_of_uwsgi_or_of_the_file_they_will_come_from(
     flags: tuple[str, ...], found: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi(*flags))
+    Path("uwsgi.ini").write_text("\n".join(["[uwsgi]", *flags]))
     with override_settings(PERFKIT=SHARED):
         assert findings(deploy=True) == found
+        Path("uwsgi.ini").write_text("[uwsgi]\nlazy-apps = true")
+        monkeypatch.setitem(sys.modules, "uwsgi", uwsgi(**dict(flag.split(" = ") for flag in flags)))
+        assert findings(deploy=True) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "number"),
+    [
+        ("gunicorn.conf.py", "workers = 3", 3),
+        ("gunicorn.conf.py", "import gevent\nthreads = 8\nworkers = 1", 1),
+        ("gunicorn.conf.py", "workers = len(open('ran', 'w').name)", 1),
+        ("gunicorn.conf.py", "workers = = 3", 1),
+        ("uwsgi.ini", "[uwsgi]\nlazy-apps = 1\nthreads = 2\nprocesses = 4", 4),
+        ("uwsgi.ini", "[uwsgi]\nlazy-apps = 1\nthreads = 2\nworkers = %(threads)", 1),
+    ],
+)
+def test_checks_for_deployment_count_the_workers_of_the_servers_files(name: str, text: str, number: int) -> None:
+    Path(name).write_text(text)
+    with override_settings(PERFKIT={"state": SHARED["state"]}):
+        [told] = [m for m in run_checks(include_deployment_checks=True) if (m.id or "").startswith("perfkit")]
+    if number == 1:
+        assert (told.id, "is not seen" in (told.hint or "")) == ("perfkit.I002", True)
+    else:
+        assert (told.id, told.msg) == ("perfkit.W008", f"{number} workers, and each has a cache of its own")
+    assert not Path("ran").exists()
+
+
+def test_checks_for_deployment_pass_over_files_they_may_not_read() -> None:
+    for name in ("gunicorn.conf.py", "uwsgi.ini"):
+        Path(name).symlink_to("/proc/self/mem")
+    with override_settings(PERFKIT={"state": SHARED["state"]}):
+        assert findings(deploy=True) == ["perfkit.I002"]
 
 
 def test_checks_for_deployment_tell_of_an_open_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,17 +216,6 @@ def test_checks_for_deployment_tell_of_a_missing_key(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     with override_settings(PERFKIT={**SHARED, "providers": {"openai": {}}}):
         assert findings(deploy=True) == []
-
-
-def test_commands_run_from_manage_py(capsys: pytest.CaptureFixture[str]) -> None:
-    with override_settings(PERFKIT={"cache": {"ttl": 77}}), pytest.raises(SystemExit) as ended:
-        call_command("perfkit", "config", "show", "--json")
-    assert ended.value.code == 0
-    assert '"value": 77' in capsys.readouterr().out
-    with override_settings(PERFKIT={"cache": {"ttl": 78}}), pytest.raises(SystemExit) as ended:
-        execute_from_command_line(["manage.py", "perfkit", "config", "show", "--json"])
-    assert ended.value.code == 0
-    assert '"value": 78' in capsys.readouterr().out
 
 
 def test_a_request_that_ends_the_server_is_ended_too() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
-import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -13,6 +14,7 @@ from django.conf import settings
 from django.core.checks import Error, Info, Tags, Warning, register  # noqa: A004 - Django's own names
 from django.http import HttpRequest
 
+from perfkit._registry import load
 from perfkit._shared import current_config
 from perfkit.errors import PerfkitError
 from perfkit.pipeline import Client
@@ -31,6 +33,7 @@ WSGI = "perfkit.integrations.wsgi.PerfkitMiddleware"
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 GZIP = "django.middleware.gzip.GZipMiddleware"
 DASHBOARD = "perfkit_dashboard"  # the name of its URL in an admin site
+DOCTOR = "perfkit.doctor.server"  # looks at the same; imported when asked, for ssl and urllib3 come with it
 SHORT = 16  # characters; a token of fewer can be guessed
 
 
@@ -78,16 +81,21 @@ def check_deployment(**_: Any) -> list[CheckMessage]:
     return [*_uwsgi(), *_nobody(), *_keyless(), *_open(), *_apart()]
 
 
+def _options() -> Any:
+    """Return uWSGI's options: of the process this runs in, else of uwsgi.ini, where that can be read."""
+    server = load(DOCTOR)
+    with suppress(OSError):
+        return server.options_of(server.INI)
+    return None
+
+
 def _uwsgi() -> Iterator[CheckMessage]:
-    flags = set(getattr(sys.modules.get("uwsgi"), "opt", ()))
-    if "uwsgi" in sys.modules and not {"enable-threads", "threads"} & flags:
-        hint = "Start uWSGI with --enable-threads: metrics and upkeep need a background thread."
-        yield Warning("uWSGI runs without threads", hint=hint, id="perfkit.W003")
-    if "uwsgi" in sys.modules and not {"py-call-uwsgi-fork-hooks", "lazy-apps", "lazy"} & flags:
-        hint = (
-            "Start uWSGI with --py-call-uwsgi-fork-hooks: perfkit notices a fork without it, other libraries may not."
-        )
-        yield Info("uWSGI forks without telling Python", hint=hint, id="perfkit.I003")
+    for finding in load(DOCTOR).uwsgi(_options()):
+        said, hint = f"uWSGI: {finding.found}", f"{finding.why}. Give it {finding.do}."
+        if finding.check == "uwsgi_threads":
+            yield Warning(said, hint=hint, id="perfkit.W003")
+        elif finding.check == "uwsgi_fork":
+            yield Info(said, hint=hint, id="perfkit.I003")
 
 
 def _nobody() -> Iterator[CheckMessage]:
@@ -144,7 +152,8 @@ def _apart() -> Iterator[CheckMessage]:
         if workers > 1:
             yield Warning(f"{workers} workers, and {alone}", hint=hint, id="perfkit.W008")
         else:
-            yield Info(f"with several workers {alone}", hint=hint, id="perfkit.I002")
+            unseen = " What the command line of a server asks for is not seen from here."
+            yield Info(f"with several workers {alone}", hint=hint + unseen, id="perfkit.I002")
 
 
 def _own_cache() -> str:
@@ -160,8 +169,19 @@ def _own_cache() -> str:
 
 
 def _workers() -> int:
-    """Return the number of workers that the environment tells of, 1 where it does not."""
-    told = getattr(sys.modules.get("uwsgi"), "opt", {})
+    """Return the number of workers that the environment, uWSGI's options or gunicorn.conf.py tell of, else 1."""
+    told = _options() or {}
     given = re.search(r"(?:-w|--workers)[ =]?(\d+)", os.environ.get("GUNICORN_CMD_ARGS", ""))
     found = (told.get("processes"), told.get("workers"), os.environ.get("WEB_CONCURRENCY"), given and given[1])
-    return max([1, *(int(number) for number in found if number and number.isdigit())])
+    return max([_gunicorn(), *(int(number) for number in found if number and number.isdigit())])
+
+
+def _gunicorn() -> int:
+    """Return the workers of gunicorn.conf.py in the working directory, which is read and never run; else 1."""
+    number = 1
+    with suppress(OSError, SyntaxError, ValueError):
+        for line in ast.parse(Path("gunicorn.conf.py").read_bytes()).body:
+            match line:
+                case ast.Assign(targets=[ast.Name("workers")], value=ast.Constant(int(told))):
+                    number = told
+    return number
