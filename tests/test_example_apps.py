@@ -174,7 +174,9 @@ def test_the_bots_dashboard_is_for_those_with_the_token(bot: Server) -> None:
     assert told["overview"]["calls"] >= 1
     assert told["pools"]["agents"]["customer_support"]["lent"] >= 1
     assert visitor.ask("POST", "/staff", token="guessed")[0] == visitor.ask("GET", "/perfkit/")[0] == 403
-    assert visitor.ask("POST", "/staff", token=TOKEN)[0] == 302
+    status, page = visitor.ask("POST", "/help/staff", {"SCRIPT_NAME": "/help"}, token=TOKEN)
+    assert status == 302
+    assert 'href="/help/perfkit/"' in page
     assert visitor.ask("GET", "/perfkit/")[0] == 200
 
 

@@ -86,7 +86,7 @@ def signed_in() -> Response | tuple[str, int]:
     if not token or not secrets.compare_digest(token.encode(), request.form.get("token", "").encode()):
         return sign_in(), 403
     session["staff"] = True
-    return redirect("/perfkit/")
+    return redirect(url_for("perfkit.dashboard"))
 
 
 def told(error: perfkit.PerfkitError) -> str:

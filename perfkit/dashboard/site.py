@@ -69,9 +69,9 @@ class Dashboard:
         self._words = Words()
 
     @staticmethod
-    def admits(authorization: str | None) -> bool:
-        """Tell whether an Authorization header carries the bearer token of `[dashboard] token`; without one: no."""
-        token = current_config().table("dashboard").token
+    def admits(authorization: str | None, *, token: str | None = None) -> bool:
+        """Tell whether an Authorization header carries this bearer token; None: `[dashboard] token`; "": nobody's."""
+        token = token if token is not None else current_config().table("dashboard").token
         if not token or authorization is None:
             return False
         return hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())

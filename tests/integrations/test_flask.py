@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
-from flask import Flask, session
+from _parts import REPOSITORY
+from flask import Flask, abort, request, session, url_for
 from flask.testing import FlaskClient
 
 import perfkit
@@ -57,9 +59,9 @@ def test_an_app_that_has_served_requests_is_left_as_it_was(fault: FaultServer) -
     app = make(fault)
     visit(app.test_client(), "/login/ann")
     wrapped = app.wsgi_app
-    with pytest.raises(AssertionError, match="before_request"):
+    with pytest.raises(AssertionError, match="register_blueprint"):
         Perfkit(app)
-    assert "perfkit" not in app.extensions
+    assert "perfkit" not in {*app.extensions, *app.blueprints}
     assert app.wsgi_app == wrapped
 
 
@@ -152,3 +154,77 @@ def test_dashboard_is_closed_unless_a_callable_or_the_token_opens_it(fault: Faul
     assert page.status_code == 200
     assert b"<h1>perfkit</h1>" in page.data
     assert browser.post("/perfkit/").status_code == 405
+
+
+def test_dashboard_is_a_blueprint_at_the_path_that_is_chosen(fault: FaultServer) -> None:
+    apps = {path: make(fault) for path in ("/perfkit", "/ops/llm")}
+    Perfkit(apps["/perfkit"], dashboard=lambda: True)
+    Perfkit(apps["/ops/llm"], dashboard=lambda: True, url_prefix="/ops/llm")
+    for path, app in apps.items():
+        assert app.blueprints["perfkit"].url_prefix == path
+        with app.test_request_context():
+            assert url_for("perfkit.dashboard") == f"{path}/"
+            assert url_for("perfkit.dashboard", rest="data.json") == f"{path}/data.json"
+        assert app.test_client().get(f"{path}/data.json").status_code == 200
+    assert apps["/ops/llm"].test_client().get("/perfkit/").status_code == 404
+
+
+def test_a_login_that_is_asked_for_everywhere_lets_the_blueprint_through(fault: FaultServer) -> None:
+    app = make(fault, dashboard={"token": "sesame"})
+
+    @app.before_request
+    def login() -> None:
+        if request.blueprint != "perfkit":
+            abort(401)
+
+    Perfkit(app)
+    machine = {"Authorization": "Bearer sesame"}
+    assert [app.test_client().get(path, headers=machine).status_code for path in ("/perfkit/", "/ask/1")] == [200, 401]
+
+
+def test_each_app_keeps_its_token_and_tells_what_it_changes_for_the_others(
+    fault: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = ("a", "b", None)
+    apps = [make(fault, cache={"ttl": 60 + (token == "b")}, dashboard={"token": token}) for token in tokens]
+    for app in apps[:2]:
+        Perfkit(app)
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == ["cache.ttl"]
+    Perfkit(apps[2])
+
+    def admitted(app: Flask) -> list[bool]:
+        shown = [app.test_client().get("/perfkit/", headers={"Authorization": f"Bearer {token}"}) for token in "abc"]
+        return [reply.status_code == 200 for reply in shown]
+
+    perfkit.configure(dashboard={"token": "c"})  # of who has none
+    assert [admitted(app) for app in apps] == [[True, False, False], [False, True, False], [False, False, True]]
+
+
+def test_a_request_context_made_by_hand_is_served(fault: FaultServer) -> None:
+    app = make(fault)
+    Perfkit(app)
+    with app.test_request_context("/ask/1"):
+        assert app.preprocess_request() is None
+        assert "text" in app.full_dispatch_request().get_json()
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/getting-started.md"])
+def test_the_first_lines_of_a_document_answer_and_show_their_dashboard_to_staff(
+    document: str, fault: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_BASE_URL", fault.base_url)
+    blocks = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / document).read_text(), re.MULTILINE | re.DOTALL)
+    [block] = [text for text in blocks if "Perfkit(app" in text]
+    lines = [line for line in block.partition("\n\n\nreply =")[0].splitlines() if line]
+    assert len(lines) <= 10
+    names: dict[str, Any] = {"__name__": "document"}
+    exec(compile("\n".join(lines), document, "exec"), names)
+    staff, other = names["app"].test_client(), names["app"].test_client()
+    with staff.session_transaction() as opened:
+        opened["staff"] = True
+    assert staff.get("/ask?q=Hello").data == b"echo: Hello"
+    assert b"gpt-4o-mini" in staff.get("/perfkit/").data
+    assert other.get("/perfkit/").status_code == 403
+    names["app"].debug = True
+    assert other.get("/perfkit/").status_code == 200
