@@ -230,6 +230,13 @@ def test_the_parents_connection_outlives_the_children(life: Life) -> None:
         assert life.connections[f"after {parent}"] == life.connections[f"before {parent}"]
 
 
+def test_each_task_has_a_budget_and_a_deadline_of_its_own_and_is_measured(life: Life) -> None:
+    if life.mode.command is CELERY:
+        assert [answer["id"] for answer in life.answers if answer["wallets"] != [answer["id"]]] == []
+        assert [answer["left"] for answer in life.answers if not 300 < answer["left"] <= 600] == []
+        assert life.sent.count(r"task_duration\.state\.SUCCESS\.task\.ask") == len(life.answers)
+
+
 def test_hooks_of_the_application_run_too(life: Life) -> None:
     if life.mode.hooks:
         assert {tuple(answer["hooks"]) for answer in life.answers} == {life.mode.hooks}
