@@ -125,6 +125,8 @@ def test_the_stale_answer_is_the_last_resort_where_that_is_wanted(
     with pytest.raises(BadRequestError):  # a fault of the caller is not hidden
         _ask(kind, **more)
     assert _ask(kind, **more).text.strip() == "new"
+    counted = {name: perfkit.tracker.get_stats(name)["sum"] for name in ("llm_cache", "llm_error")}
+    assert counted == {"llm_cache": 3, "llm_error": 2}  # each of the five once
 
 
 def test_without_the_last_resort_nothing_is_kept_beyond_its_time(chat: Chat, fault: FaultServer) -> None:
