@@ -83,18 +83,18 @@ def _head(chosen: str) -> str:
 
 def live_part(data: Mapping[str, Any], chosen: str, words: Sequence[Mapping[str, Any]] | None = None) -> str:
     """Return what changes: everything below the head."""
-    shared = data["overview"]["budgets_shared"] or not data["overview"]["budgets"]
+    shared = data["tokens"]["budgets_shared"] or not data["tokens"]["budgets"]
     section, worker = partial(_section, chosen), f"of worker {data['workers']['answered_by']}"
     sections = (
         _workers(data["workers"], chosen),
-        f'<section aria-label="Overview" class="tiles">{_overview(data["overview"])}</section>',
+        section("Overview", "overview", f'<div class="tiles">{_overview(data["overview"])}</div>'),
         section("Alerts", "alerts", _alerts(data["alerts"])),
         section("Over time", "history", _charts(data["history"], chosen)),
         section("Providers", "providers", _providers(data["providers"]), f"states {worker}"),
-        section("Tokens and cost", "tokens", _tokens(data), "" if shared else f"budgets {worker}"),
+        section("Tokens and cost", "tokens", _tokens(data["tokens"]), "" if shared else f"budgets {worker}"),
         section("Cache", "cache", f'<div class="tiles">{_cache(data["cache"])}</div>', f"contents {worker}"),
         section("Pools", "pools", _pools(data["pools"]), worker),
-        section("Memory and garbage collection", "runtime", _runtime(data["runtime"]) + _each(data["workers"])),
+        section("Memory and garbage collection", "runtime", _runtime(data["runtime"])),
         section("Latest profiles", "profiles", "".join(_profiles(data["profiles"])), worker),
         _words(words),
     )
@@ -199,8 +199,8 @@ def _models(data: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 
 def _tokens(data: Mapping[str, Any]) -> str:
     """Return what the dearest agents and models used, and the budgets that have least left."""
-    usage = sorted(data["tokens"]["usage"], key=lambda row: (-row["cost"], -row["tokens_input"]))
-    budgets = sorted(map(_budget, data["overview"]["budgets"]), key=lambda row: -row["used"])
+    usage = sorted(data["usage"], key=lambda row: (-row["cost"], -row["tokens_input"]))
+    budgets = sorted(map(_budget, data["budgets"]), key=lambda row: -row["used"])
     return _table(USAGE, usage, "No tokens were used in this range.") + _table(BUDGETS, budgets, "No budget is set.")
 
 
@@ -246,10 +246,10 @@ def _runtime(data: Mapping[str, Any]) -> str:
         _tile("Workload", formats.text(data["workload"]), "what the collector is set for"),
         _tile("Collections", collections, "by generation"),
     )
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+    return f'<div class="tiles">{"".join(tiles)}</div>{_each(data["workers"])}'
 
 
-def _each(workers: Mapping[str, Any]) -> str:
+def _each(workers: Iterable[Mapping[str, Any]]) -> str:
     """Return the memory of each worker, where there are several."""
     rows = [
         {
@@ -257,7 +257,7 @@ def _each(workers: Mapping[str, Any]) -> str:
             "name": f"{row['host']}:{row['pid']}",
             "collections": " / ".join(map(formats.count, row["collections"])),
         }
-        for row in workers["workers"]
+        for row in workers
     ]
     return _table(WORKERS, rows) if len(rows) > 1 else ""
 

@@ -70,43 +70,49 @@ class Panels:
 
         Ages are seconds, None when nobody has reported; memory is bytes.
         """
-        view, now = PerformanceTracker.instance().merged(), self._clock.wall()
-        rows = [{**one._asdict(), "age": max(0.0, now - one.reported)} for one in view.workers]
+        view, rows = PerformanceTracker.instance().merged(), self._reports()
         age = view.age if rows else None  # infinity is not JSON
         reporting = sum(row["age"] <= LATE for row in rows)
         shared = PerformanceTracker.instance().settings.store is not None
         return {
             "reporting": reporting, "known": len(rows), "age": age, "shared": shared, "workers": rows,
-            "answered_by": _this_worker(), "now": now,
+            "answered_by": _this_worker(), "now": self._clock.wall(),
         }  # fmt: skip
 
+    def _reports(self) -> list[dict[str, Any]]:
+        """Return the last report of each worker that lives."""
+        now = self._clock.wall()
+        workers = PerformanceTracker.instance().merged().workers
+        return [{**one._asdict(), "age": max(0.0, now - one.reported)} for one in workers]
+
     def overview(self, span: float) -> dict[str, Any]:
-        """Return calls, times, errors, cost and savings: of the span, and where it says so of today."""
+        """Return calls, times, errors, cost and savings: of the span, and where it says so of today.
+
+        Calls are those that were answered, by a provider or the cache, and those that failed.
+        """
         view = PerformanceTracker.instance().merged()
         since, midnight = timedelta(seconds=span), self._midnight()
         times, first = view.get_stats("agent_response_time", since), view.get_stats("first_token", since)
         asked = _counts(view, "llm_cache", "result", since)
         errors = view.sketch("llm_error", since).total
-        calls = sum(asked.values())
-        cacheable = calls - asked.get("none", 0.0)
+        answered = sum(asked.values())
+        calls, cacheable = answered + errors, answered - asked.get("none", 0.0)
         cost_today = view.sketch("cost", midnight)
         return {
             "calls": round(calls),
-            "calls_today": round(view.sketch("llm_cache", midnight).total),
+            "calls_today": round(sum(view.sketch(name, midnight).total for name in ("llm_cache", "llm_error"))),
             "avg_response_time": times.get("avg"),
             "p50_response_time": times.get("p50"),
             "p95_response_time": times.get("p95"),
             "p95_first_token": first.get("p95"),
             "errors": round(errors),
-            "error_rate": errors / (calls + errors) if calls + errors else None,
+            "error_rate": errors / calls if calls else None,
             "cache_hit_rate": (cacheable - asked.get("miss", 0.0)) / cacheable if cacheable else None,
             "cost_today": cost_today.total if cost_today.count else None,
             "cost_run_rate": self._run_rate(view),
             "saved_by_cache": view.sketch("cache_saving", since).total,
             "saved_by_prefix": _prefix_saving(view, since),
             "daily_limit": _daily_limit(),
-            "budgets": TokenOptimizer.instance().budgets(),
-            "budgets_shared": current_config().table("state").url is not None,
         }
 
     def _midnight(self) -> float:
@@ -131,7 +137,7 @@ class Panels:
         totals = {name: [one.total for one in view.steps(name, begin, step, number)] for name in counted}
         return {
             "moments": [begin + step * n for n in range(number)],
-            "calls": totals["llm_cache"],
+            "calls": list(map(sum, zip(totals["llm_cache"], totals["llm_error"], strict=True))),
             "errors": totals["llm_error"],
             "cost": totals["cost"],
             "p50": [one.get("p50") for one in times],
@@ -143,6 +149,7 @@ class Panels:
         view, since = PerformanceTracker.instance().merged(), timedelta(seconds=span)
         health = ProviderRouter.instance().health()
         return {
+            "worker": _this_worker(),
             "health": health,
             "traffic": {name: _traffic(view, name, since) for name in health},
             "models": view.get_performance_summary(since),
@@ -155,7 +162,7 @@ class Panels:
         return {"results": {kind: round(count) for kind, count in sorted(asked.items())}, **_cache_stats()}
 
     def tokens(self, span: float) -> dict[str, Any]:
-        """Return tokens and cost by agent and model."""
+        """Return tokens and cost by agent and model, and the budgets: this worker's unless all share them."""
         since = self._clock.wall() - span
         rows: dict[tuple[str, str], dict[str, float]] = {}
         names = ("tokens_input", "tokens_output", "tokens_cached", "tokens_reasoning", "cost")
@@ -165,15 +172,21 @@ class Panels:
                 row = rows.setdefault(at, dict.fromkeys(names, 0.0))
                 row[series.name] += _total(series, since)
         listed = [{"agent": agent, "model": model, **row} for (agent, model), row in sorted(rows.items())]
-        return {"usage": [row for row in listed if any(row[name] for name in names)]}
+        return {
+            "usage": [row for row in listed if any(row[name] for name in names)],
+            "budgets": TokenOptimizer.instance().budgets(),
+            "budgets_shared": current_config().table("state").url is not None,
+            "worker": _this_worker(),
+        }
 
     def pools(self, _span: float) -> dict[str, Any]:
         """Return connections by host and agents by type, of this worker."""
-        return {"connections": ConnectionPool.instance().stats(), "agents": AgentPool.instance().stats()}
+        connections, agents = ConnectionPool.instance().stats(), AgentPool.instance().stats()
+        return {"worker": _this_worker(), "connections": connections, "agents": agents}
 
     def runtime(self, _span: float) -> dict[str, Any]:
-        """Return memory (bytes) and garbage collection of this worker."""
-        return {"worker": _this_worker(), **GCOptimizer.instance().stats()}
+        """Return memory (bytes) and garbage collection of this worker, and as all have reported them."""
+        return {"worker": _this_worker(), **GCOptimizer.instance().stats(), "workers": self._reports()}
 
     def profiles(self, _span: float) -> dict[str, Any]:
         """Return the latest profiles of this worker, slow runs caught, and CPU profiles; newest first.
@@ -184,7 +197,8 @@ class Panels:
         latest = [asdict(one) for one in profiler.latest(4 * PROFILES) if not OWN.match(one.operation)]
         slow = [one.to_dict() for one in profiler.slow_captures() if not OWN.match(one.operation)]
         recorded = [one.to_dict() for one in profiler.cpu_reports()]
-        return {"latest": latest[:PROFILES], "slow": slow[:PROFILES], "recorded": recorded[:PROFILES]}
+        found = {"latest": latest, "slow": slow, "recorded": recorded}
+        return {"worker": _this_worker(), **{part: rows[:PROFILES] for part, rows in found.items()}}
 
     def alerts(self, _span: float) -> dict[str, Any]:
         """Return the state of every rule, and the alerts there are; looking begins to watch."""
