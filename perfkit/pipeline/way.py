@@ -80,17 +80,14 @@ class Way:
             call.ways = replace(call.ways, fallback_response=STALE)
 
     def _instead(self, call: Call, error: BaseException) -> ChatResponse | None:
-        """Return what is configured to be answered then, never after text was shown; record what went wrong.
-
-        A call that an old answer is found for is a hit, and no failure: each call is counted once.
-        """
-        kept = None if call.heard else self._stale(call, error)
-        if kept is not None:
-            return self._serve(call, kept)
+        """Record what went wrong, and return what is configured to be answered then: never after text was shown."""
         latency = self._clock.now() - call.started
         self._meter.failed(call, error, latency)
         if call.heard:
             return None
+        kept = self._stale(call, error)
+        if kept is not None:
+            return self._serve(call, kept)
         instead = self._router.instead(call.target, error, call.ways.fallback_response)
         return instead and instead.evolve(latency=latency, cache_decision="answered by the fallback")
 
