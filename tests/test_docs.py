@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,10 @@ from perfkit.config import Config
 from perfkit.dashboard.panels import PANELS
 from perfkit.testing import FaultServer
 
-DOCUMENTS = sorted([REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *(REPOSITORY / "docs").rglob("*.md")])
+BESIDE = ("README.md", "CHANGELOG.md", "examples/README.md", "benchmarks/texts/README.md")
+DOCUMENTS = sorted([*(REPOSITORY / name for name in BESIDE), *(REPOSITORY / "docs").rglob("*.md")])
+TOLD = r"`((?:perfkit|(?:manage\.py|flask) perfkit|python|uv run|pip install|gunicorn|manage\.py) [^`]+)`"
+EXTRAS = set(tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 RUNNER = """
 import pathlib, sys
 from perfkit.transport import hosts
@@ -75,29 +80,110 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert all(d.read_text().count("```") % 2 == 0 for d in DOCUMENTS)
 
 
+def indented(document: Path) -> list[str]:
+    """Return the lines of blocks that are indented instead of fenced."""
+    plain = re.sub(r"^```\w*\n.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [line for block in re.findall(r"(?<=\n\n)(?:    .+\n)+", plain) for line in block.splitlines()]
+
+
 def commands() -> list[list[str]]:
     """Return the commands of the documents, in blocks and in the middle of sentences, as the shell would split them."""
-    shown = "\n".join(text for d in DOCUMENTS for _, text in blocks(d, "bash")).replace("\\\n", " ")
-    told = re.findall(r"`((?:perfkit|(?:manage\.py|flask) perfkit) [^`]+)`", "".join(d.read_text() for d in DOCUMENTS))
-    return [shlex.split(line, comments=True) for line in [*shown.splitlines(), *told] if line.strip()]
+    shown = "\n".join(text for d in DOCUMENTS for _, text in blocks(d, "bash")).replace("\\\n", " ").splitlines()
+    shown += [command for d in DOCUMENTS for line in indented(d) for command in line.split(" && ")]
+    told = re.findall(TOLD, "".join(d.read_text() for d in DOCUMENTS))
+    found = [shlex.split(line, comments=True) for line in [*shown, *told] if line.strip()]
+    return [[Path(name).name.replace("python3", "python"), *more] for name, *more in found]
 
 
-def test_commands_are_taken_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def run_perfkit(arguments: list[str], _: pytest.Config) -> None:
+    assert cli.main(arguments) == 0, arguments
+
+
+def run_python(arguments: list[str], config: pytest.Config) -> None:
+    """See that there is the module, script or command that Python is asked for, and that it takes the arguments."""
+    what, *more = arguments[2:] if arguments[0] == "-X" else arguments
+    if what == "-c":
+        compile(more[0], "document", "exec")
+    elif what == "-m":
+        run_module(more[0], more[1:], config)
+    elif Path(what).name == "manage.py":
+        assert what == "manage.py" or (REPOSITORY / what).is_file(), what
+        run_manage(more, config)
+    else:
+        assert (REPOSITORY / what).exists(), what
+        assert all((REPOSITORY / f"benchmarks/{name}.py").is_file() for name in more), more
+
+
+def run_module(name: str, arguments: list[str], config: pytest.Config) -> None:
+    if name == "pytest":
+        assert config._parser.parse_known_and_unknown_args(arguments)[1] == []
+        assert all((REPOSITORY / part).exists() for part in arguments if "/" in part), arguments
+    elif name == "coverage":
+        line = importlib.import_module("coverage.cmdline")
+        assert line.COMMANDS[arguments[0]].parse_args_ok(arguments[1:])[0], arguments
+    else:
+        assert importlib.util.find_spec(name) is not None, name
+        assert arguments == ([".venv"] if name == "venv" else []), arguments
+
+
+def run_manage(arguments: list[str], config: pytest.Config) -> None:
+    needs_module("django")
+    import _shop  # noqa: F401 - sets Django up
+    from django.core.management import ManagementUtility
+
+    name, *more = arguments
+    ManagementUtility(["manage.py"]).fetch_command(name).create_parser("manage.py", name).parse_args(more)
+    if name == "perfkit" and more:  # alone it is spoken of, not run
+        run_perfkit(more, config)
+
+
+def run_flask(arguments: list[str], config: pytest.Config) -> None:
+    assert arguments[0] == "perfkit"
+    run_perfkit(arguments[1:], config)
+
+
+def run_uv(arguments: list[str], config: pytest.Config) -> None:
+    assert arguments[:2] == ["run", "--extra"]
+    assert arguments[2] in EXTRAS
+    PROGRAMS[arguments[3]](arguments[4:], config)
+
+
+def run_pip(arguments: list[str], _: pytest.Config) -> None:
+    assert arguments[0] == "install"
+    assert arguments[1:-1] in ([], ["-e"]), arguments
+    [names] = re.findall(r"^(?:perfkit|\.)\[([\w,-]+)\]$", arguments[-1])
+    assert EXTRAS.issuperset(names.split(",")), arguments
+
+
+def run_gunicorn(arguments: list[str], _: pytest.Config) -> None:
+    needs_module("gunicorn")
+    importlib.import_module("gunicorn.config").Config().parser().parse_args(arguments)
+
+
+def run_export(arguments: list[str], _: pytest.Config) -> None:
+    assert re.fullmatch(r"\w+=\S+", arguments[0]), arguments
+
+
+PROGRAMS: dict[str, Callable[[list[str], pytest.Config], None]] = {
+    "perfkit": run_perfkit,
+    "python": run_python,
+    "manage.py": run_manage,
+    "flask": run_flask,
+    "uv": run_uv,
+    "pip": run_pip,
+    "gunicorn": run_gunicorn,
+    "export": run_export,
+}
+
+
+def test_commands_are_taken_as_they_are_written(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
+    """None is run: each is looked up, and its arguments are parsed by whoever would get them."""
     monkeypatch.setattr(cli, "load", lambda target: (lambda _: 0) if target.endswith(":run") else load(target))
-    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    names = Counter[str]()
     for name, *arguments in commands():
-        names[name] += 1
-        if "perfkit" in (name, *arguments[:2]) and name != "pip":
-            assert cli.main([name, *arguments][[name, *arguments].index("perfkit") + 1 :]) == 0, arguments
-        elif name == "pip":
-            assert re.findall(r"^perfkit\[([\w-]+)\]$", arguments[-1])[0] in extras, arguments
-        elif name == "gunicorn":
-            needs_module("gunicorn")
-            assert importlib.import_module("gunicorn.config").Config().parser().parse_args(arguments).args, arguments
-        else:
-            assert name in {"export", "python"}, name
-    assert names["perfkit"] > 20
+        PROGRAMS[name](arguments, pytestconfig)
+    seen = Counter(name for name, *_ in commands())
+    assert {name for name in PROGRAMS if seen[name]} == set(PROGRAMS)
+    assert min(seen["perfkit"], seen["python"]) > 20
 
 
 def test_commands_of_perfkit_do_what_is_said(
