@@ -208,6 +208,13 @@ class ClientSettings:
     budget_per_request: float | None = number(None, least=0)  # US dollars a call that says nothing may cost at most
     max_concurrent: int = number(5, least=1)
 
+    @property
+    def idle(self) -> str | None:
+        """What does nothing as it is set, in words."""
+        if self.prefer_fast_models and self.fast_model is None:
+            return "client.prefer_fast_models does nothing: client.fast_model names no model for simple questions"
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppSettings:

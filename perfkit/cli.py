@@ -83,6 +83,9 @@ def run(options: argparse.Namespace) -> int:
     wide = [max(len(line[column]) for line in shown if len(line[column]) <= WIDEST) for column in range(2)]
     for setting, value, source in shown:
         print(f"{setting:{wide[0]}}  {value:{wide[1]}}  {source}")
+    idle = config.table("client").idle
+    if idle is not None:
+        print(f"perfkit: {idle}", file=sys.stderr)
     return 0
 
 

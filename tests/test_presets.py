@@ -9,7 +9,9 @@ import pytest
 from _servers import environment
 
 import perfkit
+from perfkit import cli
 from perfkit.config import Config
+from perfkit.doctor.settings import settings as examined
 from perfkit.errors import ConfigError
 from perfkit.presets import PRESETS
 from perfkit.testing import FaultServer, faults
@@ -20,23 +22,54 @@ def told(config: Config, setting: str) -> tuple[object, str]:
     return row["value"], row["source"]
 
 
+PROMPTS_AS_THEY_ARE = {"tokens.layout": False, "tokens.compress": False}
+SETS: dict[str, dict[str, Any]] = {
+    "production": {  # the guide's numbers
+        "gc.workload": "high_throughput",
+        "gc.compaction": True,
+        "agents.warm_up": {"customer_support": 10, "data_analyst": 5},
+        "providers.openai_primary.kind": "openai_responses",
+        "providers.openai_primary.weight": 3.0,
+        "providers.openai_primary.priority": 1,
+        "providers.anthropic_backup.kind": "anthropic",
+        "providers.anthropic_backup.weight": 1.0,
+        "providers.anthropic_backup.priority": 2,
+        "router.strategy": "priority",
+        "router.warm_up": 1,
+        "cache.ttl": 3600.0,
+        "cache.max_bytes": 500 * 2**20,
+        "client.budget_per_request": 0.01,
+        "client.prefer_fast_models": True,
+        "tokens.detect": True,
+        "web.request_budget": 0.01,
+        "web.collect_garbage": True,
+        **PROMPTS_AS_THEY_ARE,
+    },
+    "development": {  # the guide: profiling and detailed logging
+        "metrics.detailed_logging": True,
+        "metrics.flush_interval": 1.0,
+        "profiler.slow_capture": "on",
+        "router.timeout": 60.0,
+        "router.open_seconds": 5.0,
+        "tokens.detect": True,
+        **PROMPTS_AS_THEY_ARE,
+    },
+    "testing": {
+        "cache.policy": "never",
+        "router.timeout": 10.0,
+        "router.open_seconds": 0.1,
+        "tokens.detect": False,
+        "alerts.defaults": False,
+        "profiler.slow_capture": "off",
+        **PROMPTS_AS_THEY_ARE,
+    },
+}
+
+
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_is_valid(name: str) -> None:
-    Config({"app": {"preset": name}}, environ={})
-
-
-def test_production_has_the_numbers_of_the_guide() -> None:
-    config = Config({"app": {"preset": "production"}}, environ={})
-    assert config.table("agents").warm_up == {"customer_support": 10, "data_analyst": 5}
-    providers = config.named("providers")
-    assert [(p.kind, p.weight, p.priority) for p in providers.values()] == [
-        ("openai_responses", 3, 1),
-        ("anthropic", 1, 2),
-    ]
-    assert (config.table("cache").ttl, config.table("cache").max_bytes) == (3600, 500 * 2**20)
-    assert config.table("client").budget_per_request == config.table("web").request_budget == 0.01
-    assert config.table("client").prefer_fast_models
-    assert (config.table("gc").workload, config.table("gc").compaction) == ("high_throughput", True)
+def test_a_preset_sets_this_and_nothing_else(name: str) -> None:
+    rows = Config({"app": {"preset": name}}, environ={}).explain()
+    assert {row["setting"]: row["value"] for row in rows if row["source"] == "preset"} == SETS[name]
 
 
 def test_all_that_is_set_elsewhere_stands_above_the_preset() -> None:
@@ -118,6 +151,46 @@ def test_simple_questions_without_a_model_go_to_the_fast_one(fault: FaultServer)
     assert perfkit.chat("What is HTTP?", model="big").model == "big"
 
 
+def production(fault: FaultServer, **client: Any) -> None:
+    """Configure the preset with its own providers, the fault server in the primary's place."""
+    here: dict[str, Any] = {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}
+    perfkit.configure(
+        app={"preset": "production"},
+        providers={"openai_primary": here, "anthropic_backup": {"base_url": fault.root_url, "api_key": "k"}},
+        client={"default_model": "gpt-4o", **client},
+    )
+
+
+def test_in_production_simple_questions_go_to_the_fast_model_that_is_named(
+    fault: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    production(fault, fast_model="gpt-4o-mini")
+    asked = ["What is HTTP?", "Compare HTTP with gRPC in detail, and explain when to choose which of them."]
+    assert [perfkit.chat(one).model for one in asked] == ["gpt-4o-mini", "gpt-4o"]
+    assert not caplog.records
+
+
+def test_a_preference_without_a_fast_model_is_told_of(
+    fault: FaultServer, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    production(fault)
+    assert [perfkit.chat("What is HTTP?").model for _ in "12"] == ["gpt-4o"] * 2
+    [said] = [record.getMessage() for record in caplog.records if record.name == "perfkit.client"]
+    assert "client.prefer_fast_models does nothing: client.fast_model names no model" in said
+    assert cli.main(["config", "show"]) == 0
+    assert said in capsys.readouterr().err
+    assert [(found.level, found.found) for found in examined()] == [("warning", said)]
+    perfkit.configure(client={"fast_model": "gpt-4o-mini"})
+    assert [found.level for found in examined()] == ["ok"]
+
+
+def test_the_doctor_tells_of_settings_that_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERFKIT_CACHE__TLL", "60")
+    monkeypatch.setattr("perfkit._shared._state.config", None)
+    [found] = examined()
+    assert (found.level, "did you mean 'ttl'" in found.found) == ("problem", True)
+
+
 def test_a_call_may_cost_what_the_configuration_says(fault: FaultServer) -> None:
     perfkit.configure(
         providers={"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}},
@@ -149,7 +222,7 @@ assert gc.get_freeze_count() > 0
 
 def test_only_agents_asked_for_by_yourself_are_missed(caplog: pytest.LogCaptureFixture) -> None:
     off: dict[str, Any] = {"workload": None, "compaction": False}  # as any test, it shares its process
-    perfkit.configure(app={"preset": "production"}, gc=off, router={"warm_up": 0})
+    perfkit.configure(app={"preset": "production"}, client={"fast_model": "m"}, gc=off, router={"warm_up": 0})
     perfkit.agent_pool.register("data_analyst", list, size=5)
     done = perfkit.prepare()
     assert (len(done), done["agents.data_analyst"]) == (2, 5)

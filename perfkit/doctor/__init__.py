@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfkit.clock import SYSTEM_CLOCK
-from perfkit.doctor import clock, machine, network, server
+from perfkit.doctor import clock, machine, network, server, settings
 from perfkit.doctor.finding import Finding
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def findings(options: argparse.Namespace) -> Iterator[Finding]:
     """Yield what is found, one part after the other."""
     yield from machine.examine(machine.Machine())
     yield from clock.clock()
+    yield from settings.settings()
     yield from server.uwsgi(server.options_of(options.uwsgi))
     for host in options.hosts:
         yield from network.examine(host, SYSTEM_CLOCK)

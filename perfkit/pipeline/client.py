@@ -6,6 +6,7 @@ Planner: what is asked, and whether the answer may be kept), and leads the call 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from perfkit.routing.lastresort import FallbackResponse
 
 __all__ = ["Client"]
+
+log = logging.getLogger("perfkit.client")
 
 
 class Client(Shared):
@@ -73,6 +76,7 @@ class Client(Shared):
         self._profiler = Profiler.instance()
         self._way = Way(self._cache, self._optimizer, self._router, self._meter, self._clock)
         self._planner = Planner(routes if routes is not None else {}, clock=self._clock)
+        self._apply()
 
     def _configured(self, config: Config) -> None:
         self._planner.routes = config.named("routes")
@@ -278,7 +282,9 @@ class Client(Shared):
         return call
 
     def _apply(self) -> None:
-        """Settings are read at every call."""
+        """Settings are read at every call; say now which of them does nothing."""
+        if self.settings.idle is not None:
+            log.warning(self.settings.idle)
 
     def _after_fork(self) -> None:
         """Hold nothing that belongs to one process."""
