@@ -1,7 +1,7 @@
 """`perfkit demo`: the same calls the way people write them today, then through perfkit, and a table of both.
 
-Everything runs on this machine and is real: three llama.cpp servers, TLS, sockets, and a kill in the middle. With
-`--base-url` a provider of one's own takes the servers' place.
+Everything runs on this machine and is real: three llama.cpp servers, TLS, sockets, and a kill in the middle; then a web
+app with its visitors and its dashboard. With `--base-url` a provider of one's own takes the servers' place.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from perfkit.demo.race import Row, Stage
+    from perfkit.demo.web import Web
 
 __all__ = ["add_arguments", "run"]
 
 CALLS, THREADS = 1200, 16
 REAL_CALLS, REAL_THREADS = 20, 4  # they cost money
 MOST_CALLS, MOST_THREADS = 10_000, 64
-_NOTHING_ANSWERED, _INTERRUPTED = 3, 130
+_WRONG, _NOTHING_ANSWERED, _INTERRUPTED = 1, 3, 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +106,8 @@ def _compare(stage: Stage, options: argparse.Namespace, calls: int, threads: int
     from perfkit.demo.inside import measure
     from perfkit.demo.meaning import by_meaning
     from perfkit.demo.race import WAYS, compare
-    from perfkit.demo.report import Report, progress
+    from perfkit.demo.report import Beside, Report, progress
+    from perfkit.demo.web import visited
     from perfkit.demo.workload import workload
 
     calls = calls if options.calls is None else options.calls
@@ -113,17 +115,22 @@ def _compare(stage: Stage, options: argparse.Namespace, calls: int, threads: int
     asked = workload(options.seed, calls, dying_threads=threads if stage.kill_first is not None else 0)
     with progress(list(WAYS), calls) as advance:
         rows = list(compare(stage, asked, threads, advance))
-    told = by_meaning(stage.setting) if stage.kill_first is not None else []  # a provider's calls cost money
-    report = Report(rows, measure(), told, stage, threads, options.seed)
+    told, web = [], None
+    if stage.kill_first is not None:  # a provider's calls cost money
+        told, web = by_meaning(stage.setting), visited(stage.setting)
+    report = Report(rows, Beside(measure(), told, web), stage, threads, options.seed)
     report.print_json() if options.json else report.print_table()
-    return _code(rows)
+    return _code(rows, web)
 
 
-def _code(rows: list[Row]) -> int:
-    if any(row.answered for row in rows):
-        return 0
-    print(f"perfkit demo: no call was answered: {rows[-1].first_failure}", file=sys.stderr)
-    return _NOTHING_ANSWERED
+def _code(rows: list[Row], web: Web | None) -> int:
+    if not any(row.answered for row in rows):
+        print(f"perfkit demo: no call was answered: {rows[-1].first_failure}", file=sys.stderr)
+        return _NOTHING_ANSWERED
+    wrong = web.wrong if web is not None else []
+    for one in wrong:
+        print(f"perfkit demo: in the web app, {one}", file=sys.stderr)
+    return _WRONG if wrong else 0
 
 
 @contextmanager

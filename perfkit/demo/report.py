@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from perfkit.demo.inside import Inside
     from perfkit.demo.meaning import Told
     from perfkit.demo.race import Row, Stage
+    from perfkit.demo.web import Web
 
-__all__ = ["Report", "progress"]
+__all__ = ["Beside", "Report", "progress"]
 
 _WIDTH = 100  # columns at most: longer lines of prose read badly
 
@@ -55,6 +56,10 @@ _LOCAL = (
         "The provider dies while it streams. With resume=True, the one thing here that is no default, a stream that is"
         " cut behind its first words goes on at another provider. Tokens and cost are those of whoever ended an answer;"
         " what was said before a cut is counted for nobody."
+    ),
+    (
+        "The web app is plain WSGI on a threaded server, asked over HTTP. Its dashboard is a page, too: the apps of"
+        " docs/getting-started.md have it at /perfkit/ with Flask, and in the admin with Django."
     ),
 )
 _REAL = (
@@ -87,19 +92,20 @@ def progress(names: Sequence[str], calls: int) -> Iterator[Callable[[str, int], 
         yield advance
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is shown beside the race; `told` and `web` only where calls cost nothing."""
+
+    inside: Sequence[Inside]
+    told: Sequence[Told]
+    web: Web | None
+
+
 class Report:
     """The rows and how they came about."""
 
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        inside: Sequence[Inside],
-        told: Sequence[Told],
-        stage: Stage,
-        threads: int,
-        seed: int,
-    ) -> None:
-        self._rows, self._inside, self._told = rows, inside, told
+    def __init__(self, rows: Sequence[Row], beside: Beside, stage: Stage, threads: int, seed: int) -> None:
+        self._rows, self._beside = rows, beside
         self._setting = stage.setting
         self._killed = stage.kill_first is not None
         self._threads, self._seed = threads, seed
@@ -121,8 +127,13 @@ class Report:
         rows = [
             {**asdict(row), "failed": row.failed, "cost_per_1000_answers": row.cost_per_thousand} for row in self._rows
         ]
-        told = {"inside": [asdict(one) for one in self._inside], "by_meaning": [asdict(one) for one in self._told]}
-        print(json.dumps({**about, "rows": rows, **told, "notes": self._notes}, indent=2))
+        inside, told, web = self._beside.inside, self._beside.told, self._beside.web
+        beside = {
+            "inside": [asdict(one) for one in inside],
+            "by_meaning": [asdict(one) for one in told],
+            "web": None if web is None else {**asdict(web), "wrong": web.wrong},
+        }
+        print(json.dumps({**about, "rows": rows, **beside, "notes": self._notes}, indent=2))
 
     def print_table(self) -> None:
         """Print the table, what it comes to, and how to read it."""
@@ -131,10 +142,14 @@ class Report:
         console.print(Padding(self._title(), (1, 1, 0, 1)))
         console.print(self._table())
         console.print(self._within())
+        web = self._beside.web
+        if web is not None:
+            console.print(_app(web))
         failures = [f"[bold]Failures[/] {row.name}: {_kinds(row)}." for row in self._rows if row.failures]
         shorts = [f"[bold]In short:[/] {_in_short(self._rows)}"] if all(row.answered for row in self._rows) else []
-        meant = [f"[bold]By meaning:[/] {one.question} [dim]{_fate(one)}[/]" for one in self._told]
-        console.print(Padding("\n".join(shorts + failures + meant), (0, 1, 1, 1)))
+        meant = [f"[bold]By meaning:[/] {one.question} [dim]{_fate(one)}[/]" for one in self._beside.told]
+        visits = [f"[bold]In a web app:[/] {_visits(web)}"] if web is not None else []
+        console.print(Padding("\n".join(shorts + failures + meant + visits), (0, 1, 1, 1)))
         notes = Table.grid(padding=(0, 1))
         for note in self._notes:
             notes.add_row("[dim]•[/]", f"[dim]{escape(note)}[/]")
@@ -163,9 +178,29 @@ class Report:
         table = Table("inside the process", box=box.ROUNDED, header_style="bold")
         for header in ("today\n[dim]queue, executor", "[cyan]perfkit"):
             table.add_column(header, justify="right")
-        for one in self._inside:
+        for one in self._beside.inside:
             table.add_row(one.what, _UNKNOWN if one.today is None else one.today, one.perfkit)
         return table
+
+
+def _app(web: Web) -> Table:
+    table = Table("in a web app", box=box.ROUNDED, header_style="bold")
+    for header in ("its visitors\n[dim]counted", "[cyan]its dashboard[/]\n[dim]says"):
+        table.add_column(header, justify="right")
+    for what, counted in web.counted.items():
+        cells = (f"{value:.4f}" if what == "dollars" else f"{value:,.0f}" for value in (counted, web.dashboard[what]))
+        table.add_row(what, *cells)
+    return table
+
+
+def _visits(web: Web) -> str:
+    refused = ", ".join(f"{name}, refused {times} times" for name, times in web.refused.items()) or "nobody"
+    return (
+        f"{web.visitors} visitors at a time asked the same questions, each thrice; /ask took"
+        f" {_ms(web.p95_ms['/ask'])} ms (p95). Answers that somebody else got, too: {web.mixed_up or 'none'}. Beyond a"
+        f" budget of ${web.limit:.4f}: {refused}. The dashboard answered {' and '.join(map(str, web.without_token))} to"
+        " those without its token."
+    )
 
 
 _HEADERS = {

@@ -222,6 +222,15 @@ def test_what_happens_inside_the_process_is_told_too(finished: tuple[Demo, dict[
     assert stall["perfkit"].endswith(" ms, in _stall()")
 
 
+def test_web_app_ends_the_demo_and_its_dashboard_agrees(finished: tuple[Demo, dict[str, Any]]) -> None:
+    web = finished[1]["web"]
+    assert web["counted"] == web["dashboard"]
+    assert web["counted"]["requests"] == 120
+    assert web["counted"]["from the cache"] > 0  # though the user's settings keep nothing
+    assert web["refused"].keys() == {"guest"}
+    assert (web["wrong"], web["mixed_up"], web["without_token"]) == ([], 0, [403, 403])
+
+
 def test_notes_say_what_the_figures_rest_on(finished: tuple[Demo, dict[str, Any]]) -> None:
     notes = " ".join(finished[1]["notes"])
     for said in (
@@ -291,6 +300,7 @@ def test_real_provider_gets_only_the_key_that_was_named(tmp_path: Path, fault: F
     assert code == 0, err
     seen = fault.stats()
     assert {request["headers"].get("authorization") for request in seen["recent"]} == {"Bearer sesame"}
+    assert json.loads(out)["web"] is None  # its calls would cost money
     today, *with_perfkit = json.loads(out)["rows"]
     assert today["connections"] == 20
     assert all(row["connections"] <= 4 and row["answered"] == 20 for row in with_perfkit)
