@@ -21,7 +21,15 @@ from perfkit.testing import FaultServer
 
 REQUESTS, CLIENTS, SEED = 160, 8, 5
 PRICE = {"input": 1.0, "output": 2.0}  # dollars per million tokens
-GUNICORN = ("--bind", "fd://{fd}", "--workers", "2", "--threads", "4", "dashboard.totals_app:app")
+FIFO = "orders"  # in the server's directory: uWSGI's master reads there what to do
+SERVERS = {
+    "gunicorn": ("--bind", "fd://{fd}", "--workers", "2", "--threads", "4", "dashboard.totals_app:app"),
+    "pyuwsgi": (
+        *("--http-socket", "fd://{fd}", "--processes", "2", "--master", "--need-app", "--enable-threads"),
+        *("--module", "dashboard.totals_app:app", "--master-fifo", FIFO),
+        *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
+    ),
+}
 
 
 class Load:
@@ -57,18 +65,27 @@ class Load:
                 if status == 200:
                     self.answers.append(json.loads(body))
                 if number == restart_at:
-                    self.server.process.send_signal(signal.SIGHUP)  # new workers, while the others finish
+                    self.restart()
+
+    def restart(self) -> None:
+        """Have new workers started, while the others finish."""
+        orders = self.server.directory / FIFO
+        if orders.exists():
+            orders.write_text("w")
+        else:
+            self.server.process.send_signal(signal.SIGHUP)
 
 
 @pytest.mark.timeout(120)
-def test_totals_of_all_workers_are_those_of_the_load(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", SERVERS)
+def test_totals_of_all_workers_are_those_of_the_load(program: str, tmp_path: Path) -> None:
     needs_module("flask")
-    needs_module("gunicorn")
+    needs_module(program)
     zone, metrics = noon(), {"store": str(tmp_path / "store")}
     with FaultServer() as fault:  # of its own: what other tests have left cannot ask it
         providers = {"fake": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}}
         tables = {"providers": providers, "tokens": {"fallback_price": PRICE}, "metrics": metrics}
-        with Server("gunicorn", *GUNICORN, env=environment(TOTALS=json.dumps(tables))) as server:
+        with Server(program, *SERVERS[program], env=environment(TOTALS=json.dumps(tables))) as server:
             polled(lambda: server.get("/perfkit/")[0] == 200, 40)
             load = Load(server)
             load.run()
