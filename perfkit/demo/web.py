@@ -294,13 +294,14 @@ def _dashboard_says(port: int, token: str) -> tuple[dict[str, float], dict[str, 
 
     panels = read("data.json", range="1h")
     reports = {name: read("report.json", operation=name)["performance_stats"] for name in (_MEASURED, *ROUTES)}
-    results = panels["cache"]["results"]
+    overview, results = panels["overview"], panels["cache"]["results"]
+    answers = overview["calls"] - overview["errors"]
     told = {
         "requests": reports[_MEASURED]["count"],
         **{f"requests of {route}": reports[route]["count"] for route in ROUTES},
-        "answers": panels["overview"]["calls"],
-        "from the cache": panels["overview"]["calls"] - results.get("miss", 0) - results.get("none", 0),
-        "errors": panels["overview"]["errors"],
+        "answers": answers,
+        "from the cache": answers - results.get("miss", 0) - results.get("none", 0),
+        "errors": overview["errors"],
         "dollars": round(sum(row["cost"] for row in panels["tokens"]["usage"]), 9),
     }
     return told, reports
