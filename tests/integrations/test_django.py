@@ -3,9 +3,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import weakref
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 from _parts import REPOSITORY
@@ -14,18 +17,26 @@ from _shop import MIDDLEWARE
 from django.contrib.admin.sites import all_sites
 from django.contrib.auth import get_user_model
 from django.core.checks import run_checks
+from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory, override_settings
+from django.urls import path
 
 import perfkit
 from perfkit._shared import _state
-from perfkit.integrations.django import checks
+from perfkit.clock import FakeClock
+from perfkit.integrations._web import Visits
+from perfkit.integrations.django import checks, middleware
 from perfkit.integrations.django.middleware import PerfkitMiddleware
+from perfkit.memory import GCOptimizer
+from perfkit.memory.workloads import collector_of
+from perfkit.metrics import PerformanceTracker
 from perfkit.pipeline.scoping import current_scope
 from perfkit.testing import FaultServer, faults
 
 SHARED = {"state": {"url": "sqlite:///state.db"}, "cache": {"backend": "sqlite"}}
 METRIC = "http_server_request_duration"
+GENERATIONAL = collector_of((3, 13, 0), free_threaded=False)
 
 
 def settings(fault: FaultServer, **tables: Any) -> dict[str, Any]:
@@ -69,6 +80,56 @@ def test_calls_of_one_request_share_its_budget(fault: FaultServer) -> None:
                 Client().get("/twice", headers={"X-Request-ID": name})
             assert (refused.value.scope, refused.value.spent) == (("request", name), 0.009)
         assert fault.stats()["requests"] == 2
+
+
+def test_calls_of_one_request_share_its_deadline(fault: FaultServer) -> None:
+    with override_settings(PERFKIT=settings(fault, web={"request_timeout": 0.6})):
+        perfkit.chat("a first one, which makes all the parts", model="m")
+        fault.behave(faults.ok(delay=0.4))  # each of the two calls is in time, both together are not
+        with pytest.raises(perfkit.DeadlineExceeded):
+            Client().get("/twice")
+        fault.behave(faults.ok("in time"))
+        assert perfkit.chat("for no request", model="m").text == "in time"
+
+
+def test_a_request_whose_deadline_has_passed_asks_nobody(fault: FaultServer) -> None:
+    with override_settings(PERFKIT=settings(fault, web={"request_timeout": 1e-9})):
+        with pytest.raises(perfkit.DeadlineExceeded):
+            Client().get("/ask/1")
+        assert fault.stats()["requests"] == 0
+    with override_settings(PERFKIT=settings(fault, web={"request_timeout": 60})):
+        assert Client().get("/ask/1").json() == {"cached": None}
+
+
+class Knot:
+    """Garbage that only the collector finds."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_garbage_waits_until_the_reply_is_sent(asked: bool, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def view(_: HttpRequest) -> HttpResponse:
+        left.append(weakref.ref(Knot()))
+        return HttpResponse("text")
+
+    left: list[weakref.ref[Knot]] = []
+    collector = GCOptimizer(collector=GENERATIONAL, clock=clock, tracker=PerformanceTracker())
+    monkeypatch.setattr(middleware, "_visits", Visits(collector=collector))
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    with override_settings(PERFKIT={"web": {"collect_garbage": asked}}, ROOT_URLCONF=(path("", view),)):
+        handler = WSGIHandler()
+        collector.optimize_for_workload("low_latency")
+        try:
+            clock.advance(1)  # a look at what is young is due
+            with closing(handler(environ, lambda *_: None)) as body:
+                assert b"".join(body) == b"text"
+                assert left[0]() is not None
+            assert (left[0]() is None) is asked
+        finally:
+            collector.restore()
 
 
 def test_overridden_settings_are_taken_and_given_back() -> None:
