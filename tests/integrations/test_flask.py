@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from _parts import REPOSITORY
-from flask import Flask, abort, request, session, url_for
+from flask import Blueprint, Flask, abort, request, session, url_for
 from flask.testing import FlaskClient
 
 import perfkit
@@ -229,3 +229,13 @@ def test_the_first_lines_of_a_document_answer_and_show_their_dashboard_to_staff(
     assert other.get("/perfkit/").status_code == 403
     names["app"].debug = True
     assert other.get("/perfkit/").status_code == 200
+
+
+def test_what_cannot_be_a_dashboard_is_told_at_once(fault: FaultServer) -> None:
+    with pytest.raises(ValueError, match="slash"):
+        Perfkit(make(fault), url_prefix="ops")
+    taken = make(fault)
+    taken.register_blueprint(Blueprint("perfkit", __name__))
+    with pytest.raises(ValueError, match="'perfkit' is already registered"):
+        Perfkit(taken)
+    assert "perfkit" not in taken.extensions
