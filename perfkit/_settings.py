@@ -31,6 +31,7 @@ class MetricsSettings:
     prefix: str = "perfkit"
     statsd: str | None = None  # "host:port" or "unix:///path": send StatsD lines there
     statsd_options: Mapping[str, Any] = field(default_factory=dict)  # more arguments of StatsdSink: flavor, pack, ...
+    otel: bool = False  # hand metrics, and a span for each call, to the application's OpenTelemetry
     store: str | None = None  # where workers share their metrics: a directory, or "redis" for that of [state]
     host: str | None = None  # this machine's name among those that share; None: its own, alike in some containers
     flush_interval: float = number(10.0, above=0)

@@ -24,7 +24,7 @@ from perfkit.metrics.sharing.exchange import Exchange
 from perfkit.metrics.sharing.stores import store_of
 from perfkit.metrics.sharing.view import MergedView
 from perfkit.metrics.sharing.worker import Worker
-from perfkit.metrics.sinks import SINKS, Sink, statsd_sink
+from perfkit.metrics.sinks import SINKS, Sink, configured_sinks
 from perfkit.metrics.sinks.calls import CallSink, FinishedCall
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class PerformanceTracker(Shared, Readable):
         clock: None means the system's.
         **settings: keys of the `[metrics]` table: `max_series`, `max_bytes` (of all series together, where it is used
             up the oldest slots go first), `statsd` ("host:port" or "unix:///path"), `statsd_options` and `prefix` for
-            StatsD, `flush_interval` (seconds until sinks have got a value), `store` (where all workers of an
-            application share their metrics: a directory, or "redis" for the one of `[state] url`) and `host` (this
-            machine's name there), `detailed_logging` (a line for each call).
+            StatsD, `otel` (whether OpenTelemetry gets all of it), `flush_interval` (seconds until sinks have got a
+            value), `store` (where all workers of an application share their metrics: a directory, or "redis" for the
+            one of `[state] url`) and `host` (this machine's name there), `detailed_logging` (a line for each call).
 
     Raises:
         ConfigError: a setting is unknown or cannot be used.
@@ -72,8 +72,8 @@ class PerformanceTracker(Shared, Readable):
         self._cache = self._series.cache
         self._added: tuple[Sink, ...] = ()
         self._call_sinks: tuple[CallSink, ...] = ()
-        self._statsd: Sink | None = None
-        self._statsd_settings: tuple[str | None, dict[str, Any]] = (None, {})
+        self._configured_sinks: tuple[Sink, ...] = ()
+        self._wanted: tuple[Any, ...] = ()  # the settings they were made by
         self._exchange: Exchange | None = None
         self._store: tuple[str | None, str | None] = (None, None)
         self._answers = Answers()
@@ -81,7 +81,7 @@ class PerformanceTracker(Shared, Readable):
         self._apply()
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()  # guards _added and _statsd
+        self._lock = threading.Lock()  # guards _added, _configured_sinks and _wanted
         self._running = RunningTimers()
         self._started = False
         self._turn = 0
@@ -93,17 +93,16 @@ class PerformanceTracker(Shared, Readable):
         self._series.renew()
 
     def _apply(self) -> None:
-        wanted = (self.settings.statsd, {"prefix": self.settings.prefix, **self.settings.statsd_options})
-        old = None
-        if wanted != self._statsd_settings:
-            address, options = wanted
-            made = statsd_sink(address, clock=self._clock, **options) if address is not None else None
+        asked, old = self.settings, tuple[Sink, ...]()
+        wanted = (asked.statsd, asked.statsd_options, asked.otel, asked.prefix)
+        if wanted != self._wanted:
+            made = configured_sinks(asked, self._clock)
             with self._lock:
-                old, self._statsd, self._statsd_settings = self._statsd, made, wanted
+                old, self._configured_sinks, self._wanted = self._configured_sinks, made, wanted
         with self._lock:
             self._join_sinks()
-        if old is not None:
-            old.close()
+        for sink in old:
+            sink.close()
         self._series.limit, self._series.max_bytes = self.settings.max_series, self.settings.max_bytes
         if (self.settings.store, self.settings.host) != self._store:
             self._join(self.settings.store, self.settings.host)
@@ -141,7 +140,7 @@ class PerformanceTracker(Shared, Readable):
             raise
 
     def _join_sinks(self) -> None:
-        self._series.sinks = self._added if self._statsd is None else (self._statsd, *self._added)
+        self._series.sinks = (*self._configured_sinks, *self._added)
         logs = (SINKS.get("calls")(),) if self.settings.detailed_logging else ()
         self._call_sinks = tuple(sink for sink in (*logs, *self._series.sinks) if isinstance(sink, CallSink))
 

@@ -5,7 +5,7 @@ A new sink is one module and one line here; `SINKS.register` takes those of othe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from perfkit._registry import Registry
 from perfkit.errors import ConfigError
@@ -13,7 +13,10 @@ from perfkit.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SINKS", "Kind", "Sink", "statsd_sink"]
+    from perfkit._settings import MetricsSettings
+    from perfkit.clock import Clock
+
+__all__ = ["SINKS", "Kind", "Sink", "configured_sinks"]
 
 Kind = Literal["timing", "value", "counter", "gauge"]
 
@@ -51,14 +54,20 @@ SINKS = Registry(
 )
 
 
-def statsd_sink(address: str, **options: Any) -> Sink:
-    """Return the sink of `[metrics] statsd`.
+def configured_sinks(settings: MetricsSettings, clock: Clock) -> tuple[Sink, ...]:
+    """Return the sinks of `[metrics] statsd` and `otel`.
 
     Raises:
-        ConfigError: it has no such option.
+        ConfigError: there is no such option of StatsD, or opentelemetry-api is not installed.
     """
+    otel = (SINKS.get("otel")(prefix=settings.prefix),) if settings.otel else ()
+    return otel if settings.statsd is None else (_statsd(settings.statsd, settings, clock), *otel)
+
+
+def _statsd(address: str, settings: MetricsSettings, clock: Clock) -> Sink:
+    options = {"prefix": settings.prefix, **settings.statsd_options}
     try:
-        made: Sink = SINKS.get("statsd")(address, **options)
+        made: Sink = SINKS.get("statsd")(address, clock=clock, **options)
     except (TypeError, KeyError) as error:
         raise ConfigError(f"metrics.statsd_options: {error}", key="metrics.statsd_options") from error
     return made

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -122,12 +124,56 @@ def test_a_forked_child_hands_over_only_its_own(sdk: Sdk, in_child: Callable[[Ca
 
 
 def test_without_the_package_the_sink_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'perfkit\[otel\]'"):
         OtelSink()
+
+
+def by_argument(_: pytest.MonkeyPatch) -> None:
+    perfkit.configure(metrics={"otel": True})
+
+
+def by_file(_: pytest.MonkeyPatch) -> None:
+    Path("perfkit.toml").write_text("[metrics]\notel = true\n")
+    perfkit.reset()
+
+
+def by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERFKIT_METRICS__OTEL", "true")
+    perfkit.reset()
+
+
+@pytest.mark.parametrize("switch_on", [by_argument, by_file, by_environment])
+def test_a_setting_hands_metrics_and_calls_to_the_applications_sdk_and_another_ends_it(
+    switch_on: Callable[[pytest.MonkeyPatch], None], sdk: Sdk, fault: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opentelemetry.metrics.get_meter", lambda name, **_: sdk.meters.get_meter(name))
+    monkeypatch.setattr("opentelemetry.trace.get_tracer", lambda name, **_: sdk.tracers.get_tracer(name))
+    switch_on(monkeypatch)
+    perfkit.configure(
+        providers={"main": {"kind": "openai", "base_url": fault.base_url, "api_key": "k"}}, metrics={"prefix": "shop"}
+    )
+    assert perfkit.chat("hello", model="gpt-x").text
+    perfkit.tracker.flush()
+    assert [span.name for span in sdk.spans()] == ["chat gpt-x"]
+    assert "shop.agent_response_time" in sdk.metrics()
+    perfkit.configure(metrics={"otel": False})
+    assert perfkit.chat("hello", model="gpt-x").text
+    assert len(sdk.spans()) == 1
+
+
+def test_the_setting_without_the_package_says_what_to_install_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    perfkit.tracker.increment("before")
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
+    with pytest.raises(ConfigError, match=r"pip install 'perfkit\[otel\]'"):
+        perfkit.configure(metrics={"otel": True})
+    perfkit.tracker.increment("before")
+    assert perfkit.tracker.get_stats("before")["sum"] == 2
+    assert not perfkit.tracker.settings.otel
 
 
 # --- calls

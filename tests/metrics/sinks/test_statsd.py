@@ -318,7 +318,7 @@ def test_the_background_thread_runs_again_in_a_child(udp: Any, in_child: InChild
 
     def work() -> Any:
         tracker.increment("child")
-        polled(lambda: tracker._statsd.sent)  # type: ignore[union-attr]
+        polled(lambda: tracker._configured_sinks[0].sent)  # type: ignore[attr-defined]
         return [thread.name for thread in threading.enumerate() if thread.name == "perfkit-background"]
 
     assert in_child(work) == ["perfkit-background"]
