@@ -189,7 +189,7 @@ def _app(web: Web) -> Table:
         table.add_column(header, justify="right")
     for what, counted in web.counted.items():
         cells = (f"{value:.4f}" if what == "dollars" else f"{value:,.0f}" for value in (counted, web.dashboard[what]))
-        table.add_row(what, *cells)
+        table.add_row(what.replace("_", " "), *cells)
     return table
 
 

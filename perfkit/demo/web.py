@@ -81,7 +81,7 @@ class Web:
     def wrong(self) -> list[str]:
         """What is not as it has to be, in words."""
         told = [
-            f"the visitors counted {counted:g} {what} and the dashboard says {self.dashboard[what]:g}"
+            f"the visitors counted {counted:g} {what.replace('_', ' ')} and the dashboard says {self.dashboard[what]:g}"
             for what, counted in self.counted.items()
             if not math.isclose(counted, self.dashboard[what])
         ]
@@ -264,9 +264,9 @@ def _counted(seen: Sequence[_Seen]) -> dict[str, float]:
     routes = Counter(one.route for one in seen)
     return {
         "requests": len(seen),
-        **{f"requests of {route}": routes[route] for route in ROUTES},
+        **{f"{route[1:]}_requests": routes[route] for route in ROUTES},
         "answers": len(answers),
-        "from the cache": sum(one["cached"] is not None for one in answers),
+        "from_cache": sum(one["cached"] is not None for one in answers),
         "errors": sum(one.status != HTTPStatus.OK for one in seen),
         "dollars": round(sum(one["cost"] for one in answers), 9),
     }
@@ -298,9 +298,9 @@ def _dashboard_says(port: int, token: str) -> tuple[dict[str, float], dict[str, 
     answers = overview["calls"] - overview["errors"]
     told = {
         "requests": reports[_MEASURED]["count"],
-        **{f"requests of {route}": reports[route]["count"] for route in ROUTES},
+        **{f"{route[1:]}_requests": reports[route]["count"] for route in ROUTES},
         "answers": answers,
-        "from the cache": answers - results.get("miss", 0) - results.get("none", 0),
+        "from_cache": answers - results.get("miss", 0) - results.get("none", 0),
         "errors": overview["errors"],
         "dollars": round(sum(row["cost"] for row in panels["tokens"]["usage"]), 9),
     }

@@ -226,7 +226,7 @@ def test_web_app_ends_the_demo_and_its_dashboard_agrees(finished: tuple[Demo, di
     web = finished[1]["web"]
     assert web["counted"] == web["dashboard"]
     assert web["counted"]["requests"] == 120
-    assert web["counted"]["from the cache"] > 0  # though the user's settings keep nothing
+    assert web["counted"]["from_cache"] > 0  # though the user's settings keep nothing
     assert web["refused"].keys() == {"guest"}
     assert (web["wrong"], web["mixed_up"], web["without_token"]) == ([], 0, [403, 403])
 
