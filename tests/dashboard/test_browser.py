@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _noon import noon
 from _parts import needs_axe, needs_module, needs_program
 from _servers import polled
+from dashboard.filled import another_worker, ask, fill, tables
 from flask import Flask
 from werkzeug.serving import make_server
 
@@ -31,6 +31,7 @@ QUIET = [
     "--disable-component-update",
     "--no-first-run",
 ]
+LOOKS = [("light", 1280), ("dark", 1280), ("light", 380)]
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +47,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def url(fault: FaultServer) -> Iterator[str]:
-    """Serve the dashboard of an app that has been used, below a prefix."""
+def url(fault: FaultServer, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Serve the dashboard of an app that has been used, below a prefix; with the parameter "shared" as one worker."""
+    store = tmp_path / "store" if getattr(request, "param", "") == "shared" else None
     app = Flask(__name__)
-    providers = {name: {"kind": name, "base_url": fault.base_url, "api_key": "k"} for name in ("openai", "anthropic")}
-    app.config["PERFKIT"] = {
-        "providers": providers,
-        "tokens": {"fallback_price": {"input": 1, "output": 2}, "timezone": noon()},
-    }
+    app.config["PERFKIT"] = tables(fault, store)
     Perfkit(app, dashboard=lambda: True)
-    for number in range(40):
-        ask(number)
-    with perfkit.profile("render"):
-        pass
-    perfkit.agent_pool.register("parser", list)
-    perfkit.agent_pool.warm_up("parser", 1)
+    app.test_client().get("/perfkit/")  # whose look begins to keep words
+    fill()
     server = make_server("127.0.0.1", 0, Prefixed(app.wsgi_app, "/shop"), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -83,11 +77,6 @@ class Prefixed:
         return self._app({**environ, **inner}, start_response)
 
 
-def ask(number: int) -> None:
-    model = ("gpt-4o-mini", "claude-haiku-4-5")[number % 2]
-    perfkit.chat(f"question {number % 30}", model=model, temperature=0, agent="<b>support</b>")
-
-
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -100,13 +89,53 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
     assert told == []  # no error, and nothing against the content security policy
 
 
-def test_all_panels_are_filled_and_charts_drawn(page: Page) -> None:
-    page.wait_for_selector("svg.chart.drawn >> nth=2", state="attached")
-    assert page.locator(".uplot").count() == 3
-    empty = page.locator("p.empty").all_inner_texts()
-    assert [text for text in empty if not text.startswith("Quiet:")] == ["No budget is set."]
-    assert page.locator("td", has_text="<b>support</b>").count() == 2
-    assert page.locator("th", has_text="Provider / model").is_visible()
+@pytest.mark.parametrize("url", ["shared"], indirect=True)
+def test_a_page_full_of_work_is_sound_in_light_and_dark_and_on_a_phone(page: Page, tmp_path: Path) -> None:
+    with another_worker(tmp_path / "store"):
+        page.reload()
+        empty = page.locator("p.empty").all_inner_texts()
+        assert [text for text in empty if not text.startswith(("Quiet:", "Nothing to judge lately:"))] == []
+        assert page.locator("td", has_text="too_slow").count() == 1
+        assert page.locator(".scroll td", has_text="<b>support</b>").count() == 2
+        assert page.locator(".banner").inner_text().startswith("2 of 2 workers reporting")
+        for scheme, width in LOOKS:
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.set_viewport_size({"width": width, "height": 700})
+            page.reload()
+            page.wait_for_selector("svg.chart.drawn >> nth=2", state="attached")
+            assert page.locator(".uplot").count() == 3
+            is_sound(page, scheme, width)
+            taken(page, width, Path(os.environ.get("PERFKIT_PICTURES", tmp_path)) / f"dashboard-{scheme}-{width}.png")
+
+
+def test_flame_graphs_are_sound_in_light_and_dark_and_on_a_phone(page: Page) -> None:
+    addresses = page.locator("a[href^='profiles/']").evaluate_all("links => links.map(link => link.href)")
+    assert len(addresses) == 2  # of the slow run, and of the CPU profile
+    for address in addresses:
+        page.goto(address)
+        for scheme, width in LOOKS:
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.set_viewport_size({"width": width, "height": 700})
+            assert page.locator("svg.flame").count() == 1
+            is_sound(page, scheme, width)
+
+
+def is_sound(page: Page, scheme: str, width: int) -> None:
+    """Hold a page to what axe calls serious, to the colours that are asked for, and to the width of the window."""
+    page.evaluate(needs_axe().read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+    assert (scheme, width, serious) == (scheme, width, [])
+    shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (min(map(int, re.findall(r"\d+", shade)[:3])) > 200) is (scheme == "light")
+    polled(lambda: page.evaluate("document.documentElement.scrollWidth") == width)  # once the charts are drawn anew
+
+
+def taken(page: Page, width: int, path: Path) -> None:
+    """Take a picture; PERFKIT_PICTURES names a directory to keep them in."""
+    found = struct.unpack(">II", page.screenshot(path=path, full_page=True)[16:24])
+    assert found[0] == width
+    assert found[1] > 1000
 
 
 @pytest.mark.parametrize(("place", "shown"), [(0, r"calls:?\s*[1-9]"), (1, r"\d m?s"), (2, r"\$0\.000\d")])
@@ -177,11 +206,6 @@ def test_ranges_are_chosen_with_the_keyboard(page: Page) -> None:
     assert page.locator("nav a[aria-current]").inner_text() == "10m"
 
 
-def test_page_fits_a_phone(page: Page) -> None:
-    page.set_viewport_size({"width": 380, "height": 700})
-    polled(lambda: page.evaluate("document.documentElement.scrollWidth") == 380)  # once the charts are drawn anew
-
-
 def test_page_works_without_javascript(browser: Browser, url: str) -> None:
     with browser.new_context(java_script_enabled=False) as context:
         page = context.new_page()
@@ -190,30 +214,3 @@ def test_page_works_without_javascript(browser: Browser, url: str) -> None:
         assert page.locator("svg.chart >> nth=0").is_visible()
         page.locator("nav a", has_text="24h").click()
         assert page.locator("nav a[aria-current]").inner_text() == "24h"
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(page: Page, scheme: Any) -> None:
-    page.emulate_media(color_scheme=scheme)
-    page.reload()
-    page.evaluate(needs_axe().read_text())
-    found = page.evaluate("axe.run()")["violations"]
-    serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
-    assert serious == []
-
-
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 380)])
-def test_pictures_are_light_or_dark_and_as_wide_as_the_window(
-    page: Page, scheme: Any, width: int, tmp_path: Path
-) -> None:
-    """PERFKIT_PICTURES names a directory to keep them in."""
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": width, "height": 700})
-    page.reload()
-    page.wait_for_selector("svg.chart.drawn >> nth=2", state="attached")
-    path = Path(os.environ.get("PERFKIT_PICTURES", tmp_path)) / f"dashboard-{scheme}-{width}.png"
-    found = struct.unpack(">II", page.screenshot(path=path, full_page=True)[16:24])
-    assert found[0] == width
-    assert found[1] > 1000
-    shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (min(map(int, re.findall(r"\d+", shade)[:3])) > 200) is (scheme == "light")
