@@ -19,7 +19,8 @@ Perfkit(app, dashboard=lambda: True)
 
 @app.get("/ask")
 def ask() -> Response:
-    answer = perfkit.chat(request.args["q"], model="m", temperature=0, agent=request.args["agent"])
+    asked = request.args
+    answer = perfkit.chat(asked["q"], model=asked["model"], temperature=0, agent=asked["agent"])
     tokens = 0 if answer.cached else answer.usage.total_tokens
     return jsonify(cached=answer.cached, cost=answer.cost, tokens=tokens, worker=os.getpid())
 
