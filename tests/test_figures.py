@@ -9,6 +9,30 @@ from typing import Any
 import pytest
 from _parts import REPOSITORY
 
+PROMISED = {  # by the guides: percent, milliseconds, or what the row says
+    "10 calls: latency": {67},
+    "10 calls: input tokens": {45},
+    "10 calls: cost": {47},
+    "10 calls: connection time": {90},
+    "5 nodes: 4 s to 1.6 s": {2.4},
+    "100 runs a day": {4},
+    "2nd call": {350},
+    "cached tokens: cost": {50},
+    "TLS a request": {200, 500},
+    "average saved a request": {100, 300},
+    "a connection, TCP and TLS": {80, 350},
+    "TCP handshake": {20, 100},
+    "TLS handshake": {50, 200},
+    "first API call (cold)": {100, 500},
+    "pooling: response time": {65},
+    "pooling: CPU usage": {40},
+    "pooling: server resources": {20},
+    "pooling: timeouts": {83},
+    "caching: hit rate": {73},
+    "caching: API calls": {73},
+    "caching: response time of a hit": {95},
+    "caching: perceived speed": {43},
+}
 QUOTED = [(REPOSITORY / name).read_text() for name in ("README.md", "docs/figures.md")]
 
 
@@ -72,6 +96,8 @@ def process() -> Iterator[str]:
     pool = {row["case"]: row["times"] for row in kept("pool")["cost"]}
     yield f"| {pool['perfkit take + give']:.0f}x of list.pop and append |"
     yield f"| queue.LifoQueue {pool['queue.LifoQueue']:.0f}x |"
+    web = [row["added_p50_us"] for row in kept("web")["results"].values()]
+    yield f"{min(web):.0f} to {max(web):.0f} us a request"
     yield f"| {kept('dashboard')['first_paint']['median']:.2f} s in Chromium"
     served = list(kept("app_load")["results"].values())
     yield f"{sum(row['lost'] for row in served)} of {sum(row['requests'] for row in served):,} requests lost"
@@ -79,6 +105,15 @@ def process() -> Iterator[str]:
     p99, p99_9 = (heap["default"][key] / heap["low_latency"][key] for key in ("p99", "p99_9"))
     yield f"| {p99:.0f} and {p99_9:.0f}x lower than with Python's own settings"
     yield f"| {heap['low_latency']['throughput'] / heap['default']['throughput']:.2f}x | never collecting"
+
+
+def demo() -> Iterator[str]:
+    today, perfkit = kept("demo")["rows"][:2]
+    assert today["calls"] == perfkit["calls"]
+    yield (
+        f"| {perfkit['calls']:,} calls, one of three providers killed while it streams | {perfkit['failed']} failed "
+        f"| `requests.post` today: {today['failed']} failed |"
+    )
 
 
 def meaning() -> Iterator[str]:
@@ -95,6 +130,14 @@ def meaning() -> Iterator[str]:
     assert all(row["wrong_percent_upper_95"] < 1 for row in asked)
 
 
-@pytest.mark.parametrize("figure", [*calls(), *routes(), *money(), *process(), *meaning()])
+@pytest.mark.parametrize("figure", [*calls(), *routes(), *money(), *process(), *demo(), *meaning()])
 def test_figures_are_quoted_as_they_were_kept(figure: str) -> None:
     assert any(figure in text for text in QUOTED)
+
+
+@pytest.mark.parametrize("promise", PROMISED)
+def test_each_promised_figure_has_a_measured_one_or_a_reason_beside_it(promise: str) -> None:
+    rows = [row for row in kept("promises")["promises"] if row["promise"] == promise]
+    assert {row["promised"] for row in rows} == PROMISED[promise]
+    assert all((row["measured"] is None) == (row["verdict"] == "not applicable") for row in rows)
+    assert all(row["condition"] for row in rows)
