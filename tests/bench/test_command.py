@@ -6,6 +6,7 @@ import json
 import sys
 import urllib.request
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -49,6 +50,21 @@ def test_every_combination_is_measured(fault: FaultServer, tmp_path: Path, capsy
     assert {(row["prompts"], row["requests"], row["errors"]) for row in rows} == {("long", 6, 0)}
     assert all(row["cost"] > 0 for row in rows)
     assert captured.err.count("6 of 6") == 6
+
+
+def test_models_are_crossed_with_prompts_and_loads(
+    fault: FaultServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "short.txt", tmp_path / "long.txt"]
+    for path in files:
+        path.write_text(f"A {path.stem} question?\n")
+    prompts = [part for path in files for part in ("--prompts", str(path))]
+    models = ("--model", "small", "--model", "large")
+    assert bench("--url", fault.base_url, *models, *prompts, "--concurrency", "1,2", *QUICK, "--json") == 0
+    rows = document(capsys.readouterr().out)["rows"]
+    measured = [(row["model"], row["prompts"], row["concurrency"]) for row in rows]
+    assert sorted(measured) == sorted(product(("small", "large"), ("short", "long"), (1, 2)))
+    assert {(row["requests"], row["errors"]) for row in rows} == {(6, 0)}
 
 
 @pytest.mark.parametrize("load", [("--concurrency", "3"), ("--rate", "200")], ids=["closed", "open"])
