@@ -24,8 +24,8 @@ from perfkit.testing.llm import LlamaServer
 TOKEN, PASSWORD = "for-the-dashboard", "tea-for-two"
 
 
-def script(name: str, llm: LlamaServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = environment(LLM_BASE_URL=llm.base_url, PERFKIT_TOKENS__TIMEZONE=noon())
+def script(name: str, llm: LlamaServer, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    env = environment(LLM_BASE_URL=llm.base_url, PERFKIT_TOKENS__TIMEZONE=noon(), **more)
     return subprocess.run(
         [sys.executable, str(REPOSITORY / "examples" / f"{name}.py"), *arguments],
         env=env, capture_output=True, text=True, timeout=60, check=False,
@@ -237,12 +237,18 @@ def test_the_official_clients_share_perfkits_connections(llm: LlamaServer) -> No
 
 
 def test_users_are_shared_among_the_models_and_compared(llm: LlamaServer) -> None:
-    done = script("ab_test", llm)
+    with LlamaServer(alias="tiny-2") as second:
+        done = script("ab_test", llm, LLM_BASE_URL_B=second.base_url)
     assert done.returncode == 0, done.stderr
-    calls = {name: int(number) for name, number in re.findall(r"^(\w+): (\d+) calls", done.stdout, re.MULTILINE)}
-    assert set(calls) == {"present", "candidate"}
-    assert sum(calls.values()) == 40
-    assert calls["present"] > calls["candidate"] > 0
+    found = re.findall(
+        r"^(\w+): (\d+) calls of (\S+), \d+% failed, .* \$([\d.]+) a thousand", done.stdout, re.MULTILINE
+    )
+    [(_, many, _, dear), (_, few, _, cheap)] = found
+    assert [(arm, model) for arm, _, model, _ in found] == [("present", "tiny"), ("candidate", "tiny-2")]
+    assert int(many) + int(few) == 40
+    assert int(many) > int(few) > 0
+    assert float(dear) > float(cheap) > 0  # a tenth of the price a token, which no answer makes up for
+    assert "cost: Comparison(difference=-" in done.stdout
 
 
 def test_workers_share_answers_budgets_and_metrics(llm: LlamaServer, redis: Redis) -> None:
