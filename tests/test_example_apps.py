@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -35,7 +36,7 @@ def script(name: str, llm: LlamaServer, *arguments: str, **more: str) -> subproc
 def gunicorn(app: str, llm: LlamaServer, *options: str, **more: str) -> Server:
     needs_module("gunicorn")
     settings = {"PERFKIT_TOKENS__TIMEZONE": noon(), "PERFKIT_STATE__TIMEOUT": "5"}  # a busy machine is no outage
-    env = environment(LLM_BASE_URL=llm.base_url, **settings, **{"DASHBOARD_TOKEN": TOKEN, **more})
+    env = environment(LLM_BASE_URL=llm.base_url, **{**settings, "DASHBOARD_TOKEN": TOKEN, **more})
     return Server("gunicorn", "--bind", "fd://{fd}", "--threads", "8", *options, app, env=env)
 
 
@@ -253,18 +254,45 @@ def test_users_are_shared_among_the_models_and_compared(llm: LlamaServer) -> Non
 
 def test_workers_share_answers_budgets_and_metrics(llm: LlamaServer, redis: Redis) -> None:
     needs_module("flask")
-    asked = 0
-    with gunicorn("examples.multi_worker:app", llm, "--workers", "2", REDIS_URL=redis.url) as server:
+    answers: list[dict[str, Any]] = []
+    zone = {"PERFKIT_TOKENS__TIMEZONE": noon()}
+    with gunicorn("examples.multi_worker:app", llm, "--workers", "2", REDIS_URL=redis.url, **zone) as server:
+        visitor = Visitor(server.port)
 
-        def ask() -> dict[str, Any]:
-            nonlocal asked
-            asked += 1
-            told: dict[str, Any] = json.loads(server.get("/ask?q=What+is+a+queue%3F")[1])
-            return told
+        def ask(question: str, user: str) -> dict[str, Any]:
+            status, body = visitor.ask("GET", f"/ask?{urlencode({'q': question})}", {"X-User": user})
+            assert status == 200, body
+            answers.append(json.loads(body))
+            return answers[-1]
 
-        first = ask()
-        polled(lambda: (other := ask())["cached"] == "exact" and other["worker"] != first["worker"])
+        first = ask("What is a queue?", "ann")
+        polled(
+            lambda: (
+                (other := ask("What is a queue?", "ann"))["cached"] == "exact" and other["worker"] != first["worker"]
+            )
+        )
+        assert [answer["cached"] for answer in answers].count(None) == 1  # the other worker had not to ask
+        numbers = count()
+        polled(lambda: ask(f"What is queue {next(numbers)}?", "ann")["worker"] != first["worker"])
+        budget = {"scope": ["user", "*"], "limit": 0.01, "period": "day"}
+        tokens = {"budgets": [budget], "timezone": zone["PERFKIT_TOKENS__TIMEZONE"]}
+        perfkit.configure(state={"url": redis.url, "timeout": 5.0}, tokens=tokens)
+        assert_one_purse(visitor, sum(answer["cost"] for answer in answers))
+        ask("What is a queue?", "bob")
         assert json.loads(server.get("/totals")[1])["workers"] <= 2
         assert server.stop() == 0
-    perfkit.configure(state={"url": redis.url, "timeout": 5.0}, metrics={"store": "redis"})
-    assert perfkit.tracker.merged().get_stats("agent_response_time")["count"] == asked
+    perfkit.configure(metrics={"store": "redis"})
+    assert perfkit.tracker.merged().get_stats("agent_response_time")["count"] == len(answers)
+
+
+def assert_one_purse(visitor: Visitor, cost: float) -> None:
+    """See that what both workers paid for a user is known here too, and that what is held here is not theirs."""
+
+    def known() -> float:
+        perfkit.optimizer.reserve({"user": "ann"}, 0.0).release()
+        return next(float(row["spent"]) for row in perfkit.optimizer.budgets() if row["scope"] == ("user", "ann"))
+
+    polled(lambda: known() == pytest.approx(cost))
+    perfkit.optimizer.reserve({"user": "ann"}, 0.01 - cost - 1e-7)  # leaves less than any call could cost
+    status, body = visitor.ask("GET", "/ask?q=And+one+more%3F", {"X-User": "ann"})
+    assert (status, "budget" in body) == (429, True), body
