@@ -86,8 +86,9 @@ def stale(days: int, now: date) -> list[str]:
     for model, told in sources().items():
         if (age := (now - date.fromisoformat(told["date"])).days) > days:
             found.append(f"{model} was checked {told['date']}, {age} days ago, at {told['source']}")
+    prices = _prices()
     for where, model in _configured():
-        price = _prices().find(model)
+        price = prices.find(model)
         if price is not None and price.retired is not None:
             found.append(f"{where} names {model}, which is retired since {price.retired}")
     return found
@@ -101,7 +102,6 @@ def _configured() -> Iterable[tuple[str, str]]:
         yield f"routes.{name}", route.model
 
 
-@cache
 def _prices() -> PriceTable:
     settings = current_config().table("tokens")
     return PriceTable(settings.prices, settings.fallback_price)
@@ -124,9 +124,9 @@ def _row(price: Price) -> dict[str, Any]:
 
 def _listed(options: argparse.Namespace) -> list[dict[str, Any]]:
     words = [word.lower() for word in options.names]
-    rows = []
+    prices, rows = _prices(), []
     for name in sorted({*shipped()["models"], *current_config().table("tokens").prices}):
-        price = _prices().find(name)
+        price = prices.find(name)
         if price is None or (price.retired is not None and not options.retired):
             continue
         if options.provider in (None, price.provider) and all(word in name for word in words):
@@ -140,9 +140,9 @@ def _compared(options: argparse.Namespace) -> list[dict[str, Any]]:
     Raises:
         UnknownModelError: one has no price.
     """
-    usage, rows = Usage(options.prompt, options.completion, cached_tokens=options.cached), []
+    usage, prices, rows = Usage(options.prompt, options.completion, cached_tokens=options.cached), _prices(), []
     for name in options.names:
-        price = _prices().find(name)
+        price = prices.find(name)
         if price is None:
             raise UnknownModelError(f"no price for {name!r}{nearest(name, shipped()['models'])}", model=name)
         rows.append(_row(price) | {"model": name, "cost": from_nano(price.cost(usage))})

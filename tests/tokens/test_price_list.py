@@ -15,11 +15,6 @@ from perfkit.tokens.pricing import shipped
 DATE = date.fromisoformat(shipped()["date"])
 
 
-@pytest.fixture(autouse=True)
-def _fresh() -> None:
-    price_list._prices.cache_clear()
-
-
 def prices(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, Any]:
     assert main(["prices", *arguments, "--json"]) == code
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
