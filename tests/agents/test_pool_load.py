@@ -148,7 +148,7 @@ class Victim(threading.Thread):
     def __init__(self, pool: AgentPool, stop: threading.Event) -> None:
         super().__init__()
         self.pool, self.stop = pool, stop
-        self.sent = self.caught = 0
+        self.sent = self.struck = self.caught = 0
 
     def run(self) -> None:
         while not self.stop.is_set():
@@ -161,6 +161,8 @@ class Victim(threading.Thread):
             while self.sent == self.caught and not self.stop.is_set():
                 with self.pool.get_agent("a", 5):
                     pass
+            while self.struck < self.sent:  # who strikes may be late on a busy machine
+                threading.Event().wait(0.0001)
             for _ in range(200):  # on its way, if no finalizer swallowed it: nothing else may be struck by it
                 threading.Event().wait(0.0001)
         except Interrupted:
@@ -170,6 +172,7 @@ class Victim(threading.Thread):
         if self.sent == self.caught and self.ident is not None:
             self.sent += 1
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(Interrupted))
+            self.struck += 1
 
 
 @untraced
