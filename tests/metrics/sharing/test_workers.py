@@ -102,22 +102,27 @@ def test_recycled_reloaded_and_killed_workers_have_counted_what_was_served(tmp_p
             killed = FastClock().wall()
             wait_for_slots(2)
             boundary = FastClock().wall() // SLOT * SLOT
-            wait_for_slots(1)
+
+            def told_to_the_last_closed_slot() -> bool:
+                closed = merged(reader.merged(), until=boundary)
+                least = Counter(pid for pid, _, after in clients.served if after < boundary and pid != victim)
+                return all(closed[pid] >= n for pid, n in least.items())
+
+            polled(told_to_the_last_closed_slot)
             closed = merged(reader.merged(), until=boundary)
-            alive, processes = {worker.pid for worker in reader.merged().workers}, set(server.processes())
+            processes = set(server.processes())
+            alive = {worker.pid for worker in reader.merged().workers}
+            processes |= set(server.processes())
         assert server.stop() == 0
     told, total = clients.by_worker(), merged(reader.merged())
 
-    # While it ran, to the last closed slot; a value on the edge of a slot may be on either side of it.
-    least = Counter(pid for pid, _, after in clients.served if after < boundary and pid != victim)
+    # While it ran, no more than was served; a value on the edge of a slot may be on either side of it.
     most = Counter(pid for pid, before, _ in clients.served if before < boundary and pid != victim)
-    lacking = {pid: (n, closed[pid]) for pid, n in least.items() if closed[pid] < n}
-    assert lacking == {}
     assert sum((closed - most).values()) - closed[victim] <= clients.unsure
     assert len(alive - processes) <= 1  # it may just have ended; those recycled a moment ago have not reported yet
 
-    # When all had ended: everything, but of the killed one what its last slot held.
-    late = sum(pid == victim and after >= (killed - SLOT / 2) // SLOT * SLOT for pid, _, after in clients.served)
+    # When all had ended: everything, but of the killed one what its last slot held, or the last two on a busy machine.
+    late = sum(pid == victim and after >= killed // SLOT * SLOT - SLOT for pid, _, after in clients.served)
     assert told[victim] - late <= total.pop(victim, 0) <= told.pop(victim) + clients.unsure
     assert {pid: n - total[pid] for pid, n in told.items() if total[pid] < n} == {}
     assert sum(total.values()) - sum(told.values()) <= clients.unsure
