@@ -581,8 +581,8 @@ def test_a_deadline_inside_a_stream_keeps_what_was_heard(provider: Provider, for
 def test_a_stream_that_has_begun_may_outlast_its_first_token_timeout(
     provider: Provider, form: Format, fault: FaultServer
 ) -> None:
-    fault.behave(faults.stall(faults.ok(TEXT), after_events=form.before_text + 1, seconds=0.4))
-    request = ChatRequest("hi", "tiny", timeout=10.0, first_token_timeout=0.35)
+    fault.behave(faults.stall(faults.ok(TEXT), after_events=form.before_text + 1, seconds=1.05))
+    request = ChatRequest("hi", "tiny", timeout=10.0, first_token_timeout=1.0)
     assert "".join(provider.stream(request)) == TEXT
 
 

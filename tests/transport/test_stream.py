@@ -295,7 +295,7 @@ def test_forgotten_stream_is_closed_by_another_thread_than_the_collectors(
 def test_stream_is_cut_at_its_deadline(any_client: HTTPClient, any_fault: FaultServer) -> None:
     any_fault.behave(faults.ok("word " * 500, interval=0.02))
     got = list[ServerSentEvent]()
-    stream = any_client.stream(CHAT, ASK, timeout=0.4)
+    stream = any_client.stream(CHAT, ASK, timeout=1.0)
     with pytest.raises(DeadlineExceeded, match="reading the reply"):
         got.extend(stream.events())
     assert 0 < len(got) < 500
@@ -304,8 +304,8 @@ def test_stream_is_cut_at_its_deadline(any_client: HTTPClient, any_fault: FaultS
 
 
 def test_deadline_of_a_stream_can_be_moved_once_it_speaks(client: HTTPClient, fault: FaultServer) -> None:
-    fault.behave(faults.ok("word " * 40, interval=0.02))  # takes 0.8 s
-    stream = client.stream(CHAT, ASK, timeout=0.4)
+    fault.behave(faults.ok("word " * 30, interval=0.04))  # takes 1.2 s
+    stream = client.stream(CHAT, ASK, timeout=1.0)
     events = stream.events()
     next(events)
     stream.extend(30)
