@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 CALLS, THREADS, SEED = 2000, 16, 7
 THRESHOLD = 5  # failures in a row that open a circuit
+# Each thread may be under way when it begins: with a call that fails, or with one that succeeds yet and is told of in
+# between, so that the row of failures begins anew. Without a circuit more than 200 calls are wasted.
+WASTED = THRESHOLD + THREADS + (THRESHOLD - 1) * THREADS
 BOUND = 8  # connections to one provider
 PATIENCE = 20.0  # seconds until a recovery must have been seen
 KINDS = {"a": "openai", "b": "openai", "c": "anthropic"}
@@ -180,7 +183,7 @@ def test_outage_of_one_of_three_is_not_seen_by_callers(servers: dict[str, FaultS
     wasted = [attempt for attempt in attempts if attempt.outcome != "ok"]
     assert {attempt.provider for attempt in wasted} == {fault_.victim}
     asked = [attempt for attempt in wasted if attempt.error != "PoolTimeout"]  # who waits for a connection asks nobody
-    assert 0 < len(asked) <= THRESHOLD + THREADS
+    assert 0 < len(asked) <= WASTED
     fresh = [answer for _, answer in traffic.answers if answer.cached is None]
     assert len(attempts) - len(wasted) == len(fresh)
 
@@ -247,7 +250,7 @@ def test_default_strategy_leaves_its_favourite_when_it_dies(servers: dict[str, F
     traffic.run(CALLS // 4)
     assert traffic.failures == []
     assert asked[0] > max(asked[1:])  # a busy machine may be slower than the others' delay for a while
-    assert Counter(attempt.outcome for attempt in traffic.attempts())["error"] <= THRESHOLD + THREADS
+    assert Counter(attempt.outcome for attempt in traffic.attempts())["error"] <= WASTED
 
 
 def test_two_of_three_may_fail_at_once(servers: dict[str, FaultServer]) -> None:
@@ -258,9 +261,9 @@ def test_two_of_three_may_fail_at_once(servers: dict[str, FaultServer]) -> None:
         servers["c"].behave(faults.server_error(503))
 
     traffic = Traffic(strike)
-    traffic.run(CALLS // 4)
+    traffic.run(CALLS // 2)
     assert traffic.failures == []
-    assert Counter(attempt.outcome for attempt in traffic.attempts())["error"] <= 2 * (THRESHOLD + THREADS)
+    assert Counter(attempt.outcome for attempt in traffic.attempts())["error"] <= 2 * WASTED
 
 
 def test_nobody_gets_a_shared_object_before_it_is_configured() -> None:

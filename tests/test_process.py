@@ -3,41 +3,19 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import select
-import signal
 import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from _forks import held_by_another, in_child, places_are_free
 from _servers import polled
 
 from perfkit import _process
 from perfkit._process import Background, Deferred, forks, life
-
-
-def in_child(work: Callable[[], object]) -> str:
-    """Return repr(work()) of a forked child, or "hung" after 10 s."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(write, repr(work()).encode())
-        except BaseException as error:
-            os.write(write, f"raised {error!r}".encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    ready, _, _ = select.select([read], [], [], 10)
-    answer = os.read(read, 65536).decode() if ready else "hung"
-    if not ready:
-        os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    os.close(read)
-    return answer
 
 
 class Owner:
@@ -61,26 +39,14 @@ class Owner:
 
 def test_a_lock_held_at_fork_is_free_in_the_child() -> None:
     owner = Owner()
-    held, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with owner.lock:
-            held.set()
-            done.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-    answer = in_child(lambda: owner.lock.acquire(timeout=5))
-    done.set()
-    thread.join()
-    assert answer == "True"
+    with held_by_another(owner.lock):
+        assert in_child(lambda: owner.lock.acquire(timeout=5))
 
 
 def test_what_was_unsent_at_fork_is_the_parents_alone() -> None:
     owner = Owner()
     owner.buffer.append(1)
-    assert in_child(lambda: owner.buffer) == "[]"
+    assert in_child(lambda: owner.buffer) == []
     assert owner.buffer == [1]
 
 
@@ -92,7 +58,7 @@ def test_the_reset_in_the_child_happens_once_however_often_it_is_asked_for() -> 
         life.in_child()
         return owner.forks
 
-    assert in_child(child) == "1"
+    assert in_child(child) == 1
 
 
 def pretend_to_be_a_child() -> None:
@@ -170,7 +136,7 @@ def test_a_failing_reset_does_not_stop_the_others() -> None:
             super()._after_fork()
 
     broken, owner = Broken(), Owner()
-    assert in_child(lambda: owner.forks) == "1"
+    assert in_child(lambda: owner.forks) == 1
     assert broken.closed == 0
 
 
@@ -244,7 +210,7 @@ def test_the_thread_runs_again_in_a_child() -> None:
         background.ensure()
         return owner.ticked.wait(5), names
 
-    assert in_child(child) == "(True, ['MainThread'])"
+    assert in_child(child) == (True, ["MainThread"])
     background.close()
 
 
@@ -421,97 +387,49 @@ def test_what_was_left_at_fork_is_the_parents_alone() -> None:
         deferred.run()
         return done
 
-    assert in_child(child) == "[2]"
+    assert in_child(child) == [2]
     deferred.run()
     assert done == [1]
     deferred.close()
     assert done == [1, 3]
 
 
-def places_are_free() -> bool:
-    return all(place.acquire(timeout=0.1) for place in forks._gate.places)
-
-
 def test_a_fork_waits_for_the_end_of_what_it_must_not_divide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forks, "_PATIENCE", 30.0)
-    begun, go_on = threading.Event(), threading.Event()
-    answers: list[str] = []
-
-    def work() -> None:
-        with forks.undivided():
-            begun.set()
-            go_on.wait(20)
-
-    working = threading.Thread(target=work)
+    answers: list[bool] = []
     forking = threading.Thread(target=lambda: answers.append(in_child(places_are_free)))
-    working.start()
-    assert begun.wait(20)
-    forking.start()
     before = forks._gate.before.__code__
-    polled(lambda: getattr(sys._current_frames().get(forking.ident or 0), "f_code", None) is before)
-    assert answers == []
-    go_on.set()
-    forking.join(20)
-    working.join(20)
-    assert answers == ["True"]
+    with held_by_another(forks.undivided()) as leave:
+        forking.start()
+        polled(lambda: getattr(sys._current_frames().get(forking.ident or 0), "f_code", None) is before)
+        assert answers == []
+        leave.set()
+        forking.join(20)
+    assert answers == [True]
 
 
 def test_a_fork_waits_for_nobody_for_ever_nor_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forks, "_PATIENCE", 0.001)
-    begun, go_on = threading.Event(), threading.Event()
-
-    def work() -> None:
-        with forks.undivided():
-            begun.set()
-            go_on.wait(20)
-
-    working = threading.Thread(target=work)
-    working.start()
-    assert begun.wait(20)
-    with forks.undivided():
-        assert in_child(places_are_free) == "True"
-    go_on.set()
-    working.join(20)
+    with held_by_another(forks.undivided()), forks.undivided():
+        assert in_child(places_are_free)
     assert places_are_free()
-    for place in forks._gate.places:
-        place.release()
 
 
 def test_the_hooks_of_others_may_wait_for_a_thread_that_a_fork_keeps_from_going_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(forks, "_PATIENCE", 0.001)
-    places_are_free()  # as they are to a hook that runs after perfkit's
-    done = threading.Event()
-
-    def work() -> None:
-        with forks.undivided():
-            done.set()
-
-    threading.Thread(target=work).start()
-    assert done.wait(20)
-    for place in forks._gate.places:
-        place.release()
+    with ExitStack() as fork:
+        for place in forks._gate.places:  # as they are to a hook that runs after perfkit's
+            fork.enter_context(place)
+        with held_by_another(forks.undivided()):
+            pass
 
 
 def test_a_fork_that_nobody_was_told_of_leaves_the_child_no_places_that_are_taken() -> None:
-    begun, go_on = threading.Event(), threading.Event()
+    def child() -> bool:
+        _process.check()
+        return places_are_free()
 
-    def work() -> None:
-        with forks.undivided():
-            begun.set()
-            go_on.wait(20)
-
-    working = threading.Thread(target=work)
-    working.start()
-    assert begun.wait(20)
-    child = ctypes.PyDLL(None).fork()  # runs no hooks, as uWSGI's
-    if child == 0:
-        try:
-            _process.check()
-            os._exit(0 if places_are_free() else 1)
-        finally:
-            os._exit(2)
-    go_on.set()
-    working.join(20)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with held_by_another(forks.undivided()):
+        assert in_child(child, fork=ctypes.PyDLL(None).fork)  # runs no hooks, as uWSGI's

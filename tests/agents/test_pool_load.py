@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from _forks import await_child, fork_unnoticed, in_child, start_child
 from _parts import untraced
 from _servers import polled
 from agents.workshop import (
@@ -28,7 +29,6 @@ from agents.workshop import (
     sweep,
     waiting,
 )
-from transport.peers import await_child, fork_unnoticed, in_child, start_child
 
 from perfkit.agents import AgentPool
 from perfkit.clock import FakeClock

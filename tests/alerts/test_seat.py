@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _forks import in_child
 from _servers import Redis, polled
 
 from perfkit.alerts.seat import FileSeat, LocalSeat, RedisSeat, Seat
@@ -46,16 +47,6 @@ def test_notes_are_for_all(make: Callable[[], Seat]) -> None:
     first.take()
     first.write({"alerts": [1, "ü"]})
     assert second.read() == {"alerts": [1, "ü"]}
-
-
-def in_child(work: Callable[[], bool]) -> bool:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os._exit(int(work()))
-        finally:
-            os._exit(9)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
 def test_a_forked_child_does_not_have_the_parents_seat_nor_free_it(make: Callable[[], Seat]) -> None:

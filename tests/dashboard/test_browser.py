@@ -8,7 +8,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from _parts import needs_axe, needs_module, needs_program
@@ -31,7 +31,7 @@ QUIET = [
     "--disable-component-update",
     "--no-first-run",
 ]
-LOOKS = [("light", 1280), ("dark", 1280), ("light", 380)]
+LOOKS: list[tuple[Literal["light", "dark"], int]] = [("light", 1280), ("dark", 1280), ("light", 380)]
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +98,7 @@ def test_a_page_full_of_work_is_sound_in_light_and_dark_and_on_a_phone(page: Pag
         assert page.locator("td", has_text="too_slow").count() == 1
         assert page.locator(".scroll td", has_text="<b>support</b>").count() == 2
         assert page.locator(".banner").inner_text().startswith("2 of 2 workers reporting")
-        for scheme, width in LOOKS:
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            page.set_viewport_size({"width": width, "height": 700})
+        for scheme, width in looks(page):
             page.reload()
             page.wait_for_selector("svg.chart.drawn >> nth=2", state="attached")
             assert page.locator(".uplot").count() == 3
@@ -113,11 +111,17 @@ def test_flame_graphs_are_sound_in_light_and_dark_and_on_a_phone(page: Page) -> 
     assert len(addresses) == 2  # of the slow run, and of the CPU profile
     for address in addresses:
         page.goto(address)
-        for scheme, width in LOOKS:
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            page.set_viewport_size({"width": width, "height": 700})
+        for scheme, width in looks(page):
             assert page.locator("svg.flame").count() == 1
             is_sound(page, scheme, width)
+
+
+def looks(page: Page) -> Iterator[tuple[str, int]]:
+    """Show the page in light, in dark and as wide as a phone, one after the other."""
+    for scheme, width in LOOKS:
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 700})
+        yield scheme, width
 
 
 def is_sound(page: Page, scheme: str, width: int) -> None:

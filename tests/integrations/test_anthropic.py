@@ -9,8 +9,8 @@ from typing import Any
 import anthropic
 import httpx2
 import pytest
+from _forks import await_child, start_child
 from integrations.asking import SECRET, all_free, failure, in_threads, said, settled, totals, wrong_answers
-from transport.peers import await_child, start_child
 
 import perfkit.integrations.anthropic
 from perfkit.metrics import PerformanceTracker

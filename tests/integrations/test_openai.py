@@ -13,8 +13,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from _forks import await_child, start_child
 from integrations.asking import SECRET, all_free, failure, in_threads, said, settled, totals, wrong_answers
-from transport.peers import answering, await_child, reply, start_child
+from transport.peers import answering, reply
 
 import perfkit.integrations.openai
 from perfkit.clock import FakeClock

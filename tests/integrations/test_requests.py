@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import requests
 import urllib3
+from _forks import await_child, start_child
 from integrations.asking import SECRET, all_free, in_threads, said, settled, totals
-from transport.peers import answering, await_child, reply, start_child
+from transport.peers import answering, reply
 
 import perfkit.integrations.requests
 from perfkit.metrics import PerformanceTracker

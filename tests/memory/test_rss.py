@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from _forks import in_child
 
 from perfkit.memory import rss
 from perfkit.memory.rss import ProcessMemory, can_trim, process_memory, trim
@@ -50,20 +51,15 @@ def test_a_forked_child_reads_its_own_memory() -> None:
     memory = ProcessMemory()
     before = memory.rss()
     assert before is not None
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def child() -> tuple[int | None, int]:
         with mmap.mmap(-1, 64 * MB) as block:
             for at in range(0, len(block), 4096):
                 block[at] = 1
             fields = Path("/proc/self/statm").read_text().split()
-            truth = int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
-            os.write(write, f"{memory.rss()} {truth}".encode())
-        os._exit(0)
-    os.waitpid(pid, 0)
-    told, truth = map(int, os.read(read, 100).split())
-    os.close(read)
-    os.close(write)
+            return memory.rss(), int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    told, truth = in_child(child)
     assert abs(told - truth) < 4 * MB
     memory.close()
 

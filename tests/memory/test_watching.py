@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
+from _forks import in_child
 from agents.workshop import no_fork, quiet_fork
-from transport.peers import in_child
 
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.memory import watching

@@ -1,13 +1,9 @@
-"""Private trackers that end with the test, a UDP peer, and code run in a forked child."""
+"""Private trackers that end with the test, and a UDP peer."""
 
 from __future__ import annotations
 
-import json
-import os
 import select
-import signal
 import socket
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,31 +60,3 @@ def make(clock: FakeClock) -> Iterator[Callable[..., PerformanceTracker]]:
 @pytest.fixture
 def tracker(make: Callable[..., PerformanceTracker]) -> PerformanceTracker:
     return make()
-
-
-@pytest.fixture
-def in_child() -> Callable[[Callable[[], Any]], Any]:
-    """Fork, run a function in the child and return its JSON-able result; a child that hangs fails the test."""
-
-    def run(work: Callable[[], Any]) -> Any:
-        reader, writer = os.pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
-            pid = os.fork()
-        if pid == 0:
-            try:
-                result = work()
-            except BaseException as error:
-                result = f"{type(error).__name__}: {error}"
-            os.write(writer, json.dumps(result).encode())
-            os._exit(0)
-        os.close(writer)
-        hung = not select.select([reader], [], [], 20)[0]
-        if hung:
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        with os.fdopen(reader, "rb") as pipe:
-            assert not hung, "the child hangs"
-            return json.loads(pipe.read())
-
-    return run

@@ -11,16 +11,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _forks import in_child
 
 from perfkit.clock import SYSTEM_CLOCK
 from perfkit.metrics import PerformanceTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from perfkit.clock import FakeClock
-
-    InChild = Callable[[Callable[[], Any]], Any]
 
 
 def counted(tracker: PerformanceTracker, name: str = "x") -> float:
@@ -283,7 +280,7 @@ def test_a_long_timer_counts_in_the_slot_of_its_end(tracker: PerformanceTracker,
 # --- fork and reset
 
 
-def test_a_forked_child_counts_only_its_own(tracker: PerformanceTracker, in_child: InChild) -> None:
+def test_a_forked_child_counts_only_its_own(tracker: PerformanceTracker) -> None:
     handle = tracker.handle("x")
     for _ in range(300):  # some in the sketch, some in the buffer
         handle.record(1.0)
@@ -293,13 +290,13 @@ def test_a_forked_child_counts_only_its_own(tracker: PerformanceTracker, in_chil
         before = (tracker.names(), tracker.end_timer("op"))
         handle.record(5.0)
         tracker.record_metric("x", 5.0)
-        return [*before, tracker.get_stats("x")["sum"], counted(tracker)]
+        return (*before, tracker.get_stats("x")["sum"], counted(tracker))
 
-    assert in_child(work) == [[], None, 10.0, 2]
+    assert in_child(work) == ([], None, 10.0, 2)
     assert counted(tracker) == 300
 
 
-def test_locks_held_at_fork_do_not_hang_the_child(tracker: PerformanceTracker, in_child: InChild) -> None:
+def test_locks_held_at_fork_do_not_hang_the_child(tracker: PerformanceTracker) -> None:
     handle = tracker.handle("x")
     handle.record(1.0)
 
@@ -315,7 +312,7 @@ def test_locks_held_at_fork_do_not_hang_the_child(tracker: PerformanceTracker, i
 
 
 def test_where_no_fork_hook_runs_the_process_id_tells(
-    tracker: PerformanceTracker, clock: FakeClock, in_child: InChild, monkeypatch: pytest.MonkeyPatch
+    tracker: PerformanceTracker, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work() -> Any:
         tracker.record_metric("x", 1.0)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _forks import in_child
 
 from perfkit.metrics import PerformanceTracker
 from perfkit.metrics.outbox import Outbox
@@ -98,9 +99,7 @@ def test_threads_lose_nothing_while_another_delivers(quiet: PerformanceTracker) 
     assert sum(one.name == "x" for one in sink.emitted) + dropped == 80_000
 
 
-def test_a_forked_child_does_not_hand_on_what_its_parent_has_waiting(
-    quiet: PerformanceTracker, in_child: Callable[[Callable[[], Any]], Any]
-) -> None:
+def test_a_forked_child_does_not_hand_on_what_its_parent_has_waiting(quiet: PerformanceTracker) -> None:
     sink: Any = quiet.add_sink("memory")
     handle = quiet.handle("x")
     for _ in range(1000):

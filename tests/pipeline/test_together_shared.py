@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from _forks import await_child, start_child
 from _servers import Redis, polled
 
 import perfkit
@@ -115,15 +115,15 @@ def test_a_real_other_process_streams_what_this_one_does(fault: FaultServer, bot
     fault.behave(faults.ok(WORDS, interval=0.005))
     first = both[0].stream()
     begun = next(first)
-    child = os.fork()
-    if child == 0:
-        try:
-            heard = both[1].stream()
-            whole = "".join(heard).strip() == WORDS.strip()
-            os._exit(0 if whole and heard.response is not None and heard.response.cached == "exact" else 3)
-        finally:
-            os._exit(4)
+
+    def other() -> tuple[str, str | None]:
+        heard = both[1].stream()
+        whole = "".join(heard).strip()
+        assert heard.response is not None
+        return whole, heard.response.cached
+
+    child = start_child(other)
     text = "".join([begun, *first])
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert await_child(*child) == (WORDS.strip(), "exact")
     assert text.strip() == WORDS.strip()
     assert fault.stats()["requests"] == 1

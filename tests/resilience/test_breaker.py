@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, get_args
 
 import pytest
+from _forks import in_child
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -269,10 +269,7 @@ def test_fork_runs_the_reset() -> None:
     breaker = opened(CircuitBreaker(clock=clock))
     clock.advance(60)
     assert breaker.acquire() is not None
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if breaker.acquire() is not None else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    assert in_child(lambda: breaker.acquire() is not None)
     assert breaker.acquire() is None
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import threading
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from _forks import in_child
 from _servers import Redis, polled
 
 import perfkit
@@ -208,12 +208,12 @@ def test_child_uses_connections_of_its_own(link: RedisLink) -> None:
     ready = threading.Event()
     link.subscribe("channel", lambda _: heard.set(), ready.set)
     assert ready.wait(10)
-    child = os.fork()
-    if child == 0:
+
+    def child() -> bool:
         ready.clear()
-        ok = link.call("SET", "from", "child") and ready.wait(10)
-        os._exit(0 if ok else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        return bool(link.call("SET", "from", "child")) and ready.wait(10)
+
+    assert in_child(child)
     assert link.call("GET", "from") == b"child"
     link.publish("channel", b"")
     assert heard.wait(10)

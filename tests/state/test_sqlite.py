@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from _forks import await_child, held_by_another, in_child, start_child
 
 from perfkit.errors import StateUnavailableError
 from perfkit.metrics import PerformanceTracker
@@ -73,31 +73,12 @@ def test_threads_and_children_write_to_one_file(file: SqliteFile) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(40)))
-    child = os.fork()
-    if child == 0:
-        try:
-            add(0)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    in_child(lambda: add(0))
     assert file.execute("SELECT count(*) FROM t") == [(41,)]
 
 
 def test_lock_held_at_the_fork_is_new_in_the_child(file: SqliteFile) -> None:
-    inside, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with file.transaction():
-            inside.set()
-            done.wait(10)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert inside.wait(10)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if file.execute("SELECT count(*) FROM t") == [(0,)] else 1)
-    done.set()
-    thread.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with held_by_another(file.transaction()) as leave:
+        child = start_child(lambda: file.execute("SELECT count(*) FROM t"))
+        leave.set()
+        assert await_child(*child) == [(0,)]

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
-import pickle
 import select
-import signal
 import socket
 import ssl
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 from _servers import polled
 
@@ -134,52 +130,6 @@ def answering(*replies: bytes) -> Script:
             count += 1
 
     return script
-
-
-def in_child(work: Callable[[], Any], seconds: int = 20, fork: Callable[[], int] = os.fork) -> Any:
-    """Fork, do `work` in the child, and return its result; an exception there is raised here."""
-    return await_child(*start_child(work, seconds, fork))
-
-
-def fork_unnoticed() -> int:
-    """Fork so that the at-fork hook does nothing, as under uWSGI, which runs none."""
-    told, number = os.getpid, os.getpid()
-    os.getpid = lambda: number
-    try:
-        return os.fork()
-    finally:
-        os.getpid = told
-
-
-def start_child(work: Callable[[], Any], seconds: int = 20, fork: Callable[[], int] = os.fork) -> tuple[int, int]:
-    """Fork and return process id and the descriptor its result comes from."""
-    receiving, sending = os.pipe()
-    process = fork()
-    if process == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not the handler of the test runner
-        signal.alarm(seconds)  # a deadlock in the child ends it
-        try:
-            os.close(receiving)
-            try:
-                result: Any = work()
-            except BaseException as error:
-                result = error
-            os.write(sending, pickle.dumps(result))
-        finally:
-            os._exit(0)
-    os.close(sending)
-    return process, receiving
-
-
-def await_child(process: int, receiving: int) -> Any:
-    with os.fdopen(receiving, "rb") as pipe:
-        data = pipe.read()
-    _, status = os.waitpid(process, 0)
-    assert status == 0, f"child ended with status {status}"
-    result = pickle.loads(data)
-    if isinstance(result, BaseException):
-        raise result
-    return result
 
 
 V4, V6 = "127.0.0.1", "::1"

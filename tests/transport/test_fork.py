@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from transport.peers import Peer, await_child, fork_unnoticed, in_child, start_child, tunnel
+from _forks import await_child, fork_unnoticed, in_child, places_are_free, start_child
+from transport.peers import Peer, tunnel
 
 import perfkit.integrations.requests
 from perfkit._process import forks
@@ -235,16 +236,9 @@ def test_no_fork_divides_a_handshake_nor_what_follows_it(
 
 
 def is_held() -> bool:
-    """Return whether a fork would have to wait."""
-
-    def look() -> bool:
-        taken = [place for place in forks._gate.places if place.acquire(timeout=0)]
-        for place in taken:
-            place.release()
-        return len(taken) < len(forks._gate.places)
-
+    """Return whether a fork in another thread would have to wait."""
     with ThreadPoolExecutor(1) as other:
-        return other.submit(look).result(20)
+        return not other.submit(places_are_free, 0).result(20)
 
 
 def test_whatever_openssl_locks_for_holds_off_forks(
@@ -303,9 +297,7 @@ def test_fork_does_not_wait_for_a_handshake_that_waits(peer: Callable[..., Peer]
     thread = threading.Thread(target=call)
     thread.start()
     assert greeted.wait(20)
-    assert all(place.acquire(timeout=0.5) for place in forks._gate.places)
-    for place in forks._gate.places:
-        place.release()
+    assert places_are_free(0.5)
     done.set()
     thread.join(20)
     assert len(failed) == 1

@@ -5,7 +5,8 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from transport.peers import Peer, answering, in_child, read_request, reply, tunnel
+from _forks import in_child
+from transport.peers import Peer, answering, read_request, reply, tunnel
 
 from perfkit.errors import ConfigError, NetworkError
 from perfkit.testing.faults import FaultServer

@@ -7,8 +7,9 @@ import zlib
 from collections.abc import Callable
 
 import pytest
+from _forks import in_child
 from _servers import polled
-from transport.peers import Peer, answering, in_child, read_request, reply
+from transport.peers import Peer, answering, read_request, reply
 
 from perfkit.clock import FakeClock
 from perfkit.errors import DeadlineExceeded, NetworkError

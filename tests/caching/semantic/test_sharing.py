@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from _backends import prepared
+from _forks import await_child, start_child
 from _parts import REPOSITORY
 from _servers import Redis, environment, polled
 from cryptography.fernet import Fernet
@@ -303,20 +304,18 @@ def test_a_forked_child_learns_what_its_parent_knew_once_and_tells_as_himself(ma
     told(parent)
     parent.know("xxxx")
     parent.learn("xxxxx", right=True)
-    (gate, opener), (read, write) = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.read(gate, 1)
-            parent.learn("xxxxxx", right=True)
-            told(parent)
-            os.write(write, bytes([parent.semantic.stats()["routes"]["r"]["verified"]]))
-        finally:
-            os._exit(0)
+    gate, opener = os.pipe()
+
+    def learns() -> int:
+        os.read(gate, 1)
+        parent.learn("xxxxxx", right=True)
+        told(parent)
+        return int(parent.semantic.stats()["routes"]["r"]["verified"])
+
+    child = start_child(learns)
     told(parent)
     os.write(opener, b"x")
-    os.waitpid(pid, 0)
-    assert os.read(read, 1) == b"\x02"
+    assert await_child(*child) == 2
     told(parent, other)
     for worker in (parent, other):
         assert worker.semantic.stats()["routes"]["r"]["verified"] == 2

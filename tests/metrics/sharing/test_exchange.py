@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from _forks import in_child
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -129,7 +130,7 @@ def test_the_view_says_how_many_reported_and_how_old_it_is(hire: Hire, clock: Fa
     assert (len(view.workers), view.age, count(view)) == (1, 0, 3)
 
 
-def test_a_worker_that_was_killed_is_not_counted_among_them(hire: Hire, in_child: Callable[..., Any]) -> None:
+def test_a_worker_that_was_killed_is_not_counted_among_them(hire: Hire) -> None:
     worker = hire()
 
     def told() -> int:
@@ -148,7 +149,7 @@ def test_a_worker_nobody_has_heard_of_ends_silently(hire: Hire, store: Store) ->
     assert store.names() == []
 
 
-def test_forked_children_tell_their_own_values_only(hire: Hire, in_child: Callable[..., Any], clock: FakeClock) -> None:
+def test_forked_children_tell_their_own_values_only(hire: Hire, clock: FakeClock) -> None:
     worker = hire()
     worker.record_metric("x", 1.0)
     clock.advance(10)
@@ -165,7 +166,7 @@ def test_forked_children_tell_their_own_values_only(hire: Hire, in_child: Callab
     assert (count(view), count(view, "child")) == (2, 1)
 
 
-def test_nothing_is_lost_on_a_graceful_end(hire: Hire, in_child: Callable[..., Any]) -> None:
+def test_nothing_is_lost_on_a_graceful_end(hire: Hire) -> None:
     worker = hire()
 
     def child() -> None:

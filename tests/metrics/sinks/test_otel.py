@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from _forks import in_child
 from _parts import needs_module
 
 import perfkit
@@ -111,7 +112,7 @@ def test_too_many_values_are_dropped_oldest_first_and_counted(sdk: Sdk) -> None:
     assert (sink.dropped, sdk.points("perfkit.x")[0][1].value) == (10, 100_000)
 
 
-def test_a_forked_child_hands_over_only_its_own(sdk: Sdk, in_child: Callable[[Callable[[], Any]], Any]) -> None:
+def test_a_forked_child_hands_over_only_its_own(sdk: Sdk) -> None:
     sink = sink_of(sdk)
     sink.emit("counter", "x", 1, {})
 

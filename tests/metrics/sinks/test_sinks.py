@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from _forks import in_child
 
 from perfkit.metrics import SINKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from perfkit.metrics.sinks import Kind, Sink
 
 KINDS: tuple[Kind, ...] = ("timing", "value", "counter", "gauge")
@@ -49,7 +48,7 @@ def test_a_sink_can_be_flushed_and_closed_again_and_used_afterwards(sink: Sink) 
         sink.close()
 
 
-def test_a_sink_works_in_a_forked_child(sink: Sink, in_child: Callable[[Callable[[], Any]], Any]) -> None:
+def test_a_sink_works_in_a_forked_child(sink: Sink) -> None:
     sink.emit("counter", "x", 1, {})
 
     def work() -> str:

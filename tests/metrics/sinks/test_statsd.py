@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _daemons import free_port
+from _forks import in_child
 from _servers import polled
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,12 +19,9 @@ from perfkit.metrics import PerformanceTracker
 from perfkit.metrics.sinks.statsd import StatsdSink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from perfkit.clock import FakeClock
-
-    InChild = Callable[[Callable[[], Any]], Any]
 
 
 # --- datagrams
@@ -239,7 +237,7 @@ def test_an_unknown_flavor_names_the_known_ones() -> None:
 # --- fork
 
 
-def test_a_child_sends_only_its_own_over_its_own_socket(sink: StatsdSink, udp: Any, in_child: InChild) -> None:
+def test_a_child_sends_only_its_own_over_its_own_socket(sink: StatsdSink, udp: Any) -> None:
     sink.emit("counter", "before", 1, {})
     sink.flush()
     sink.emit("counter", "parent", 1, {})
@@ -312,7 +310,7 @@ def test_the_series_are_flushed_in_turns(udp: Any, clock: FakeClock) -> None:
     tracker.close()
 
 
-def test_the_background_thread_runs_again_in_a_child(udp: Any, in_child: InChild) -> None:
+def test_the_background_thread_runs_again_in_a_child(udp: Any) -> None:
     tracker = PerformanceTracker(statsd=udp.address, flush_interval=0.1)
     tracker.increment("parent")
 
