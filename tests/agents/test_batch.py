@@ -284,7 +284,7 @@ def test_a_batch_that_takes_too_long_ends_with_what_it_had(monkeypatch: pytest.M
             super().end()
 
     monkeypatch.setattr("perfkit.agents.batch._Work", Released)
-    results = map_bounded(work, itertools.count(), 3, timeout=0.5)
+    results = map_bounded(work, itertools.count(), 3, timeout=1.0)
     with pytest.raises(DeadlineExceeded, match="after 3 results"):
         got.extend(result.value for result in iter(lambda: next(results), None))
     assert batch_threads() == 0

@@ -240,7 +240,7 @@ def test_deadline_ends_what_no_timeout_of_the_sdk_would(
     any_fault: FaultServer, connections: ConnectionPool, part: Any
 ) -> None:
     any_fault.behave(faults.drip(faults.ok("word " * 500), interval=0.02, part=part))
-    client = sdk(any_fault, perfkit.integrations.openai.http_client(connections=connections, deadline=0.5), timeout=10)
+    client = sdk(any_fault, perfkit.integrations.openai.http_client(connections=connections, deadline=1.0), timeout=10)
     with pytest.raises(openai.APITimeoutError):
         ask(client)
     assert settled(any_fault)["aborted_by_client"] == 1

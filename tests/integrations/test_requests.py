@@ -131,7 +131,7 @@ def test_timeouts_are_those_of_requests(
     session: requests.Session, any_fault: FaultServer, connections: ConnectionPool
 ) -> None:
     any_fault.behave(faults.hang())
-    for timeout in (0.5, (5, 0.1), urllib3.Timeout(connect=5, read=0.1), urllib3.Timeout(total=0.5)):
+    for timeout in (1.0, (5, 0.1), urllib3.Timeout(connect=5, read=0.1), urllib3.Timeout(total=1.0)):
         with pytest.raises(requests.ReadTimeout):
             session.get(f"{any_fault.base_url}/models", timeout=timeout)  # type: ignore[arg-type]
     assert settled(any_fault)["aborted_by_client"] == 4
@@ -154,7 +154,7 @@ def test_full_pool_is_a_timeout_of_requests(
 
 def test_deadline_ends_a_body_that_drips(any_fault: FaultServer, connections: ConnectionPool) -> None:
     any_fault.behave(faults.drip(faults.ok("word " * 500), interval=0.02, part="body"))
-    session = perfkit.integrations.requests.session(connections=connections, deadline=0.5)
+    session = perfkit.integrations.requests.session(connections=connections, deadline=1.0)
     with session, pytest.raises(requests.ConnectionError) as caught:
         session.post(f"{any_fault.base_url}{CHAT}", json=said(), timeout=10)
     assert isinstance(caught.value, requests.Timeout)

@@ -205,7 +205,7 @@ def test_unpriced_calls_export_no_cost(worker: Worker) -> None:
 
 def test_a_batch_whose_reply_was_lost_is_counted_once(redis: Redis, clock: FakeClock) -> None:
     tracker = PerformanceTracker(clock=clock)
-    hub = StateHub(url=redis.url, tracker=tracker, timeout=0.5)
+    hub = StateHub(url=redis.url, tracker=tracker, timeout=2.0)
     optimizer = TokenOptimizer(clock=clock, tracker=tracker, state=hub)
     try:
         call(optimizer)

@@ -191,7 +191,7 @@ def test_first_byte_of_the_reply_rules_out_a_second_try(peer: StartPeer, connect
 
 
 def test_silence_on_a_reused_connection_is_not_sent_again(fault: FaultServer) -> None:
-    connections = ConnectionPool(proxy="", read_timeout=0.2)
+    connections = ConnectionPool(proxy="", read_timeout=1.0)
     client = HTTPClient(fault.base_url, retries=3, connections=connections)
     fault.behave(faults.ok(), faults.hang())
     client.post(CHAT, ASK)
@@ -432,8 +432,8 @@ def test_upload_that_breaks_without_a_reply_is_an_error(peer: StartPeer, connect
 @pytest.mark.parametrize("part", ["head", "body", "all"])
 def test_dripping_reply_ends_at_the_deadline(any_client: HTTPClient, any_fault: FaultServer, part: str) -> None:
     any_fault.behave(faults.drip(faults.ok("x" * 5000), size=1, interval=0.02, part=part))  # would take minutes
-    with pytest.raises(DeadlineExceeded, match=r"its 0\.4 s ran out while (waiting|reading)") as caught:
-        any_client.post(CHAT, ASK, timeout=0.4)
+    with pytest.raises(DeadlineExceeded, match=r"its 1 s ran out while (waiting|reading)") as caught:
+        any_client.post(CHAT, ASK, timeout=1.0)
     assert caught.value.sent is True
     any_fault.wait_until(lambda counters: counters["aborted_by_client"] == 1)
 
@@ -441,7 +441,7 @@ def test_dripping_reply_ends_at_the_deadline(any_client: HTTPClient, any_fault: 
 def test_silent_server_ends_at_the_deadline(any_client: HTTPClient, any_fault: FaultServer) -> None:
     any_fault.behave(faults.hang())
     with pytest.raises(DeadlineExceeded) as caught:
-        any_client.post(CHAT, ASK, timeout=0.2)
+        any_client.post(CHAT, ASK, timeout=0.6)
     assert isinstance(caught.value, TimeoutError)
     any_fault.wait_until(lambda counters: counters["aborted_by_client"] == 1)
 
