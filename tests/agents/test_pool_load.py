@@ -148,7 +148,7 @@ class Victim(threading.Thread):
     def __init__(self, pool: AgentPool, stop: threading.Event) -> None:
         super().__init__()
         self.pool, self.stop = pool, stop
-        self.sent = self.struck = self.caught = 0
+        self.begun = self.sent = self.struck = self.caught = 0
 
     def run(self) -> None:
         while not self.stop.is_set():
@@ -158,6 +158,7 @@ class Victim(threading.Thread):
 
     def borrow(self) -> None:
         try:
+            self.begun += 1  # from here on it may be struck, once
             while self.sent == self.caught and not self.stop.is_set():
                 with self.pool.get_agent("a", 5):
                     pass
@@ -169,7 +170,7 @@ class Victim(threading.Thread):
             pass
 
     def interrupt(self) -> None:
-        if self.sent == self.caught and self.ident is not None:
+        if self.sent < self.begun and self.ident is not None:
             self.sent += 1
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(Interrupted))
             self.struck += 1
