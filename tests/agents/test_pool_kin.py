@@ -19,7 +19,7 @@ def test_a_caller_that_gave_up_gets_nothing_and_nothing_is_lost(pool: AgentPool,
     got: list[Any] = []
     with pool.get_agent("a"), pool.get_agent("a"):
         patient = waiting(pool, *[borrowed(pool, got)] * 2)
-        hasty = waiting(pool, borrowed(pool, got, 0.05))
+        hasty = waiting(pool, borrowed(pool, got, 2.0))  # by then the next two are in line
         later = waiting(pool, *[borrowed(pool, got)] * 2)
         joined(hasty)
         assert [type(one) for one in got] == [PoolTimeout]
