@@ -43,13 +43,14 @@ class Listener:
         self._connect, self._outage = connect, outage
         self._clock = clock if clock is not None else SYSTEM_CLOCK
         self._subscribers: dict[str, list[_Subscriber]] = {}
+        self._late: list[tuple[str, _Subscriber]] = []  # since the thread has looked at them
         self._inherited: list[Any] = []  # the parent's connections: kept, so that nothing closes them
         self._messages: Any = None
         self.after_fork()
 
     def after_fork(self) -> None:
         """Forget the parent's thread and connection."""
-        self._lock = threading.Lock()  # guards _subscribers and _thread
+        self._lock = threading.Lock()  # guards _subscribers, _late and _thread
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._inherited.append(self._messages)
@@ -63,6 +64,7 @@ class Listener:
         subscriber = _Subscriber(_weakly(callback), _weakly(on_gap))
         with self._lock:
             self._subscribers.setdefault(channel, []).append(subscriber)
+            self._late.append((channel, subscriber))
         self.ensure()
         self._wake()
 
@@ -151,9 +153,12 @@ class Listener:
             self._tell(channel, message["data"])
 
     def _follow(self, messages: Any, known: set[str]) -> None:
-        """Subscribe to what is new, and end what nobody wants any more."""
+        """Subscribe to what is new, and end what nobody wants any more; who joins others in a channel is told here."""
         with self._lock:
-            wanted = set(self._subscribers)
+            wanted, late, self._late = set(self._subscribers), self._late, []
+        for channel, subscriber in late:
+            if channel in known:
+                _tell_gap(subscriber)
         if wanted - known:
             messages.subscribe(*(wanted - known))
         if known - wanted:
@@ -166,11 +171,10 @@ class Listener:
         with self._lock:
             subscribers = list(self._subscribers.get(channel, ()))
         for subscriber in subscribers:
-            with suppress(Exception):  # one that fails must not keep messages from the others
-                if data is None:
-                    if (on_gap := subscriber.on_gap()) is not None:
-                        on_gap()
-                elif (callback := subscriber.callback()) is not None:
+            if data is None:
+                _tell_gap(subscriber)
+            elif (callback := subscriber.callback()) is not None:
+                with suppress(Exception):  # one that fails must not keep messages from the others
                     callback(data)
 
     def _hang_up(self) -> None:
@@ -187,6 +191,12 @@ class Listener:
         self._wake()
         if thread is not None and thread is not threading.current_thread():
             thread.join(2.0)
+
+
+def _tell_gap(subscriber: _Subscriber) -> None:
+    if (on_gap := subscriber.on_gap()) is not None:
+        with suppress(Exception):
+            on_gap()
 
 
 def _weakly(call: Any) -> Callable[[], Any]:

@@ -124,7 +124,7 @@ def test_a_reader_sleeps_when_no_result_comes_after_brief_calls(monkeypatch: pyt
     put(belt, "brief", brief=True)
     assert get(belt) == "brief"
     with pytest.raises(Empty):
-        get(belt, time.monotonic() + 0.1)
+        get(belt, time.monotonic() + 0.6)
     assert next(looks) == 2  # one doze, one sleep
 
 

@@ -21,6 +21,7 @@ from agents.workshop import (
     Agent,
     Workshop,
     borrowed,
+    has_waiters,
     joined,
     no_fork,
     now,
@@ -69,11 +70,10 @@ def test_late_comer_does_not_take_what_is_meant_for_who_waits(pool: AgentPool, s
 
 
 def test_sixty_four_threads_share_eight_agents_evenly(pool: AgentPool, shop: Workshop) -> None:
-    counts, left, together = Counter[int](), deque(range(3200)), threading.Barrier(64)
+    counts, left = Counter[int](), deque(range(3200))
 
     def worker(number: int) -> Callable[[], None]:
         def work() -> None:
-            together.wait(20)
             while left:
                 with pool.get_agent("a"):
                     try:
@@ -86,7 +86,14 @@ def test_sixty_four_threads_share_eight_agents_evenly(pool: AgentPool, shop: Wor
         return work
 
     pool.register("a", shop.make, size=8)
-    joined(started(*[worker(number) for number in range(64)]))
+    loans = [pool.get_agent("a") for _ in range(8)]
+    for loan in loans:
+        loan.__enter__()
+    threads = started(*[worker(number) for number in range(64)])
+    polled(partial(has_waiters, pool, 64))
+    for loan in loans:
+        loan.__exit__(None, None, None)
+    joined(threads)
     assert sum(counts.values()) == 3200
     # Jain's index, which is below 0.2 with queue.LifoQueue; a machine under load may keep one thread from running.
     assert sum(counts.values()) ** 2 / (64 * sum(count**2 for count in counts.values())) > 0.9

@@ -58,8 +58,8 @@ def test_prometheus_stores_counts_and_percentiles(scraped: Scraped) -> None:
     tracker, prometheus = scraped
     for n in range(1, 1001):
         tracker.record_metric("render_duration", n / 1000, {"page": 'a"b\\c\n'})
-    tracker.increment("hits", 42)
     tracker.gauge("queue", 5)
+    tracker.increment("hits", 42)
     assert polled(lambda: prometheus.value("perfkit_hits_total") == 42)
     assert prometheus.value("perfkit_queue") == 5
     ((labels, count),) = prometheus.query("perfkit_render_duration_seconds_count")

@@ -40,7 +40,7 @@ def test_an_answer_has_times_tokens_and_cost(fault: FaultServer) -> None:
 )
 def test_errors_are_told_apart_and_nothing_is_tried_again(fault: FaultServer, behaviour: Behaviour, kind: str) -> None:
     fault.behave(behaviour)
-    sample = asked(fault.base_url, timeout=0.5 if kind == "timeout" else 20)
+    sample = asked(fault.base_url, timeout=1.5 if kind == "timeout" else 20)
     assert sample.error == kind, sample
     assert sample.error in ERROR_KINDS
     assert sample.message

@@ -23,6 +23,7 @@ from perfkit.caching.backends import redis as redis_module
 from perfkit.caching.backends.redis import RedisBackend
 from perfkit.caching.backends.turns import LIFE
 from perfkit.caching.response import ResponseCache
+from perfkit.clock import FakeClock
 from perfkit.errors import BadRequestError, DeadlineExceeded, PerfkitError, StateUnavailableError
 from perfkit.metrics import PerformanceTracker
 from perfkit.state import RedisLink, StateHub
@@ -32,8 +33,9 @@ PATIENT = {"PERFKIT_STATE__TIMEOUT": "5"}  # of other processes: a busy machine 
 
 
 @pytest.fixture
-def make(redis: Redis) -> Iterator[Callable[..., ResponseCache]]:
+def make(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ResponseCache]]:
     made = []
+    monkeypatch.setattr(redis_module, "PATIENCE", 5.0)  # a late subscription would drop what is in memory
     StateHub.instance().configure(timeout=5.0)  # a busy machine is no outage
 
     def one(**settings: Any) -> ResponseCache:
@@ -251,7 +253,9 @@ WORKER = """
 import sys, threading, time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from perfkit.caching.backends import redis
 from perfkit.caching.response import ResponseCache
+redis.PATIENCE = 10.0  # seconds: what is stored before it listens is dropped
 url, directory, key = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 cache = ResponseCache(backend="redis", url=url)
 cache.get("warm", lambda: 1)
@@ -335,8 +339,8 @@ def test_a_turn_is_renewed_while_its_owner_computes(make: Make) -> None:
     with led(one, two, lambda: "answer") as (pool, leader, go):
         follower = follow(pool, two, lambda: pytest.fail("a second call"))
         [turn] = backend(one).turns._held  # type: ignore[union-attr]
-        link(one).call("PEXPIRE", turn, int(500 * LIFE))
-        polled(lambda: link(one).call("PTTL", turn) > 500 * LIFE)
+        link(one).call("PEXPIRE", turn, int(800 * LIFE))
+        polled(lambda: link(one).call("PTTL", turn) > 800 * LIFE)
         go.set()
         assert (leader.result(10), follower.result(10)) == ("answer", "answer")
 
@@ -395,11 +399,12 @@ def test_redis_dying_under_a_waiter_lets_him_compute(redis: Redis, make: Make) -
         assert leader.result(10) == "leader's"
 
 
-def test_a_stale_answer_is_refreshed_by_one_process(make: Make) -> None:
-    one, two, go, calls = make(ttl=0.2, stale_ttl=60), make(ttl=0.2, stale_ttl=60), threading.Event(), []
+def test_a_stale_answer_is_refreshed_by_one_process(make: Make, clock: FakeClock) -> None:
+    one, two = (make(ttl=60, stale_ttl=60, clock=clock) for _ in range(2))
+    go, calls = threading.Event(), list[int]()
     one.set("key", "old")
     assert two.get("key") == "old"
-    threading.Event().wait(0.25)
+    clock.advance(61)
 
     def slow() -> str:
         calls.append(1)

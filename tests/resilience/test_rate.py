@@ -21,9 +21,10 @@ def link(redis: Redis) -> RedisLink:
     return made
 
 
-def siblings(redis: Redis, name: str) -> tuple[SharedRateLimit, SharedRateLimit]:
+def siblings(redis: Redis, name: str, period: float = 60.0) -> tuple[SharedRateLimit, SharedRateLimit]:
     one, other = link(redis), link(redis)
-    return SharedRateLimit(name, lambda: one, 600), SharedRateLimit(name, lambda: other, 600)
+    first = SharedRateLimit(name, lambda: one, 600, period=period)
+    return first, SharedRateLimit(name, lambda: other, 600, period=period)
 
 
 def most_in_a_window(times: list[float], period: float) -> int:
@@ -155,7 +156,7 @@ def test_what_remains_falls_with_each_that_is_taken_and_comes_back() -> None:
 
 
 def test_what_siblings_have_taken_no_longer_remains(redis: Redis) -> None:
-    one, other = siblings(redis, "remaining")
+    one, other = siblings(redis, "remaining", 600.0)  # ten minutes: what is taken does not come back meanwhile
     for _ in range(5):
         assert one.take() == 0.0
     assert other.remaining == 1.0  # it has not asked yet

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from _forks import in_child
@@ -201,6 +202,19 @@ def test_forgotten_owner_hears_nothing_and_a_failing_one_disturbs_nobody(link: R
     link.publish("channel", b"2")
     polled(lambda: b"2" in heard)
     assert heard == [b"owner 1", b"1", b"2"]
+
+
+def test_who_joins_others_in_a_channel_is_told_of_a_gap_before_messages_come_and_the_others_are_not(
+    link: RedisLink,
+) -> None:
+    told: list[Any] = []
+    link.subscribe("channel", lambda data: told.append(("first", data)), lambda: told.append("first"))
+    polled(lambda: told == ["first"])
+    link.subscribe("channel", lambda data: told.append(("second", data)), lambda: told.append("second"))
+    polled(lambda: told == ["first", "second"])
+    link.publish("channel", b"1")
+    polled(lambda: len(told) == 4)
+    assert told == ["first", "second", ("first", b"1"), ("second", b"1")]
 
 
 def test_child_uses_connections_of_its_own(link: RedisLink) -> None:

@@ -321,7 +321,10 @@ def test_a_forked_child_learns_what_its_parent_knew_once_and_tells_as_himself(ma
         assert worker.semantic.stats()["routes"]["r"]["verified"] == 2
 
 
-def test_with_answers_of_its_own_a_process_shares_only_what_it_learned_of_similarity(redis: Redis) -> None:
+def test_with_answers_of_its_own_a_process_shares_only_what_it_learned_of_similarity(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "EVERY", 3600.0)
     perfkit.configure(state={"url": redis.url, "timeout": 5.0})
     one, two = Worker({}, max_error_rate=0.05), Worker({}, max_error_rate=0.05)
     one.know("xxxx")
@@ -360,7 +363,10 @@ def test_while_redis_is_away_each_goes_on_and_tells_the_others_afterwards(
         worker.cache.close()
 
 
-def test_the_log_sends_no_command_that_looks_at_or_removes_what_is_not_its_own(redis: Redis) -> None:
+def test_the_log_sends_no_command_that_looks_at_or_removes_what_is_not_its_own(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "EVERY", 3600.0)
     perfkit.configure(state={"timeout": 5.0})
     one = Worker({"backend": "redis", "url": redis.url})
     link = link_of(one)
