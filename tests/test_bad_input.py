@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 KEY = "sk-secret/0123456789abcdef"
 ANSWER = "echo: one two three"
 SHORT = 0.3  # seconds
-OURS = ("perfkit-background", "perfkit-probes", "perfkit-watchdog")  # threads with work of their own
+OURS = ("perfkit-background", "perfkit-lookup", "perfkit-probes", "perfkit-watchdog")  # threads with work of their own
 FORMATS = pytest.mark.parametrize("kind", ["openai", "anthropic"])
 WAYS = pytest.mark.parametrize("way", ["chat", "stream"])
 Errors = type[Exception] | tuple[type[Exception], ...]
@@ -399,7 +399,7 @@ PEERS = [
     Row("content filter", faults.content_filtered(), ContentFilterError, "safety|filtering"),
     Row("hang", faults.hang(), DeadlineExceeded, "ran out while waiting", SHORT),
     Row("dripping head", faults.drip(part="head"), DeadlineExceeded, "ran out while waiting", SHORT),
-    Row("dripping body", faults.drip(), DeadlineExceeded, "ran out while reading", SHORT),
+    Row("dripping body", faults.drip(), DeadlineExceeded, "ran out while reading", 2 * SHORT),
     Row("stream failed", faults.malformed_sse(block=FAILED), ServerError, r"overloaded, says \*\*\*", only="stream"),
     Row("stream broken", faults.malformed_sse(block=BROKEN), ResponseFormatError, "not JSON", only="stream"),
     Row("stream cut", faults.cut(after_events=1), NetworkError, "while reading the reply", only="stream"),
@@ -410,7 +410,7 @@ LATE = [
     Row("broken", faults.malformed_sse(after_events=FIRST_TEXT, block=BROKEN), StreamInterruptedError, "not JSON"),
     Row("reset", faults.cut(after_events=FIRST_TEXT), StreamInterruptedError, "ConnectionResetError"),
     Row("ended", faults.cut(after_events=FIRST_TEXT, how="fin"), StreamInterruptedError, "IncompleteRead"),
-    Row("stalled", faults.stall(after_events=FIRST_TEXT), DeadlineExceeded, "ran out while reading", SHORT),
+    Row("stalled", faults.stall(after_events=FIRST_TEXT), DeadlineExceeded, "ran out while reading", 2 * SHORT),
 ]
 
 

@@ -245,7 +245,7 @@ def test_default_strategy_leaves_its_favourite_when_it_dies(servers: dict[str, F
             server.behave()
 
     for server in slow:
-        server.behave(faults.ok(delay=0.1))
+        server.behave(faults.ok(delay=1.0))
     traffic = Traffic(strike)
     traffic.run(CALLS // 4)
     assert traffic.failures == []

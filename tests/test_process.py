@@ -205,7 +205,7 @@ def test_the_thread_runs_again_in_a_child() -> None:
     assert owner.ticked.wait(10)
 
     def child() -> tuple[bool, list[str]]:
-        owner.ticked.clear()
+        owner.ticked = threading.Event()  # the thread may have had the lock of the other one
         names = [t.name for t in threading.enumerate()]
         background.ensure()
         return owner.ticked.wait(5), names
@@ -359,7 +359,10 @@ def test_what_was_ended_in_time_is_not_done_again() -> None:
     assert done == []
 
 
-def test_the_background_thread_looks_for_deferred_work_only_while_there_may_be_some() -> None:
+def test_the_background_thread_looks_for_deferred_work_only_while_there_may_be_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("perfkit._process.finalizing._SOON", 60.0)  # seconds until that thread does it instead
     deferred, done, owner = Deferred(), threading.Event(), Forgotten()
     job = weakref.WeakMethod(deferred._tick)
     deferred.when_gone(owner, done.set)
@@ -374,7 +377,8 @@ def test_the_background_thread_looks_for_deferred_work_only_while_there_may_be_s
     assert job in _process.background._jobs
 
 
-def test_what_was_left_at_fork_is_the_parents_alone() -> None:
+def test_what_was_left_at_fork_is_the_parents_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perfkit._process.finalizing._SOON", 60.0)  # seconds until the background thread does it
     deferred, done, owner = Deferred(), list[int](), [Forgotten()]
     deferred.add(lambda: done.append(1))
     deferred.when_gone(owner[0], lambda: done.append(3))

@@ -76,7 +76,7 @@ class Stage:
         providers["limited"]["rpm"] = A_MINUTE
         tables = {
             "providers": providers,
-            "router": {"strategy": "priority"},
+            "router": {"strategy": "priority", "outlier_factor": None},
             "tokens": {
                 "budgets": [{"scope": ["user", "poor"], "limit": MONEY, "period": "total"}],
                 "fallback_price": PRICE,

@@ -16,7 +16,7 @@ __all__ = ["named", "place"]
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "PATIENCE", 0.3)
+    monkeypatch.setattr(network, "PATIENCE", 1.0)
 
 
 def examined(port: int, clock: Clock = SYSTEM_CLOCK) -> dict[str, Finding]:

@@ -45,12 +45,12 @@ def held() -> list[str]:
 
 @cache
 def stuck(_process: int) -> list[str]:
-    """Return the classes with a lock that cannot be had within a second; looked at once a process."""
+    """Return the classes with a lock that cannot be had within five seconds; looked at once a process."""
     return [type(owner).__name__ for owner in _owners for lock in _locks(owner) if not _to_be_had(lock)]
 
 
 def _to_be_had(lock: Any) -> bool:
-    if not lock.acquire(timeout=1.0):
+    if not lock.acquire(timeout=5.0):
         return False
     lock.release()
     return True

@@ -62,8 +62,9 @@
         tell("You are logged out; these figures are old.");
       } else if (!reply.ok) {
         tell(`The server answered ${reply.status}; these figures are old.`);
-      } else if (!paused) {
-        show(await reply.text());
+      } else {
+        const html = await reply.text();
+        if (!paused) show(html);
       }
     } catch (error) {
       tell("No answer from the server; these figures are old.");
