@@ -53,6 +53,13 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for the last bytes of a stream that has been read, however busy the server's machine is: tests count."""
+    for name, seconds in (("hosts._LEAST_DRAIN", 20.0), ("hosts._LONGEST_DRAIN", 20.0), ("connection._BARELY", 1.0)):
+        monkeypatch.setattr(f"perfkit.transport.{name}", seconds)
+
+
+@pytest.fixture
 def clock() -> FakeClock:
     """Return a clock that moves only when told to."""
     from perfkit.clock import FakeClock

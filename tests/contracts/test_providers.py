@@ -607,6 +607,7 @@ def test_a_stream_not_begun_sends_nothing(provider: Provider, fault: FaultServer
     assert fault.stats()["requests"] == 0
 
 
+@pytest.mark.usefixtures("patient")
 def test_finished_calls_give_their_connection_back(provider: Provider, fault: FaultServer) -> None:
     before = fault.stats()["connections"]
     for _ in range(3):

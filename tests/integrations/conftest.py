@@ -9,7 +9,7 @@ from transport.conftest import _tls_server, any_fault, peer, tls_fault
 
 from perfkit.metrics import PerformanceTracker
 from perfkit.testing.faults import FaultServer
-from perfkit.transport import ConnectionPool, hosts
+from perfkit.transport import ConnectionPool
 
 __all__ = ["_tls_server", "any_fault", "peer", "tls_fault"]
 
@@ -22,10 +22,8 @@ def connections(any_fault: FaultServer) -> Iterator[ConnectionPool]:
 
 
 @pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for the last bytes of a stream that has been read, however busy the server's machine is: tests count."""
-    for name in ("_LEAST_DRAIN", "_LONGEST_DRAIN"):
-        monkeypatch.setattr(hosts, name, 20.0)
+def _patient(patient: None) -> None:
+    """Let all tests here wait."""
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from perfkit.profiling import SlowRun, frames
 from perfkit.values import ChatRequest, ChatResponse, Usage
 
 pytestmark = pytest.mark.skipif(frames.FREE_THREADED, reason="stacks are not taken on free-threaded builds")
-ON = {"slow_capture": "on", "slow_threshold": 0.05}
+ON = {"slow_capture": "on", "slow_threshold": 60.0}  # until the provider has been asked
 ANSWER = ChatResponse("yes", Usage(1, 1), "m", "sleepy")
 
 
@@ -30,9 +30,10 @@ class Sleepy:
     """A provider that answers when it is told to."""
 
     def __init__(self) -> None:
-        self.go = threading.Event()
+        self.asked, self.go = threading.Event(), threading.Event()
 
     def chat_completion(self, _: ChatRequest) -> ChatResponse:
+        self.asked.set()
         self.go.wait(20)
         return ANSWER
 
@@ -50,6 +51,9 @@ def caught(provider: Sleepy, work: Callable[[], object], names: set[str]) -> dic
     """Do work in a thread until runs of these names are caught in the act; then let it go on to its end."""
     thread = threading.Thread(target=work, name="the one")
     thread.start()
+    assert provider.asked.wait(20)
+    perfkit.profiler.configure(slow_threshold=0.05)
+    perfkit.profiler.watches()  # a change of settings has ended the watchdog
     until = time.monotonic() + 15
     while not names <= (found := {slow.operation: slow for slow in perfkit.profiler.slow_captures()}).keys():
         assert time.monotonic() < until, found

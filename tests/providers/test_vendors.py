@@ -7,13 +7,13 @@ makes replies of its own.
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
+from _daemons import free_port
 from _draining import drained
 from _parts import needs_aimock, needs_module
 from _servers import polled
@@ -180,8 +180,7 @@ def aimock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     node, program = needs_aimock()
     fixtures = tmp_path_factory.mktemp("aimock") / "fixtures.json"
     fixtures.write_text(json.dumps(FIXTURES))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [node, str(program), "-p", str(port), "-f", str(fixtures), "--log-level", "warn", "--strict"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"

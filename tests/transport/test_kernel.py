@@ -119,10 +119,10 @@ def test_sockets_that_are_not_the_standard_librarys_keep_their_own_timeouts() ->
         foreign.settimeout(5.0)
         kernel.hand_over(foreign)
         assert foreign.gettimeout() == 5.0
-        limits = within(0.05)
+        limits = within(0.5)
         with pytest.raises(TimeoutError):
             limits.receive(foreign, foreign.recv, 10)
-        assert 0.0 < (foreign.gettimeout() or 0.0) <= 0.05
+        assert 0.0 < (foreign.gettimeout() or 0.0) <= 0.5
         assert not kernel.at_rest(foreign)
 
 

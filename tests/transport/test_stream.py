@@ -38,6 +38,7 @@ def chunk(data: bytes) -> bytes:
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+@pytest.mark.usefixtures("patient")
 def test_stream_read_to_its_end_goes_back(any_client: HTTPClient, any_fault: FaultServer) -> None:
     for _ in range(5):
         with any_client.stream(CHAT, ASK) as stream:
@@ -47,6 +48,7 @@ def test_stream_read_to_its_end_goes_back(any_client: HTTPClient, any_fault: Fau
     assert any_fault.counters()["connections"] == 1
 
 
+@pytest.mark.usefixtures("patient")
 def test_consumer_that_stops_at_the_end_mark_keeps_the_connection(
     any_client: HTTPClient, any_fault: FaultServer
 ) -> None:
@@ -59,6 +61,7 @@ def test_consumer_that_stops_at_the_end_mark_keeps_the_connection(
     assert any_fault.counters() | {"connections": 1, "completed": 5} == any_fault.counters()
 
 
+@pytest.mark.usefixtures("patient")
 def test_consumer_that_stops_at_an_end_of_its_own_may_say_so(client: HTTPClient, fault: FaultServer) -> None:
     for _ in range(3):
         stream = client.stream("/messages", ASK)
