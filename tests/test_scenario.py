@@ -89,7 +89,10 @@ def scenario(stage: Stage) -> str:
         "alerts": {"interval": 0.2, "defaults": False, "rules": {"gate_down": GATE_DOWN}},
         "dashboard": {"token": TOKEN},
         "agents": {"types": {"writer": {"instructions": "Say it again.", "model": "tiny"}}},
-        "profiler": {"slow_capture": "on"},
+        "profiler": {
+            "slow_capture": "on",
+            "slow_threshold": 3.0,
+        },  # which no answer takes: 30 stacks a minute are taken
         "gc": {"workload": "low_latency"},
         "web": {"collect_garbage": True},
     }
