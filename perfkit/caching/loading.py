@@ -134,9 +134,13 @@ class Loader:
                 return turn
             if not turn.landed:
                 return None
-            found = self._shelf.find(key)
-            if found is not None and found.expires > self._clock.now():
+            found = self._fresh(key)
+            if found is not None:
                 return found
+
+    def _fresh(self, key: str) -> Entry | None:
+        found = self._shelf.find(key)
+        return found if found is not None and found.expires > self._clock.now() else None
 
     def lead(
         self, key: str, drive: Callable[[float | None], object], heard: list[str], timeout: float, error_ttl: float
@@ -166,19 +170,25 @@ class Loader:
         try:
             turns = self._shelf.turns
             turn = None if turns is None else self._turn(key, turns, until)
+            if isinstance(turn, Entry):
+                landed: Entry | None = turn
+            else:
+                lead = Lead(heard, end, turn, LIMITS, lambda e: self._instead(key, e, error_ttl, self._shelf.find(key)))
+                landed = self._fresh(key)  # between the look-up and the lead
         except BaseException as error:
             lead.__exit__(type(error), error, None)
             raise
-        if isinstance(turn, Entry):
-            end(turn, None)
-            return self._hit(turn).others
-        return Lead(heard, end, turn, LIMITS, lambda error: self._instead(key, error, error_ttl, self._shelf.find(key)))
+        if landed is None:
+            return lead
+        with lead:
+            lead.land(landed, kept=True)
+        return self._hit(landed).others
 
     def _compute_in_turn(self, job: Job, turn: Turn, held: Entry | None) -> _Landing:
         kept, error = False, None
         try:
-            found = self._shelf.find(job.key)  # landed between the look-up and the turn
-            if found is not None and found.expires > self._clock.now():
+            found = self._fresh(job.key)  # landed between the look-up and the turn
+            if found is not None:
                 kept = True
                 return self._hit(found)
             landing = self._compute(job, held)

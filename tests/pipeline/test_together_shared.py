@@ -127,3 +127,22 @@ def test_a_real_other_process_streams_what_this_one_does(fault: FaultServer, bot
     assert await_child(*child) == (WORDS.strip(), "exact")
     assert text.strip() == WORDS.strip()
     assert fault.stats()["requests"] == 1
+
+
+def test_who_looked_before_another_process_was_done_and_leads_afterwards_gets_what_that_one_kept(
+    fault: FaultServer, both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead = both[1].cache.lead
+
+    def later(*given: Any) -> Any:
+        both[0].whole()  # from its question to the kept answer, while the other one has looked in vain
+        return lead(*given)
+
+    monkeypatch.setattr(both[1].cache, "lead", later)
+    heard = both[1].stream()
+    assert "".join(heard) == "echo: same"
+    assert heard.response is not None
+    assert heard.response.cached == "exact"
+    assert fault.stats()["requests"] == 1
+    monkeypatch.undo()
+    assert both[1].whole() == "echo: same"
