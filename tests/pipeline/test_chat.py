@@ -246,12 +246,12 @@ def test_an_answer_that_cannot_be_kept_is_delivered() -> None:
 def test_a_batch_that_raises_has_ended_its_threads_and_calls(ordered: bool) -> None:
     odd = Odd()
     perfkit.router.register_provider("odd", odd)
-    requests = ({"messages": "bad" if n == 0 else "good", "model": "m"} for n in range(1000))
+    requests = ({"messages": "bad" if n == 0 else "good", "model": "m"} for n in range(100_000))
     with pytest.raises(perfkit.ContentFilterError) as raised:
         list(perfkit.batch(requests, max_concurrent=2, ordered=ordered))
     assert raised.value.__traceback__ is not None  # holds the frames of the batch
     asked = odd.asked
-    assert asked < 1000
+    assert asked < 100_000
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("perfkit-batch")]
     assert odd.asked == asked
 

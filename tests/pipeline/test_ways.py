@@ -77,7 +77,7 @@ def test_the_whole_of_a_resumed_stream_is_kept_and_its_parts_are_counted(
 def test_a_stall_after_output_is_cut_by_the_pace_and_resumed(
     fault: FaultServer, other: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perfkit.providers.pace.GRACE", 0.2)
+    monkeypatch.setattr("perfkit.providers.pace.GRACE", 1.0)
     configure(fault, other, min_tokens_per_second=10.0)
     fault.behave(stall(ok(TEXT), after_events=4))
     other.behave(ok("four five six seven eight nine ten"))

@@ -38,7 +38,7 @@ def profiler() -> Profiler:
     return Profiler(tracker=PerformanceTracker(), slow_capture="off")
 
 
-def spin(seconds: float = 0.15) -> str:
+def spin(seconds: float = 0.3) -> str:
     deadline = time.thread_time() + seconds
     while time.thread_time() < deadline:
         pass

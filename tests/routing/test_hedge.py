@@ -137,7 +137,7 @@ def test_the_losers_connection_is_dropped_at_once(fault: FaultServer) -> None:
             router.register_provider(f"p{priority}", provider, priority=priority)
         fault.behave(hang())
         for number in range(1, 3):
-            response = router.execute_with_fallback(ChatRequest(HELLO, "m", timeout=30), hedge=0.2)
+            response = router.execute_with_fallback(ChatRequest(HELLO, "m", timeout=30), hedge=0.7)
             assert response.provider == "p2"
             seen = fault.wait_until(lambda seen: seen["aborted_by_client"] == number)  # noqa: B023 - runs within this turn
             assert seen["requests"] == number

@@ -20,7 +20,7 @@ def main(url: str, what: str, threads: int = 1, calls: int = 1) -> None:
     optimizer = TokenOptimizer(tracker=tracker, state=StateHub(url=url, timeout=5, tracker=tracker))
     optimizer.set_budget("global", 1.0, "total")
     if what == "hold":
-        optimizer.reserve({}, 0.9, ttl=1.0)
+        optimizer.reserve({}, 0.9, ttl=2.0)
         print("held", flush=True)
         time.sleep(60)
 

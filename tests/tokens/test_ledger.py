@@ -123,7 +123,7 @@ def test_hold_of_a_killed_worker_returns(hub: StateHub, tracker: PerformanceTrac
             return False
         return True
 
-    polled(let_in, 5)
+    polled(let_in)
     assert row(one) == (0.5, 0)
 
 

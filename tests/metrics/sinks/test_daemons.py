@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,8 +75,16 @@ def test_the_npm_daemon_gets_a_burst_whole(node: NodeStatsd) -> None:
     assert node.read("counters")["statsd.bad_lines_seen"] == 0
 
 
+def begin_interval(node: NodeStatsd) -> None:
+    """Wait for the beginning of an interval of the daemon, into which all falls that is sent now."""
+    with closing(PerformanceTracker(statsd=node.address)) as first:
+        first.record_metric("begun", 1.0)
+    polled(lambda: node.flushed("perfkit.begun"))
+
+
 def test_the_npm_daemon_makes_the_percentiles(tmp_path: Path) -> None:
-    with NodeStatsd(tmp_path, flush=500) as node:
+    with NodeStatsd(tmp_path, flush=1000) as node:
+        begin_interval(node)
         tracker = PerformanceTracker(statsd=node.address, flush_interval=3600)
         for n in range(1, 101):
             tracker.record_metric("provider_latency", n / 1000)
@@ -89,7 +97,8 @@ def test_the_npm_daemon_makes_the_percentiles(tmp_path: Path) -> None:
 
 
 def test_the_npm_daemon_scales_what_was_sampled(tmp_path: Path) -> None:
-    with NodeStatsd(tmp_path, flush=500) as node:
+    with NodeStatsd(tmp_path, flush=1000) as node:
+        begin_interval(node)
         tracker = PerformanceTracker(statsd=node.address, statsd_options={"sample_rate": 0.5}, flush_interval=3600)
         for _ in range(4000):
             tracker.record_metric("provider_latency", 0.25)
