@@ -84,7 +84,7 @@ def held_by_another(what: AbstractContextManager[object]) -> Iterator[threading.
         thread.join(20)
 
 
-def places_are_free(patience: float = 0.1) -> bool:
+def places_are_free(patience: float = 5.0) -> bool:
     """Return whether a fork here and now would have to wait for no other thread."""
     taken = [place for place in forks._gate.places if place.acquire(timeout=patience)]
     for place in taken:

@@ -297,7 +297,7 @@ def test_fork_does_not_wait_for_a_handshake_that_waits(peer: Callable[..., Peer]
     thread = threading.Thread(target=call)
     thread.start()
     assert greeted.wait(20)
-    assert places_are_free(10)  # not for as long as it waits
+    assert places_are_free()  # not for as long as it waits
     done.set()
     thread.join(20)
     assert len(failed) == 1
