@@ -142,7 +142,7 @@ class RedisLink:
         Args:
             channel: its full name.
             callback: a bound method is held weakly.
-            on_gap: called after messages may have been missed; and before the first one can come.
+            on_gap: called once the channel is heard, from when on none is missed, and whenever some may have been.
 
         Returns:
             What ends the subscription.
