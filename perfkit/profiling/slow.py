@@ -139,6 +139,7 @@ class Watchdog:
     def rest(self) -> None:
         """Begin anew: it did not look until now."""
         self._looked = self._clock.now()
+        self._taken.clear()
         self._early, self._excused, self._held = {}, {}, {}
 
     def stand_in(self, now: float) -> None:

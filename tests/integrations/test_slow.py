@@ -53,7 +53,6 @@ def caught(provider: Sleepy, work: Callable[[], object], names: set[str]) -> dic
     thread.start()
     assert provider.asked.wait(20)
     perfkit.profiler.configure(slow_threshold=0.05)
-    perfkit.profiler.watches()  # a change of settings has ended the watchdog
     until = time.monotonic() + 15
     while not names <= (found := {slow.operation: slow for slow in perfkit.profiler.slow_captures()}).keys():
         assert time.monotonic() < until, found

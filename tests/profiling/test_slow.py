@@ -218,6 +218,9 @@ def test_captures_are_limited(profiler: Profiler, clock: FakeClock, start: Calla
     assert tracker is not None
     assert tracker.get_stats("slow_captures")["sum"] == 12
     assert tracker.get_stats("slow_captures_skipped")["sum"] > 0
+    profiler._watchdog.rest()
+    scan(profiler, clock, INTERVAL)
+    assert sum(len(slow.captures) for slow in profiler.slow_captures()) == 36
 
 
 def test_a_run_whose_thread_is_gone_is_forgotten(profiler: Profiler, clock: FakeClock) -> None:
