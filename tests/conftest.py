@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]  # the servers of the tests are all on this machine
+sys.dont_write_bytecode = False  # else each server and script that the tests start compiles all of perfkit
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 settings.register_profile("busy", deadline=None)  # a busy machine is no mistake
 settings.load_profile("busy")
 
