@@ -89,10 +89,7 @@ def scenario(stage: Stage) -> str:
         "alerts": {"interval": 0.2, "defaults": False, "rules": {"gate_down": GATE_DOWN}},
         "dashboard": {"token": TOKEN},
         "agents": {"types": {"writer": {"instructions": "Say it again.", "model": "tiny"}}},
-        "profiler": {
-            "slow_capture": "on",
-            "slow_threshold": 3.0,
-        },  # which no answer takes: 30 stacks a minute are taken
+        "profiler": {"slow_capture": "on", "slow_threshold": 3.0},  # no answer takes so long: 30 stacks a minute
         "gc": {"workload": "low_latency"},
         "web": {"collect_garbage": True},
     }

@@ -95,9 +95,8 @@ class Profiler(Shared):
             for operation in self._operations.values():
                 operation.resize(self.settings.history, self.settings.slowest)
                 operation.limit_due = 0.0
-            if not self.captures_slow:
+            if self.captures_slow != (self._around.stand_in is not None):
                 self._rest()
-            self._around.ready, self._around.due = False, 0.0  # the next run starts what is wanted now
         self._running.watched = True  # until it is asked for again
 
     def _resolve_tracker(self) -> PerformanceTracker:

@@ -130,17 +130,15 @@ class Watchdog:
     ) -> None:
         self._settings, self._operations, self._collections = settings, operations, collections
         self._clock, self._tracker, self._found = clock, tracker, found
-        self._taken: deque[float] = deque(maxlen=_PER_MINUTE)  # when stacks were taken
-        self._looked = clock.now()
-        self._early: dict[Running, tuple[Frame, ...]] = {}  # stacks that were taken for the next look
-        self._excused: dict[Running, float] = {}  # seconds a run lost to others, and
-        self._held: dict[Running, float] = {}  # seconds others lost to it
+        self.rest()
 
     def rest(self) -> None:
         """Begin anew: it did not look until now."""
         self._looked = self._clock.now()
-        self._taken.clear()
-        self._early, self._excused, self._held = {}, {}, {}
+        self._taken: deque[float] = deque(maxlen=_PER_MINUTE)  # when stacks were taken
+        self._early: dict[Running, tuple[Frame, ...]] = {}  # stacks that were taken for the next look
+        self._excused: dict[Running, float] = {}  # seconds a run lost to others, and
+        self._held: dict[Running, float] = {}  # seconds others lost to it
 
     def stand_in(self, now: float) -> None:
         """Take the stacks in a thread that got its turn after a standstill before the watchdog did; takes no lock."""
@@ -220,10 +218,11 @@ class Watchdog:
                 self._note(run, now, Capture(self._age(run, now), stack), names.get(run.thread, "?"))
 
     def _admitted(self, now: float) -> bool:
-        if len(self._taken) == _PER_MINUTE and now - self._taken[0] < 60.0:  # noqa: PLR2004 - a minute
+        taken = self._taken  # which another thread may begin anew
+        if len(taken) == _PER_MINUTE and now - taken[0] < 60.0:  # noqa: PLR2004 - a minute
             self._tracker().increment("slow_captures_skipped")
             return False
-        self._taken.append(now)
+        taken.append(now)
         return True
 
     def _note(self, run: Running, now: float, capture: Capture, thread: str) -> None:

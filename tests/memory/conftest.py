@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from perfkit._process import background
+
 
 @pytest.fixture(autouse=True)
 def _same_collector() -> Iterator[None]:
+    background.close()  # an earlier test's thread may be about to end
     before = gc.get_threshold(), gc.isenabled(), list(gc.callbacks)
     yield
     thresholds, enabled, callbacks = before

@@ -77,7 +77,6 @@ def script(code: str) -> str:
 
 
 def test_nothing_changes_before_a_method_is_called() -> None:
-    background.close()  # an earlier test's thread may be about to end
     before = state()
     made = GCOptimizer(pause=0.001)
     made.configure(deep_age=60)
@@ -187,7 +186,6 @@ def test_one_workload_takes_the_place_of_another(optimizer: GCOptimizer) -> None
 
 
 def test_an_unknown_workload_changes_nothing(optimizer: GCOptimizer) -> None:
-    background.close()  # an earlier test's thread may be about to end
     before = state()
     with pytest.raises(UnknownNameError, match="known: balanced, fork_server"):
         optimizer.optimize_for_workload("turbo")
@@ -465,7 +463,6 @@ def test_compaction_trims_and_says_how_long_it_took(
 
 def test_compaction_is_refused_without_glibc(optimizer: GCOptimizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rss, "_malloc_trim", lambda: None)
-    background.close()  # an earlier test's thread may be about to end
     threads = threading.active_count()
     assert not optimizer.enable_gc_compaction()
     assert threading.active_count() == threads
